@@ -1,0 +1,1 @@
+"""The commands, one file each. They parse, call one function of a lower layer, and print."""

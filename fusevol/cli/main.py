@@ -1,0 +1,68 @@
+"""`fusevol`: finds the command, and turns errors into one line on stderr and an exit code."""
+
+import importlib
+import sys
+from typing import Final
+
+import click
+
+from fusevol import __version__
+from fusevol.errors import EXIT_FAILED, FusevolError
+
+COMMANDS: Final = {
+    "mount": "fusevol.cli.mount:mount",
+    "unmount": "fusevol.cli.unmount:unmount",
+    "status": "fusevol.cli.status:status",
+    "log": "fusevol.cli.log:log",
+    "doctor": "fusevol.cli.doctor:doctor",
+}
+"""Command name -> module:object. Modules are imported when needed, which keeps `fusevol log` from
+paying for the imports of `fusevol mount`."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called or listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        target = COMMANDS.get(cmd_name)
+        if target is None:
+            return None
+        module, _, attribute = target.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fusevol")
+def cli() -> None:
+    """Serve host directories as container volumes, with every operation in an access log.
+
+    \b
+    Serve a directory, look at what happens to it, stop:
+      fusevol mount /srv/data /mnt/data --log /var/log/data.log
+      fusevol log tail -f /var/log/data.log
+      fusevol unmount /mnt/data
+    """
+
+
+def main() -> None:
+    """Entry point of the `fusevol` command."""
+    try:
+        sys.exit(cli(standalone_mode=False) or 0)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_FAILED)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(EXIT_FAILED)
+    except FusevolError as error:
+        click.echo(f"fusevol: {error}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,22 @@
+"""Words that every part of fusevol shares."""
+
+import enum
+
+
+class RecordLevel(enum.StrEnum):
+    """How much reaches the access log, and with it which data path the kernel uses."""
+
+    ALL = "all"
+    """Every operation the kernel lets a file system see; direct I/O, nothing cached."""
+    DATA = "data"
+    """Opens, closes, all changes, and reads and writes as they reach the file system; names and
+    attributes are cached for a second, data in the page cache."""
+
+
+class OnLogFailure(enum.StrEnum):
+    """What happens to an operation whose record cannot be written."""
+
+    CONTINUE = "continue"
+    """The operation goes on; losses are counted and reported by a `gap` record."""
+    DENY = "deny"
+    """The operation fails with EIO and has no effect."""
