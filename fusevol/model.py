@@ -20,3 +20,20 @@ class OnLogFailure(enum.StrEnum):
     """The operation goes on; losses are counted and reported by a `gap` record."""
     DENY = "deny"
     """The operation fails with EIO and has no effect."""
+
+
+class Caller:
+    """The process behind an operation.
+
+    Attributes:
+        pid: process id in fusevol's pid namespace; 0 if it is not visible there.
+        comm: its name, in the encoding of `accesslog.names`; None if unknown.
+        container: full id of the container it runs in; None on the host.
+    """
+
+    __slots__ = ("comm", "container", "pid")
+
+    def __init__(self, pid: int, comm: str | None = None, container: str | None = None) -> None:
+        self.pid = pid
+        self.comm = comm
+        self.container = container

@@ -1,0 +1,4 @@
+"""System calls that Python's os module lacks, one concern a file. The only place with ctypes.
+
+A wrapper raises OSError with the call's errno. It knows nothing of volumes or inodes.
+"""

@@ -1,0 +1,52 @@
+# Every target sets up what it needs; ARGS goes to the command behind it.
+python := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint format typecheck check pjdfstest lock man clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo:  ## show fusevol at work
+	@scripts/setup runtime
+	@scripts/demo $(ARGS)
+
+test:  ## run the tests: make test ARGS="-k rename"
+	@scripts/setup test
+	$(python) -m pytest $(ARGS)
+
+bench:  ## measure fusevol and its peers
+	@scripts/setup bench
+	$(python) -m benchmarks $(ARGS)
+
+lint:  ## check style and format
+	@scripts/setup test
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+
+format:  ## format, and fix what can be fixed safely
+	@scripts/setup test
+	$(python) -m ruff check --fix .
+	$(python) -m ruff format .
+
+typecheck:  ## check types
+	@scripts/setup test
+	$(python) -m mypy
+
+check: lint typecheck test  ## all of lint, typecheck and test
+
+pjdfstest:  ## run a checkout of the suite: make pjdfstest PJDFSTEST=DIR
+	@test -n "$(PJDFSTEST)" || { echo 'usage: make pjdfstest PJDFSTEST=DIR' >&2; exit 2; }
+	@scripts/setup runtime
+	@scripts/pjdfstest $(PJDFSTEST) $(ARGS)
+
+lock:  ## pin the newest releases of all Python packages
+	@scripts/lock
+
+man:  ## write manual pages to build/man
+	@scripts/setup test
+	$(python) scripts/man build/man
+
+clean:  ## remove what was made here
+	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	find . -name __pycache__ -exec rm -rf {} +

@@ -1,0 +1,270 @@
+"""Writes access records: one line, one write(2), before the client gets its answer.
+
+A loss is never silent. If a record cannot be written, the policy decides: `continue` lets the
+operation go on, counts the loss and writes a `gap` record as soon as writing works again; `deny`
+makes room for a record before each operation and refuses the operation if there is none.
+"""
+
+import errno
+import fcntl
+import glob
+import logging
+import os
+import stat
+from collections.abc import Callable
+from time import perf_counter_ns, time_ns
+from typing import Final
+
+from fusevol.accesslog.reader import last_record
+from fusevol.accesslog.record import OK, AccessRecord, encode
+from fusevol.accesslog.times import rfc3339_us
+from fusevol.linux.files import reserve
+from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
+from fusevol.model import OnLogFailure
+
+logger = logging.getLogger(__name__)
+
+STDOUT: Final = "-"
+
+_RESERVE_BYTES: Final = 256 * 1024
+"""Room kept allocated behind the end of the log under `deny`: a record is far smaller."""
+_LARGEST_RECORD_BYTES: Final = 64 * 1024
+_RETRY_NS: Final = 250_000_000
+"""How often writing is tried again after a failure, so that a full disk does not cost a failing
+system call per operation."""
+
+
+class LogWriter:
+    """The access log of one volume. One thread only.
+
+    Attributes:
+        admit: raises OSError EIO if an operation must be refused now; None under `continue`.
+        lost: operations without a record since the last `gap` record.
+    """
+
+    def __init__(self, path: str, volume: str, on_failure: OnLogFailure) -> None:
+        """Open the log at `path` ("-" for stdout), and continue its `seq`.
+
+        A new file is made with mode 0600.
+
+        Raises:
+            NotFoundError, NotPermittedError, FusevolError: it cannot be opened or is in use.
+        """
+        self.path = path
+        self._volume = volume
+        self.lost = 0
+        self._lost_since = ""
+        self._lost_why = ""
+        self._retry_ns = 0
+        self._reserved = 0
+        self._torn = False
+        self._next_seq = 1
+        self._fd = -1
+        self.admit: Callable[[], None] | None = None
+        if on_failure is OnLogFailure.DENY:
+            self.admit = self._admit
+        if path == STDOUT:
+            self._fd = os.dup(1)
+            self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
+        else:
+            self._fd = self._open()
+            self._next_seq = _last_seq(path) + 1
+
+    def append(self, record: AccessRecord, started_ns: int) -> None:
+        """Complete `record` with time, duration and number, and write it.
+
+        Never raises: what cannot be written is counted and reported by a `gap` record.
+
+        Args:
+            started_ns: `time.perf_counter_ns()` at the beginning of the operation.
+        """
+        record.time = rfc3339_us(time_ns())
+        record.us = (perf_counter_ns() - started_ns) // 1000
+        if self.lost and not self._report_gap():
+            self._count_loss(record.time)
+            return
+        record.seq = self._next_seq
+        line = encode(record) + b"\n"
+        try:
+            written = os.write(self._fd, line)
+        except OSError as error:
+            self._failed(record.time, error)
+            return
+        if written != len(line):
+            self._take_back(written, record.time)
+            return
+        self._next_seq += 1
+        self._reserved -= written
+
+    def event(self, op: str, result: str = OK, **fields: object) -> None:
+        """Write one of fusevol's own records: mount, unmount, restart."""
+        record = AccessRecord(volume=self._volume, op=op, result=result)
+        for name, value in fields.items():
+            setattr(record, name, value)
+        self.append(record, perf_counter_ns())
+
+    def reopen(self) -> None:
+        """Open the file anew, after it was renamed (logrotate); keep the old one if that fails."""
+        if self.path == STDOUT:
+            return
+        try:
+            fd = self._open()
+        except FusevolError as error:
+            logger.error("%s; still writing to the old file", error)
+            return
+        os.close(self._fd)
+        self._fd = fd
+        self._reserved = 0
+        self._torn = False
+
+    def close(self) -> None:
+        """Close the log; a loss that could not be reported in it is reported in the messages."""
+        if self.lost:
+            self._retry_ns = 0
+            self._report_gap()
+        if self.lost:
+            logger.error(
+                "access log %s: %d operations since %s were not recorded (%s)",
+                self.path, self.lost, self._lost_since, self._lost_why,
+            )  # fmt: skip
+        os.close(self._fd)
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+        try:
+            fd = os.open(self.path, flags, 0o600)
+        except FileNotFoundError:
+            raise NotFoundError(
+                f"cannot open access log {self.path}: its directory does not exist; create it"
+            ) from None
+        except PermissionError:
+            raise NotPermittedError(
+                f"cannot open access log {self.path}: permission denied; choose another --log"
+            ) from None
+        except OSError as error:
+            raise FusevolError(f"cannot open access log {self.path}: {error.strerror}") from None
+        os.set_blocking(fd, True)
+        self._regular = stat.S_ISREG(os.fstat(fd).st_mode)
+        if self._regular:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(fd)
+                raise FusevolError(
+                    f"access log {self.path} is in use by another mount; give each its own --log"
+                ) from None
+            self._end_torn_line(fd)
+        return fd
+
+    def _end_torn_line(self, fd: int) -> None:
+        """End a line that a crash or a full disk left half-written."""
+        size = os.fstat(fd).st_size
+        if size and os.pread(fd, 1, size - 1) != b"\n":
+            try:
+                os.write(fd, b"\n")
+            except OSError as error:
+                raise FusevolError(f"cannot write access log {self.path}: {error.strerror}") from None
+
+    def _take_back(self, written: int, when: str) -> None:
+        """Remove the part of a record that was written, for a line is whole or not there."""
+        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self._regular:
+            try:
+                os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
+            except OSError:
+                self._torn = True
+        else:
+            self._torn = True
+        self._failed(when, error)
+
+    def _failed(self, when: str, error: OSError) -> None:
+        if not self.lost:
+            logger.error(
+                "access log %s cannot be written (%s); operations go unrecorded", self.path,
+                error.strerror,
+            )  # fmt: skip
+        self._lost_why = error.strerror or str(error)
+        self._retry_ns = perf_counter_ns() + _RETRY_NS
+        self._count_loss(when)
+
+    def _count_loss(self, when: str) -> None:
+        if not self.lost:
+            self._lost_since = when
+        self.lost += 1
+
+    def _report_gap(self) -> bool:
+        """Write the `gap` record; return whether the log works again."""
+        if perf_counter_ns() < self._retry_ns:
+            return False
+        now = rfc3339_us(time_ns())
+        gap = AccessRecord(
+            time=now, seq=self._next_seq, volume=self._volume, op="gap", result=OK, us=0,
+            reason=self._lost_why, lost=self.lost, since=self._lost_since,
+        )  # fmt: skip
+        line = (b"\n" if self._torn else b"") + encode(gap) + b"\n"
+        lost, self.lost = self.lost, 0
+        try:
+            written = os.write(self._fd, line)
+        except OSError:
+            written = -1
+        if written == len(line):
+            self._torn = False
+            self._next_seq += 1
+            self._reserved -= written
+            logger.warning("access log %s works again; %d operations lost", self.path, lost)
+            return True
+        self.lost = lost
+        self._retry_ns = perf_counter_ns() + _RETRY_NS
+        if written > 0:
+            self._torn = True
+            if self._regular:
+                try:
+                    os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
+                    self._torn = False
+                except OSError:
+                    pass
+        return False
+
+    def _admit(self) -> None:
+        """Make sure that a record can be written before the operation has any effect."""
+        if self._reserved >= _LARGEST_RECORD_BYTES and not self.lost:
+            return
+        if self.lost and not self._report_gap():
+            raise OSError(errno.EIO, "access log cannot be written")
+        self._reserve()
+
+    def _reserve(self) -> None:
+        if not self._regular:
+            self._reserved = _RESERVE_BYTES
+            return
+        size = os.fstat(self._fd).st_size
+        try:
+            reserve(self._fd, size, _RESERVE_BYTES)
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
+                self._regular = False
+            else:
+                raise OSError(errno.EIO, "access log cannot be written") from error
+        self._reserved = _RESERVE_BYTES
+
+
+def _last_seq(path: str) -> int:
+    """Return the number of the newest record in the log at `path`, 0 if there is none.
+
+    After a rotation the file may be new and empty; the rotated one beside it then tells.
+    """
+    for candidate in (path, *_rotated(path)):
+        record = last_record(candidate)
+        if record is not None:
+            return record.seq
+    return 0
+
+
+def _rotated(path: str) -> list[str]:
+    """Return the rotated files of the log at `path` that can be read as they are, newest first."""
+    found = [
+        name
+        for name in glob.glob(glob.escape(path) + "[.-]*")
+        if not name.endswith((".gz", ".xz", ".bz2", ".zst"))
+    ]
+    return sorted(found, key=os.path.getmtime, reverse=True)

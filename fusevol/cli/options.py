@@ -1,0 +1,155 @@
+"""Options that commands share: which log to read, and which of its records."""
+
+import functools
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import click
+from click.shell_completion import CompletionItem
+
+from fusevol.accesslog.filter import RESULTS, Filter, parse_result, parse_time, path_matcher
+from fusevol.accesslog.record import EVENTS, OPERATIONS
+from fusevol.errors import UsageError
+
+Command = Callable[..., None]
+
+
+class Parsed(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click only
+    """A value that some function makes of the text; its ValueError tells what is wrong with it."""
+
+    def __init__(
+        self, name: str, parse: Callable[[str], Any], completions: Sequence[str] = ()
+    ) -> None:
+        self.name = name
+        self._parse = parse
+        self._completions = completions
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> object:
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            option = param.opts[-1] if param else self.name
+            raise UsageError(f"{option}: {error}") from None
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(text) for text in self._completions if text.startswith(incomplete)]
+
+
+def _parse_pattern(text: str) -> str:
+    path_matcher(text)
+    return text
+
+
+def _parse_moment(text: str) -> str:
+    return parse_time(text, datetime.now().astimezone())
+
+
+TIME: Final = Parsed("time", _parse_moment, ("today", "yesterday", "10m", "1h", "1d"))
+RESULT: Final = Parsed("result", parse_result, RESULTS)
+PATTERN: Final = Parsed("pattern", _parse_pattern)
+
+_FILTER_OPTIONS: Final = {
+    "ops": click.option(
+        "--op", "ops", multiple=True, type=click.Choice((*OPERATIONS, *EVENTS)), metavar="OP",
+        help="This operation, such as write or unlink.",
+    ),
+    "paths": click.option(
+        "--path", "paths", multiple=True, type=PATTERN, metavar="PATTERN",
+        help="Paths inside the volume, as in .gitignore: /etc is all of /etc, *.db is a name in "
+        "any directory; * stays within a name, ** does not.",
+    ),
+    "results": click.option(
+        "--result", "results", multiple=True, type=RESULT, metavar="RESULT",
+        help="ok, failed, or an error such as EACCES.",
+    ),
+    "uids": click.option(
+        "--uid", "uids", multiple=True, type=click.IntRange(min=0), metavar="UID",
+        help="What this user did.",
+    ),
+    "pids": click.option(
+        "--pid", "pids", multiple=True, type=click.IntRange(min=0), metavar="PID",
+        help="What this process did.",
+    ),
+    "containers": click.option(
+        "--container", "containers", multiple=True, metavar="ID",
+        help="What this container did: beginning of its id, or its name; - is the host.",
+    ),
+    "since": click.option(
+        "--since", type=TIME, metavar="TIME",
+        help="From then on: 2026-11-23T10:00 (local time; with Z, UTC), 10:00, yesterday, or 15m "
+        "(s, m, h, d, w) ago.",
+    ),
+    "until": click.option("--until", type=TIME, metavar="TIME", help="Before then."),
+}  # fmt: skip
+
+_SOURCE_OPTIONS: Final = {
+    "files": click.argument(
+        "files", nargs=-1, type=click.Path(allow_dash=True), metavar="[FILE]..."
+    ),
+    "volume": click.option(
+        "--volume", metavar="NAME",
+        help="The log of this volume; together with FILE, its records in there.",
+    ),
+    "mount": click.option(
+        "--mount", metavar="MOUNTPOINT", type=click.Path(), help="The log of what is mounted there."
+    ),
+}  # fmt: skip
+
+color_option = click.option(
+    "--color",
+    type=click.Choice(("auto", "always", "never")),
+    default="auto",
+    show_default=True,
+    help="Color the text; auto does so on a terminal unless NO_COLOR is set.",
+)
+
+
+def wants_color(choice: str) -> bool:
+    """Tell whether to color standard output, given the value of `color_option`."""
+    if choice == "auto":
+        return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return choice == "always"
+
+
+def log_options(command: Command) -> Command:
+    """Add the logs to read and the records to show, as `sources: list[str]` and `wanted: Filter`.
+
+    Raises:
+        UsageError: when called with no log, or with too many ways to find one.
+        NotFoundError: when called with a volume or a mount that does not exist.
+    """
+
+    @functools.wraps(command)
+    def with_sources_and_filter(**values: Any) -> None:
+        chosen = {name: values.pop(name) for name in _FILTER_OPTIONS}
+        files, volume, mount = (values.pop(name) for name in _SOURCE_OPTIONS)
+        command(
+            sources=_sources(files, volume, mount),
+            wanted=Filter(volumes=(volume,) if volume else (), **chosen),
+            **values,
+        )
+
+    decorated: Command = with_sources_and_filter
+    for option in reversed((*_SOURCE_OPTIONS.values(), *_FILTER_OPTIONS.values())):
+        decorated = option(decorated)
+    return decorated
+
+
+def _sources(files: Sequence[str], volume: str | None, mount: str | None) -> list[str]:
+    if mount and (files or volume):
+        raise UsageError("--mount names a log by itself; leave out FILE and --volume")
+    if files:
+        return list(files)
+    if not (volume or mount):
+        raise UsageError("no log to read; give FILE, --volume NAME or --mount MOUNTPOINT")
+    # Loaded here, as logs can be read where nothing is served.
+    registry = importlib.import_module("fusevol.daemon.registry")
+    return [registry.find_log(mountpoint=mount, volume=volume)]

@@ -1,0 +1,142 @@
+"""What a mount is made of, and the words after -o that say so."""
+
+import re
+from typing import Final
+
+import msgspec
+
+from fusevol.errors import UnsupportedError, UsageError
+from fusevol.model import OnLogFailure, RecordLevel
+
+# From linux/mount.h.
+_MS_RDONLY: Final = 1
+_MS_NOSUID: Final = 2
+_MS_NODEV: Final = 4
+_MS_NOEXEC: Final = 8
+
+_FLAGS: Final[dict[str, tuple[int, bool]]] = {
+    "ro": (_MS_RDONLY, True),
+    "rw": (_MS_RDONLY, False),
+    "nosuid": (_MS_NOSUID, True),
+    "suid": (_MS_NOSUID, False),
+    "nodev": (_MS_NODEV, True),
+    "dev": (_MS_NODEV, False),
+    "noexec": (_MS_NOEXEC, True),
+    "exec": (_MS_NOEXEC, False),
+}
+"""Option -> mount(2) flag, and whether the option sets or clears it."""
+
+_FOR_OTHERS: Final = frozenset(
+    "defaults auto noauto nofail _netdev user users nouser owner group async relatime "
+    "default_permissions".split()
+)
+"""Words that mount(8) and systemd act on, or that say what is the case anyway."""
+
+_VALUES: Final = ("name", "log", "record", "on_log_failure")
+_WORDS: Final = ("allow_other", "private")
+
+DEFAULT_FLAGS: Final = _MS_NOSUID | _MS_NODEV
+
+_COMMA: Final = re.compile(r"(?<!\\),")
+
+
+class MountConfig(msgspec.Struct):
+    """One mount.
+
+    Attributes:
+        source: absolute path of the directory or file to serve.
+        mountpoint: absolute path where it appears.
+        name: the volume's name in the log.
+        log: file that gets the access records, "-" for stdout, "none" for no log.
+        flags: flags of mount(2).
+        allow_other: other users than the one who mounts may use it.
+    """
+
+    source: str
+    mountpoint: str
+    name: str
+    log: str
+    level: RecordLevel = RecordLevel.ALL
+    on_log_failure: OnLogFailure = OnLogFailure.CONTINUE
+    flags: int = DEFAULT_FLAGS
+    allow_other: bool = True
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the kernel refuses changes through this mount."""
+        return bool(self.flags & _MS_RDONLY)
+
+
+NO_LOG: Final = "none"
+
+
+class Options(msgspec.Struct):
+    """What the words after -o say; None where they say nothing."""
+
+    name: str | None = None
+    log: str | None = None
+    record: RecordLevel | None = None
+    on_log_failure: OnLogFailure | None = None
+    flags: int = DEFAULT_FLAGS
+    allow_other: bool | None = None
+
+
+def parse_options(text: str) -> Options:
+    """Return what `text`, the comma-separated words after -o, says.
+
+    A comma inside a value is written as backslash, comma.
+
+    Raises:
+        UsageError: an unknown word, or a value that is not one of those possible.
+        UnsupportedError: record level `open`.
+    """
+    options = Options()
+    for word in filter(None, _COMMA.split(text)):
+        key, equals, value = word.replace("\\,", ",").partition("=")
+        if key in _VALUES and equals:
+            _set_value(options, key, value)
+        elif equals and not key.startswith("x-"):
+            raise _unknown(word)
+        elif key in _FLAGS:
+            flag, on = _FLAGS[key]
+            options.flags = options.flags | flag if on else options.flags & ~flag
+        elif key == "allow_other":
+            options.allow_other = True
+        elif key == "private":
+            options.allow_other = False
+        elif key not in _FOR_OTHERS and not key.startswith(("x-", "comment")):
+            raise _unknown(word)
+    return options
+
+
+def parse_level(value: str) -> RecordLevel:
+    """Return the record level called `value`; UsageError or UnsupportedError if there is none."""
+    if value == "open":
+        raise UnsupportedError(
+            "record level open is not available in this version; use all or data"
+        )
+    try:
+        return RecordLevel(value)
+    except ValueError:
+        raise UsageError(f"unknown record level {value!r}; use all or data") from None
+
+
+def _set_value(options: Options, key: str, value: str) -> None:
+    if not value:
+        raise UsageError(f"option {key} needs a value: {key}=...")
+    if key == "record":
+        options.record = parse_level(value)
+    elif key == "on_log_failure":
+        try:
+            options.on_log_failure = OnLogFailure(value)
+        except ValueError:
+            raise UsageError(
+                f"unknown policy on_log_failure={value}; use continue or deny"
+            ) from None
+    else:
+        setattr(options, key, value)
+
+
+def _unknown(word: str) -> UsageError:
+    known = ", ".join((*(f"{key}=" for key in _VALUES), *_WORDS, *_FLAGS))
+    return UsageError(f"unknown mount option {word!r}; known are {known}")

@@ -1,0 +1,447 @@
+"""The handlers pyfuse3 calls, one for each FUSE operation.
+
+Each translates: node ids and handle numbers to inodes, results to pyfuse3's types, and arguments
+into the access record, before the call, so that a failed operation shows what was asked for. What
+an operation means is in `fusevol.volume`; timing, errors and the log are in `seam`.
+"""
+
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import pyfuse3
+from pyfuse3 import (
+    EntryAttributes,
+    FileInfo,
+    ReaddirToken,
+    RequestContext,
+    SetattrFields,
+    StatvfsData,
+)
+
+from fusevol.accesslog.caller import Callers
+from fusevol.accesslog.names import encode_name
+from fusevol.accesslog.record import OPERATIONS, AccessRecord
+from fusevol.accesslog.times import rfc3339_ns
+from fusevol.accesslog.writer import LogWriter
+from fusevol.fuse import convert
+from fusevol.fuse.requestloop import RequestLoop
+from fusevol.fuse.seam import NOT_AT_DATA, by_caller, by_handle
+from fusevol.inodes.opened import OpenDirectory, OpenFile
+from fusevol.model import Caller, RecordLevel
+from fusevol.volume import attributes, data, directories, namespace, xattrs
+from fusevol.volume.volume import Creator, Volume
+
+logger = logging.getLogger(__name__)
+
+_CACHED_S: Final = 1.0
+"""How long the kernel may answer for names and attributes itself at level `data`, in seconds."""
+_RENAME_FLAGS: Final = {1: "NOREPLACE", 2: "EXCHANGE", 4: "WHITEOUT"}
+
+
+class Operations(pyfuse3.Operations):
+    """Serves one volume.
+
+    Attributes:
+        name: the volume's name in the log.
+        volume: what is served.
+        log, logged: where records go, and the operations that are recorded.
+        admit: refuses an operation while its record could not be written, or None.
+        serially: runs a handler on a thread, one at a time, or None to run it in place.
+    """
+
+    enable_acl = True
+
+    def __init__(
+        self,
+        name: str,
+        volume: Volume,
+        level: RecordLevel,
+        log: LogWriter | None,
+        callers: Callers,
+        loop: RequestLoop,
+        serially: Callable[..., Awaitable[Any]] | None,
+        acl: bool,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.volume = volume
+        self.callers = callers
+        self.logged: frozenset[str] = frozenset()
+        if log is not None:
+            self.log = log
+            self.logged = frozenset(OPERATIONS)
+            if level is RecordLevel.DATA:
+                self.logged -= NOT_AT_DATA
+        self.admit = None if log is None else log.admit
+        self.serially = serially
+        self.enable_acl = acl
+        self._loop = loop
+        self._reader = data.Reader()
+        self._direct_io = level is RecordLevel.ALL
+        self._timeout = 0.0 if level is RecordLevel.ALL else _CACHED_S
+
+    # --- names and inodes ---
+
+    @by_caller("lookup")
+    def lookup(
+        self, record: AccessRecord, parent_inode: int, name: bytes, ctx: RequestContext
+    ) -> EntryAttributes:
+        volume = self.volume
+        parent = volume.directory(parent_inode)
+        record.path = volume.paths.child(parent, name)
+        return self._entry(record, *namespace.lookup(volume, parent, name))
+
+    async def forget(self, inode_list: Any) -> None:
+        if self.serially is None:
+            self._forget(inode_list)
+        else:
+            await self.serially(self._forget, inode_list)
+
+    def _forget(self, inode_list: list[tuple[int, int]]) -> None:
+        for ino, lookups in inode_list:
+            try:
+                self.volume.inodes.forget(ino, lookups)
+            except Exception:
+                logger.exception("forgetting inode %d failed; it stays known", ino)
+
+    @by_caller("mknod")
+    def mknod(
+        self,
+        record: AccessRecord,
+        parent_inode: int,
+        name: bytes,
+        mode: int,
+        rdev: int,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        parent = self.volume.directory(parent_inode)
+        record.path = self.volume.paths.child(parent, name)
+        record.mode = convert.octal(mode)
+        if rdev:
+            record.rdev = f"{os.major(rdev)}:{os.minor(rdev)}"
+        return self._entry(
+            record, *namespace.mknod(self.volume, parent, name, mode, rdev, _creator(ctx))
+        )
+
+    @by_caller("mkdir")
+    def mkdir(
+        self, record: AccessRecord, parent_inode: int, name: bytes, mode: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        parent = self.volume.directory(parent_inode)
+        record.path = self.volume.paths.child(parent, name)
+        record.mode = convert.octal(mode & 0o7777)
+        return self._entry(record, *namespace.mkdir(self.volume, parent, name, mode, _creator(ctx)))
+
+    @by_caller("symlink")
+    def symlink(
+        self,
+        record: AccessRecord,
+        parent_inode: int,
+        name: bytes,
+        target: bytes,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        parent = self.volume.directory(parent_inode)
+        record.path = self.volume.paths.child(parent, name)
+        record.target = encode_name(target)
+        return self._entry(
+            record, *namespace.symlink(self.volume, parent, name, target, _creator(ctx))
+        )
+
+    @by_caller("link")
+    def link(
+        self,
+        record: AccessRecord,
+        inode: int,
+        new_parent_inode: int,
+        new_name: bytes,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        linked = self.volume.inode(inode)
+        new_parent = self.volume.directory(new_parent_inode)
+        record.path = self.volume.paths.of(linked)
+        record.to = self.volume.paths.child(new_parent, new_name)
+        return self._entry(record, *namespace.link(self.volume, linked, new_parent, new_name))
+
+    @by_caller("readlink")
+    def readlink(self, record: AccessRecord, inode: int, ctx: RequestContext) -> bytes:
+        link = self.volume.inode(inode)
+        record.path = self.volume.paths.of(link)
+        record.ino = inode
+        target = namespace.readlink(self.volume, link)
+        record.target = encode_name(target)
+        return target
+
+    @by_caller("unlink")
+    def unlink(
+        self, record: AccessRecord, parent_inode: int, name: bytes, ctx: RequestContext
+    ) -> None:
+        parent = self.volume.directory(parent_inode)
+        record.path = self.volume.paths.child(parent, name)
+        namespace.unlink(self.volume, parent, name)
+
+    @by_caller("rmdir")
+    def rmdir(
+        self, record: AccessRecord, parent_inode: int, name: bytes, ctx: RequestContext
+    ) -> None:
+        parent = self.volume.directory(parent_inode)
+        record.path = self.volume.paths.child(parent, name)
+        namespace.rmdir(self.volume, parent, name)
+
+    @by_caller("rename")
+    def rename(
+        self,
+        record: AccessRecord,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: RequestContext,
+    ) -> None:
+        parent = self.volume.directory(parent_inode_old)
+        new_parent = self.volume.directory(parent_inode_new)
+        record.path = self.volume.paths.child(parent, name_old)
+        record.to = self.volume.paths.child(new_parent, name_new)
+        if flags:
+            record.flags = _RENAME_FLAGS.get(flags, hex(flags))
+        namespace.rename(self.volume, parent, name_old, new_parent, name_new, flags)
+
+    # --- attributes ---
+
+    @by_caller("getattr")
+    def getattr(self, record: AccessRecord, inode: int, ctx: RequestContext) -> EntryAttributes:
+        found = self.volume.inode(inode)
+        record.path = self.volume.paths.of(found)
+        record.ino = inode
+        status = attributes.getattr(self.volume, found)
+        # The root is 1 for the kernel, but stat(2) may show the number it has on the host.
+        shown = None if found is self.volume.inodes.root else found
+        return convert.attributes(shown, status, self._timeout)
+
+    @by_caller("setattr")
+    def setattr(
+        self,
+        record: AccessRecord,
+        inode: int,
+        attr: EntryAttributes,
+        fields: SetattrFields,
+        fh: int | None,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        changed = self.volume.inode(inode)
+        record.path = self.volume.paths.of(changed)
+        record.ino = inode
+        changes = convert.changes(attr, fields)
+        if changes.mode is not None:
+            record.mode = convert.octal(changes.mode & 0o7777)
+        record.owner = changes.uid
+        record.group = changes.gid
+        record.size = changes.size
+        if changes.atime_ns is not None:
+            record.atime = rfc3339_ns(changes.atime_ns)
+        if changes.mtime_ns is not None:
+            record.mtime = rfc3339_ns(changes.mtime_ns)
+        file = None if fh is None else self.volume.files.get(fh)
+        keeps = changes.size is not None and self._keeps_set_id(changed, ctx)
+        status = attributes.setattr(self.volume, changed, changes, file, keeps)
+        shown = None if changed is self.volume.inodes.root else changed
+        return convert.attributes(shown, status, self._timeout)
+
+    @by_caller("statfs")
+    def statfs(self, record: AccessRecord, ctx: RequestContext) -> StatvfsData:
+        record.path = "/"
+        return convert.statvfs(attributes.statfs(self.volume))
+
+    @by_caller("getxattr")
+    def getxattr(
+        self, record: AccessRecord, inode: int, name: bytes, ctx: RequestContext
+    ) -> bytes:
+        found = self.volume.inode(inode)
+        record.path = self.volume.paths.of(found)
+        record.ino = inode
+        record.name = encode_name(name)
+        value = xattrs.getxattr(self.volume, found, name)
+        record.size = len(value)
+        return value
+
+    @by_caller("setxattr")
+    def setxattr(
+        self, record: AccessRecord, inode: int, name: bytes, value: bytes, ctx: RequestContext
+    ) -> None:
+        found = self.volume.inode(inode)
+        record.path = self.volume.paths.of(found)
+        record.ino = inode
+        record.name = encode_name(name)
+        record.size = len(value)
+        xattrs.setxattr(self.volume, found, name, value)
+
+    @by_caller("listxattr")
+    def listxattr(self, record: AccessRecord, inode: int, ctx: RequestContext) -> list[bytes]:
+        found = self.volume.inode(inode)
+        record.path = self.volume.paths.of(found)
+        record.ino = inode
+        names = xattrs.listxattr(self.volume, found)
+        record.size = sum(len(name) + 1 for name in names)
+        return names
+
+    @by_caller("removexattr")
+    def removexattr(
+        self, record: AccessRecord, inode: int, name: bytes, ctx: RequestContext
+    ) -> None:
+        found = self.volume.inode(inode)
+        record.path = self.volume.paths.of(found)
+        record.ino = inode
+        record.name = encode_name(name)
+        xattrs.removexattr(self.volume, found, name)
+
+    # --- open files ---
+
+    @by_caller("open")
+    def open(self, record: AccessRecord, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        found = self.volume.inode(inode)
+        record.path = self.volume.paths.of(found)
+        record.ino = inode
+        record.flags = convert.flag_names(flags)
+        keeps = bool(flags & os.O_ACCMODE) and self._keeps_set_id(found, ctx)
+        file, pages_are_right = data.open(
+            self.volume, found, flags, _opener(record), ctx.uid, ctx.gid, keeps
+        )
+        return FileInfo(
+            fh=file.fh, direct_io=self._direct_io, keep_cache=pages_are_right  # type: ignore[arg-type]
+        )
+
+    @by_caller("create")
+    def create(
+        self,
+        record: AccessRecord,
+        parent_inode: int,
+        name: bytes,
+        mode: int,
+        flags: int,
+        ctx: RequestContext,
+    ) -> tuple[FileInfo, EntryAttributes]:
+        parent = self.volume.directory(parent_inode)
+        record.path = self.volume.paths.child(parent, name)
+        record.flags = convert.flag_names(flags)
+        record.mode = convert.octal(mode & 0o7777)
+        file, status = data.create(
+            self.volume, parent, name, mode, flags, _creator(ctx), _opener(record)
+        )
+        record.ino = file.inode.ino
+        file.inode.lookups += 1
+        info = FileInfo(fh=file.fh, direct_io=self._direct_io, keep_cache=False)  # type: ignore[arg-type]
+        return info, convert.attributes(file.inode, status, self._timeout)
+
+    @by_handle("read")
+    async def read(
+        self, record: AccessRecord, file: OpenFile, off: int, size: int
+    ) -> bytes | memoryview:
+        record.offset = off
+        record.size = size
+        content: bytes | memoryview
+        try:
+            content = self._reader.read(self.volume, file, off, size)
+        except data.WouldWaitError:
+            content = await self._loop.offload(data.read_waiting, file, off, size)
+        record.bytes_read = len(content)
+        file.bytes_read += len(content)
+        return content
+
+    @by_handle("write")
+    async def write(self, record: AccessRecord, file: OpenFile, off: int, buf: bytes) -> int:
+        record.offset = off
+        record.size = len(buf)
+        if file.waits:
+            written = await self._loop.offload(data.write, file, off, buf)
+        else:
+            written = data.write(file, off, buf)
+        record.bytes_written = written
+        file.bytes_written += written
+        return written
+
+    @by_handle("flush")
+    def flush(self, record: AccessRecord, file: OpenFile) -> None:
+        data.flush(file)
+
+    @by_handle("fsync")
+    async def fsync(self, record: AccessRecord, file: OpenFile, datasync: bool) -> None:
+        if datasync:
+            record.flags = "DATASYNC"
+        if self.volume.never_waits(file):
+            data.fsync(file, datasync)
+        else:
+            await self._loop.offload(data.fsync, file, datasync)
+
+    @by_handle("release")
+    def release(self, record: AccessRecord, file: OpenFile) -> None:
+        record.bytes_read = file.bytes_read
+        record.bytes_written = file.bytes_written
+        data.release(self.volume, file)
+
+    # --- open directories ---
+
+    @by_caller("opendir")
+    def opendir(self, record: AccessRecord, inode: int, ctx: RequestContext) -> int:
+        directory = self.volume.directory(inode)
+        record.path = self.volume.paths.of(directory)
+        record.ino = inode
+        return directories.opendir(
+            self.volume, directory, _opener(record), ctx.uid, ctx.gid
+        ).fh
+
+    @by_handle("readdir")
+    def readdir(
+        self, record: AccessRecord, directory: OpenDirectory, start_id: int, token: ReaddirToken
+    ) -> None:
+        record.offset = start_id
+        entries = 0
+        for name, after, inode, status in directories.readdir(self.volume, directory, start_id):
+            entry = convert.attributes(inode, status, self._timeout)
+            if not pyfuse3.readdir_reply(token, name, entry, after):  # type: ignore[arg-type]
+                if inode is not None:
+                    self.volume.inodes.drop_if_unused(inode)
+                break
+            directories.accepted(directory, after)
+            entries += 1
+            if inode is not None:
+                inode.lookups += 1
+        record.entries = entries
+
+    @by_handle("fsyncdir")
+    async def fsyncdir(
+        self, record: AccessRecord, directory: OpenDirectory, datasync: bool
+    ) -> None:
+        if datasync:
+            record.flags = "DATASYNC"
+        if self.volume.never_waits(directory):
+            directories.fsyncdir(directory, datasync)
+        else:
+            await self._loop.offload(directories.fsyncdir, directory, datasync)
+
+    @by_handle("releasedir")
+    def releasedir(self, record: AccessRecord, directory: OpenDirectory) -> None:
+        directories.releasedir(self.volume, directory)
+
+    def _entry(self, record: AccessRecord, inode: Any, status: os.stat_result) -> EntryAttributes:
+        """Return the reply that makes the kernel know `inode` once more."""
+        inode.lookups += 1
+        record.ino = inode.ino
+        return convert.attributes(inode, status, self._timeout)
+
+    def _keeps_set_id(self, inode: Any, ctx: RequestContext) -> bool:
+        """Tell whether the caller may change the data and leave set-ID bits: rare, so looked up."""
+        if ctx.uid != 0 or not self.volume.privileged:
+            return False
+        status = attributes.getattr(self.volume, inode)
+        return bool(status.st_mode & 0o6000) and self.callers.may_keep_set_id(ctx.pid)
+
+
+def _creator(ctx: RequestContext) -> Creator:
+    return Creator(ctx.uid, ctx.gid, ctx.umask)
+
+
+def _opener(record: AccessRecord) -> Caller:
+    return Caller(record.pid or 0, record.comm, record.container)

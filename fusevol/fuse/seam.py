@@ -1,0 +1,130 @@
+"""The seam around every handler: times it, maps errors to errno, records it before the reply.
+
+Nothing but FUSEError leaves a handler: any other exception would end pyfuse3's main loop with the
+request unanswered. An unexpected exception is logged with its traceback and becomes EIO.
+"""
+
+import errno
+import functools
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, Final
+
+from pyfuse3 import FUSEError
+
+from fusevol.accesslog.record import OK, AccessRecord, errno_name
+from fusevol.inodes.opened import Opened
+
+if TYPE_CHECKING:
+    from fusevol.fuse.operations import Operations
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[..., Any]
+Answer = Callable[..., Awaitable[Any]]
+
+NOT_AT_DATA: Final = frozenset(
+    ("lookup", "getattr", "readlink", "getxattr", "listxattr", "statfs", "readdir")
+)
+"""Operations that the level `data` leaves out: caching hides most of them anyway."""
+
+
+def by_caller(op: str) -> Callable[[Handler], Answer]:
+    """Answer a request that names its caller: the last argument is a RequestContext.
+
+    The handler is called with the access record before pyfuse3's own arguments and completes it.
+    """
+
+    def decorate(handler: Handler) -> Answer:
+        @functools.wraps(handler)
+        async def answer(self: "Operations", *args: Any) -> Any:
+            started = perf_counter_ns()
+            ctx = args[-1]
+            caller = self.callers.identify(ctx.pid, started)
+            record = AccessRecord(
+                "", -1, self.name, op, None, None, OK, -1,
+                ctx.uid, ctx.gid, caller.pid, caller.comm, caller.container,
+            )  # fmt: skip
+            number = 0
+            reply = None
+            try:
+                if self.admit is not None:
+                    self.admit()
+                if self.serially is None:
+                    reply = handler(self, record, *args)
+                else:
+                    reply = await self.serially(handler, self, record, *args)
+            except Exception as error:
+                number = _errno_of(error, op)
+            if op in self.logged:
+                if number:
+                    record.result = errno_name(number)
+                self.log.append(record, started)
+            if number:
+                raise FUSEError(number)
+            return reply
+
+        return answer
+
+    return decorate
+
+
+def by_handle(op: str) -> Callable[[Handler], Answer]:
+    """Answer a request on an open file or directory: the first argument is its handle number.
+
+    The handler is called with the access record and what is open. The caller is the opener: FUSE
+    does not tell who uses a handle. A handler that may have to wait is a coroutine function.
+    """
+
+    def decorate(handler: Handler) -> Answer:
+        waits = inspect.iscoroutinefunction(handler)
+        of_directory = op.endswith("dir")
+
+        @functools.wraps(handler)
+        async def answer(self: "Operations", fh: int, *args: Any) -> Any:
+            started = perf_counter_ns()
+            opened: Opened
+            try:
+                opened = self.volume.directories.get(fh) if of_directory else self.volume.files.get(fh)
+            except KeyError:
+                raise FUSEError(errno.EBADF) from None
+            caller = opened.caller
+            record = AccessRecord(
+                "", -1, self.name, op, self.volume.paths.of(opened.inode), opened.inode.ino, OK, -1,
+                opened.uid, opened.gid, caller.pid, caller.comm, caller.container,
+            )  # fmt: skip
+            number = 0
+            reply = None
+            try:
+                if self.admit is not None and not op.startswith("release"):
+                    self.admit()
+                if waits:
+                    reply = await handler(self, record, opened, *args)
+                elif self.serially is None:
+                    reply = handler(self, record, opened, *args)
+                else:
+                    reply = await self.serially(handler, self, record, opened, *args)
+            except Exception as error:
+                number = _errno_of(error, op)
+            if op in self.logged:
+                if number:
+                    record.result = errno_name(number)
+                self.log.append(record, started)
+            if number:
+                raise FUSEError(number)
+            return reply
+
+        return answer
+
+    return decorate
+
+
+def _errno_of(error: Exception, op: str) -> int:
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    if isinstance(error, FUSEError):
+        return error.errno
+    logger.error("%s failed unexpectedly; the client gets EIO", op, exc_info=error)
+    return errno.EIO

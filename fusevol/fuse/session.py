@@ -1,0 +1,175 @@
+"""One served mount: opens source and log, speaks INIT with the kernel through libfuse, serves.
+
+libfuse insists on answering INIT itself. It gets one end of a socket pair as its device and finds
+the kernel's INIT request there; its answer is amended and sent to the kernel; then the real
+/dev/fuse takes the place of the socket, under the same descriptor number.
+"""
+
+import errno
+import logging
+import os
+import resource
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final
+
+import pyfuse3
+import trio
+
+from fusevol.accesslog.caller import Callers
+from fusevol.accesslog.record import FORMAT_VERSION
+from fusevol.accesslog.writer import LogWriter
+from fusevol.config import NO_LOG, MountConfig
+from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
+from fusevol.fuse.init import ALWAYS, Flag, amend_reply
+from fusevol.fuse.operations import Operations
+from fusevol.fuse.requestloop import RequestLoop
+from fusevol.linux import credentials
+from fusevol.linux.filesystems import Storage
+from fusevol.linux.files import descriptor_path
+from fusevol.linux.mounts import clone_tree
+from fusevol.model import RecordLevel
+from fusevol.volume.volume import Volume
+
+logger = logging.getLogger(__name__)
+
+_NEEDED: Final = (
+    credentials.CAP_CHOWN,
+    credentials.CAP_DAC_READ_SEARCH,
+    credentials.CAP_FSETID,
+    credentials.CAP_SETGID,
+    credentials.CAP_SETUID,
+    credentials.CAP_SETPCAP,
+)
+_MOST_PINS: Final = 8192
+_MESSAGE_BYTES: Final = 1 << 16
+
+
+class Session:
+    """Serves one mount in this process."""
+
+    def __init__(self, config: MountConfig) -> None:
+        """Open source and log; nothing is mounted yet.
+
+        Raises:
+            FusevolError: source or log cannot be opened.
+        """
+        self._config = config
+        descriptors = _raise_descriptor_limit()
+        privileged = _take_credentials()
+        root_fd = _open_source(config.source, privileged)
+        self._acl = _has_acls(root_fd)
+        self._log: LogWriter | None = None
+        if config.log != NO_LOG:
+            self._log = LogWriter(config.log, config.name, config.on_log_failure)
+        self._volume = Volume(root_fd, privileged, min(_MOST_PINS, descriptors // 4))
+        self.single_file = not os.path.isdir(descriptor_path(root_fd))
+
+    async def serve(
+        self, fuse_fd: int, init: bytes, started: Callable[[Flag], None]
+    ) -> None:
+        """Serve requests from `fuse_fd` until the file system is unmounted.
+
+        Args:
+            init: the kernel's INIT request, already read from `fuse_fd`.
+            started: called when INIT was answered, with the flags that were taken.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.send(init)
+        os.set_blocking(fuse_fd, False)
+
+        def connect() -> None:
+            reply, flags = amend_reply(init, ours.recv(_MESSAGE_BYTES), self._wanted())
+            os.write(fuse_fd, reply)
+            os.dup2(fuse_fd, theirs.fileno(), inheritable=False)
+            os.close(fuse_fd)
+            ours.close()
+            self._event("mount", source=self._config.source, level=self._config.level.value,
+                        format=FORMAT_VERSION)  # fmt: skip
+            started(flags)
+
+        loop = RequestLoop(connect)
+        loop.install()
+        pyfuse3.init(self._operations(loop), f"/dev/fd/{theirs.fileno()}", {"fsname=fusevol"})
+        await pyfuse3.main()
+        self._event("unmount")
+
+    def close(self) -> None:
+        """Close the log."""
+        if self._log is not None:
+            self._log.close()
+
+    def reopen_log(self) -> None:
+        """Open the log file anew, after it was renamed."""
+        if self._log is not None:
+            self._log.reopen()
+
+    def _event(self, op: str, **fields: object) -> None:
+        if self._log is not None:
+            self._log.event(op, **fields)
+
+    def _wanted(self) -> Flag:
+        if self._config.level is RecordLevel.ALL:
+            return ALWAYS | Flag.DIRECT_IO_ALLOW_MMAP
+        return ALWAYS
+
+    def _operations(self, loop: RequestLoop) -> Operations:
+        serially: Callable[..., Awaitable[Any]] | None = None
+        if self._volume.storage is Storage.REMOTE:
+            # One at a time: the state of the volume is not locked.
+            serially = partial(loop.offload, limiter=trio.CapacityLimiter(1))
+        return Operations(
+            self._config.name, self._volume, self._config.level, self._log, Callers(), loop,
+            serially, self._acl,
+        )  # fmt: skip
+
+
+def _raise_descriptor_limit() -> int:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def _take_credentials() -> bool:
+    """Set this thread up to act for other users; return whether it may.
+
+    CAP_FSETID is lowered for good: the host then clears set-ID bits at each write, as it would
+    have for the client (write(2)); where a client may keep them, it is raised for the one call.
+    """
+    if not all(map(credentials.has_capability, _NEEDED)):
+        return False
+    credentials.keep_capabilities_across_fsuid()
+    credentials.set_effective(credentials.CAP_FSETID, False)
+    return True
+
+
+def _open_source(source: str, privileged: bool) -> int:
+    try:
+        if privileged and credentials.has_capability(credentials.CAP_SYS_ADMIN):
+            try:
+                return clone_tree(source)
+            except OSError as error:
+                if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EINVAL):
+                    raise
+                logger.warning(
+                    "cannot copy the mounts at %s (%s); mounts made there later will show",
+                    source, error.strerror,
+                )  # fmt: skip
+        return os.open(source, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise NotFoundError(f"source {source} does not exist; create it first") from None
+    except PermissionError:
+        raise NotPermittedError(f"source {source} cannot be opened: permission denied") from None
+    except OSError as error:
+        raise FusevolError(f"source {source} cannot be opened: {error.strerror}") from None
+
+
+def _has_acls(root_fd: int) -> bool:
+    """Tell whether the source's file system has POSIX ACLs; asking for them costs requests."""
+    try:
+        os.getxattr(descriptor_path(root_fd), "system.posix_acl_access")
+    except OSError as error:
+        return error.errno == errno.ENODATA
+    return True

@@ -1,0 +1,81 @@
+"""One host object as the kernel knows it."""
+
+import stat
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from fusevol.inodes.opened import OpenFile
+
+NO_FD: Final = -1
+
+
+class Inode:
+    """A host object with a node id.
+
+    There may be a million of these, hence the slots; docs/performance.md counts the bytes.
+
+    Attributes:
+        ino: node id, also the st_ino that clients see; never used twice while it is known.
+        dev, host_ino: st_dev and st_ino on the host.
+        kind: file type bits of st_mode.
+        parent, name: the link through which it was last seen; None and b"" for the root.
+        lookups: references the kernel holds, given back by FORGET.
+        fd: O_PATH descriptor that pins the object, or NO_FD. Owned by `volume.descriptors`.
+        handle: file handle, known once a pin was given up, else None.
+        used: the pin was used since the last search for one to give up.
+        removed: no name leads here any more; the pin must be kept.
+        files: open files of this inode, or None.
+        stamp: (mtime, ctime, size) of the data that the kernel may have cached, or None.
+    """
+
+    __slots__ = (
+        "dev",
+        "fd",
+        "files",
+        "handle",
+        "host_ino",
+        "ino",
+        "kind",
+        "lookups",
+        "name",
+        "parent",
+        "removed",
+        "stamp",
+        "used",
+    )
+
+    def __init__(
+        self, ino: int, dev: int, host_ino: int, kind: int, parent: "Directory | None", name: bytes
+    ) -> None:
+        self.ino = ino
+        self.dev = dev
+        self.host_ino = host_ino
+        self.kind = kind
+        self.parent = parent
+        self.name = name
+        self.lookups = 0
+        self.fd = NO_FD
+        self.handle: bytes | None = None
+        self.used = False
+        self.removed = False
+        self.files: dict[int, OpenFile] | None = None
+        self.stamp: tuple[int, int, int] | None = None
+
+
+class Directory(Inode):
+    """A directory.
+
+    Attributes:
+        children: known inodes whose `parent` is this one; keeps it known.
+        prefix: text of its path with a trailing "/", valid while `epoch` is the table's.
+    """
+
+    __slots__ = ("children", "epoch", "prefix")
+
+    def __init__(
+        self, ino: int, dev: int, host_ino: int, parent: "Directory | None", name: bytes
+    ) -> None:
+        super().__init__(ino, dev, host_ino, stat.S_IFDIR, parent, name)
+        self.children = 0
+        self.prefix = ""
+        self.epoch = -1

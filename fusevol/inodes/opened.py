@@ -1,0 +1,105 @@
+"""What clients hold open: files and directories, by the handle number the kernel was given."""
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from fusevol.inodes.inode import Directory, Inode
+
+if TYPE_CHECKING:
+    from fusevol.model import Caller
+
+
+class Opened:
+    """Something open.
+
+    Attributes:
+        fh: handle number, never used twice.
+        inode: what is open.
+        fd: descriptor on the host, owned by this object.
+        caller, uid, gid: who opened it; FUSE does not tell who reads and writes.
+    """
+
+    __slots__ = ("caller", "fd", "fh", "gid", "inode", "uid")
+
+    def __init__(self, inode: Inode, fd: int, caller: "Caller", uid: int, gid: int) -> None:
+        self.fh = 0
+        self.inode = inode
+        self.fd = fd
+        self.caller = caller
+        self.uid = uid
+        self.gid = gid
+
+
+class OpenFile(Opened):
+    """An open file.
+
+    Attributes:
+        flags: open(2) flags of the client.
+        waits: a write may wait for the device (O_SYNC, O_DSYNC).
+        keeps_set_id: the opener may write without clearing set-user-ID and set-group-ID bits.
+        bytes_read, bytes_written: totals, reported at release.
+    """
+
+    __slots__ = ("bytes_read", "bytes_written", "flags", "keeps_set_id", "waits")
+
+    def __init__(
+        self, inode: Inode, fd: int, flags: int, caller: "Caller", uid: int, gid: int
+    ) -> None:
+        super().__init__(inode, fd, caller, uid, gid)
+        self.flags = flags
+        self.waits = False
+        self.keeps_set_id = False
+        self.bytes_read = 0
+        self.bytes_written = 0
+
+    @property
+    def writable(self) -> bool:
+        """Whether the client may write through this handle."""
+        return self.flags & os.O_ACCMODE != os.O_RDONLY
+
+
+class OpenDirectory(Opened):
+    """An open directory and how far it was read.
+
+    Attributes:
+        position: where the entries of `pending` begin, as lseek(2) takes it.
+        pending: entries read from the host and not yet delivered, next one last.
+    """
+
+    __slots__ = ("pending", "position")
+
+    inode: Directory
+
+    def __init__(self, inode: Directory, fd: int, caller: "Caller", uid: int, gid: int) -> None:
+        super().__init__(inode, fd, caller, uid, gid)
+        self.position = 0
+        self.pending: list[tuple[bytes, int]] = []
+
+
+O = TypeVar("O", bound=Opened)
+
+
+class OpenTable(Generic[O]):
+    """Handle number -> what is open under it."""
+
+    def __init__(self) -> None:
+        self._by_fh: dict[int, O] = {}
+        self._next_fh = 1
+        self.get: Callable[[int], O] = self._by_fh.__getitem__
+        """Return what is open under a handle number; KeyError if nothing is."""
+
+    def __len__(self) -> int:
+        return len(self._by_fh)
+
+    def add(self, opened: O) -> int:
+        """Enter `opened`; return its handle number."""
+        fh = self._next_fh
+        self._next_fh += 1
+        opened.fh = fh
+        self._by_fh[fh] = opened
+        return fh
+
+    def remove(self, fh: int) -> None:
+        """Take out what is open under `fh`; the caller closes its descriptor."""
+        del self._by_fh[fh]

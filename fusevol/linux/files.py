@@ -1,0 +1,82 @@
+"""Calls on files that the os module lacks or offers only by path."""
+
+import ctypes
+import os
+from typing import Final
+
+from fusevol.linux.libc import checked, libc, quick_libc
+
+RENAME_NOREPLACE: Final = 1
+RENAME_EXCHANGE: Final = 2
+RENAME_WHITEOUT: Final = 4
+
+_AT_FDCWD: Final = -100
+_AT_EMPTY_PATH: Final = 0x1000
+_FALLOC_FL_KEEP_SIZE: Final = 1
+_UTIME_OMIT: Final = (1 << 30) - 2
+_NO_ID: Final = 0xFFFFFFFF
+_SECOND_NS: Final = 1_000_000_000
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+_renameat2 = libc.renameat2
+_renameat2.argtypes = (
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_uint,
+)
+_fchownat = quick_libc.fchownat
+_fchownat.argtypes = (
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_uint32,
+    ctypes.c_uint32,
+    ctypes.c_int,
+)
+_utimensat = quick_libc.utimensat
+_utimensat.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int)
+_fallocate = libc.fallocate
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+def descriptor_path(fd: int) -> str:
+    """Return a path that leads to the very object `fd` refers to, also for O_PATH descriptors."""
+    return f"/proc/self/fd/{fd}"
+
+
+def renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:
+    """Rename with RENAME_NOREPLACE, RENAME_EXCHANGE or RENAME_WHITEOUT (rename(2))."""
+    checked(_renameat2(old_dir, old, new_dir, new, flags))
+
+
+def fchown(fd: int, uid: int | None, gid: int | None) -> None:
+    """Change owner and group of what `fd` (O_PATH too) refers to; None leaves one as it is."""
+    owner = _NO_ID if uid is None else uid
+    group = _NO_ID if gid is None else gid
+    checked(_fchownat(fd, b"", owner, group, _AT_EMPTY_PATH))
+
+
+def _timespec(ns: int | None) -> tuple[int, int]:
+    if ns is None:
+        return 0, _UTIME_OMIT
+    return divmod(ns, _SECOND_NS)
+
+
+def futimens(fd: int, atime_ns: int | None, mtime_ns: int | None) -> None:
+    """Set times of what `fd` (O_PATH too) refers to, in nanoseconds; None leaves one as it is.
+
+    The C library's futimens(3) rejects O_PATH descriptors, so this goes by way of /proc. A symbolic
+    link's own times can be set as well: the magic link leads to the link itself.
+    """
+    times = (_Timespec * 2)(_timespec(atime_ns), _timespec(mtime_ns))
+    checked(_utimensat(_AT_FDCWD, os.fsencode(descriptor_path(fd)), ctypes.byref(times), 0))
+
+
+def reserve(fd: int, offset: int, length: int) -> None:
+    """Allocate room at `offset` without changing the file's size (fallocate(2), KEEP_SIZE)."""
+    checked(_fallocate(fd, _FALLOC_FL_KEEP_SIZE, offset, length))

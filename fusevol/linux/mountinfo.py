@@ -1,0 +1,54 @@
+"""/proc/self/mountinfo, read (proc_pid_mountinfo(5))."""
+
+import os
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+
+
+class Mount(NamedTuple):
+    """One line of mountinfo. `device` is st_dev of the files on the mount."""
+
+    mount_id: int
+    device: int
+    root: str
+    mountpoint: str
+    fstype: str
+    source: str
+    super_options: str
+
+
+def _unescape(field: bytes) -> str:
+    return os.fsdecode(_OCTAL.sub(lambda m: bytes([int(m[1], 8)]), field))
+
+
+def parse(text: bytes) -> Iterator[Mount]:
+    """Yield the mounts of a mountinfo file in mount order (a later mount hides an earlier one)."""
+    for line in text.splitlines():
+        left, _, right = line.partition(b" - ")
+        fields = left.split(b" ")
+        fstype, source, super_options = right.split(b" ")[:3]
+        major, minor = fields[2].split(b":")
+        yield Mount(
+            mount_id=int(fields[0]),
+            device=os.makedev(int(major), int(minor)),
+            root=_unescape(fields[3]),
+            mountpoint=_unescape(fields[4]),
+            fstype=fstype.decode(),
+            source=_unescape(source),
+            super_options=os.fsdecode(super_options),
+        )
+
+
+def mounts() -> list[Mount]:
+    """Return the mounts of this process's namespace; touches no mounted file system."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        return list(parse(file.read()))
+
+
+def mount_at(path: str) -> Mount | None:
+    """Return the topmost mount whose mount point is exactly `path` (absolute, resolved)."""
+    found = [mount for mount in mounts() if mount.mountpoint == path]
+    return found[-1] if found else None

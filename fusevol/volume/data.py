@@ -1,0 +1,217 @@
+"""Data: open, create, read, write, flush, fsync, release."""
+
+import errno
+import os
+import stat
+import time
+from os import stat_result
+from typing import Final
+
+from fusevol.inodes.inode import NO_FD, Directory, Inode
+from fusevol.inodes.opened import OpenFile
+from fusevol.linux.credentials import keeping_set_id_bits
+from fusevol.linux.filesystems import Storage
+from fusevol.linux.files import descriptor_path
+from fusevol.model import Caller
+from fusevol.volume.descriptors import stale
+from fusevol.volume.volume import Creator, Volume
+
+MAX_READ_BYTES: Final = 1 << 20
+"""Largest READ the kernel sends: 256 pages (FUSE_DEFAULT_MAX_PAGES_LIMIT, fuse_i.h)."""
+
+_NOT_PASSED_ON: Final = (
+    os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_DIRECT | os.O_NOFOLLOW | os.O_NOATIME
+)
+"""O_DIRECT is dropped because it wants aligned buffers, which FUSE does not hand us."""
+
+_ALWAYS: Final = os.O_CLOEXEC | os.O_NONBLOCK
+"""O_NONBLOCK so that a FIFO put in place of the file at the last moment cannot hold us up."""
+
+_RACY_NS: Final = 20_000_000
+"""Two changes within one tick of the clock (1 to 10 ms) may leave the same mtime."""
+
+
+class WouldWaitError(Exception):
+    """The call has to wait for a device: repeat it on another thread."""
+
+
+def open(
+    volume: Volume, inode: Inode, flags: int, caller: Caller, uid: int, gid: int, keeps_set_id: bool
+) -> tuple[OpenFile, bool]:
+    """Open a regular file.
+
+    Returns:
+        The open file, entered in `volume.files`, and whether the pages that the kernel has cached
+        of it are still right.
+    """
+    fd = volume.with_descriptors(_open_inode, volume, inode, flags, keeps_set_id)
+    status = os.fstat(fd)
+    if status.st_ino != inode.host_ino or status.st_dev != inode.dev:
+        os.close(fd)
+        raise stale(inode)
+    file = _opened(volume, inode, fd, flags, caller, uid, gid)
+    file.keeps_set_id = keeps_set_id
+    return file, _pages_are_right(inode, status)
+
+
+def _open_inode(volume: Volume, inode: Inode, flags: int, keeps_set_id: bool) -> int:
+    wanted = flags & ~_NOT_PASSED_ON | _ALWAYS
+    if keeps_set_id and flags & os.O_TRUNC:
+        with keeping_set_id_bits():
+            return _open_inode(volume, inode, flags, False)
+    parent = inode.parent
+    if parent is None or inode.fd != NO_FD or inode.files or inode.handle is not None:
+        return os.open(descriptor_path(volume.descriptors.pin(inode)), wanted)
+    if flags & os.O_TRUNC:
+        # Whatever stands under the name by then would be truncated before it could be checked.
+        return os.open(descriptor_path(volume.descriptors.pin(inode)), wanted)
+    try:
+        return os.open(inode.name, wanted | os.O_NOFOLLOW, dir_fd=volume.descriptors.pin(parent))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENOTDIR):
+            raise stale(inode) from None
+        raise
+
+
+def create(
+    volume: Volume,
+    parent: Directory,
+    name: bytes,
+    mode: int,
+    flags: int,
+    creator: Creator,
+    caller: Caller,
+) -> tuple[OpenFile, stat_result]:
+    """Create a regular file, or open it if it came to be in the meantime, and enter it."""
+    wanted = flags & ~_NOT_PASSED_ON | flags & os.O_EXCL | _ALWAYS | os.O_CREAT | os.O_NOFOLLOW
+    dir_fd = volume.descriptors.pin(parent)
+    try:
+        fd = volume.with_descriptors(
+            volume.create_as, creator, mode, os.open, name, wanted, mode, dir_fd=dir_fd
+        )
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO) and not flags & os.O_EXCL:
+            # Something else was put there; the kernel looks it up again and deals with it.
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name) from None
+        raise
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(fd)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name)
+    inode = volume.inodes.seen(parent, name, status)
+    return _opened(volume, inode, fd, flags, caller, creator.uid, creator.gid), status
+
+
+def _opened(
+    volume: Volume, inode: Inode, fd: int, flags: int, caller: Caller, uid: int, gid: int
+) -> OpenFile:
+    file = OpenFile(inode, fd, flags, caller, uid, gid)
+    file.waits = bool(flags & os.O_DSYNC) and volume.storage_at(inode, fd) is not Storage.MEMORY
+    fh = volume.files.add(file)
+    if inode.files is None:
+        inode.files = {}
+    inode.files[fh] = file
+    return file
+
+
+def _pages_are_right(inode: Inode, status: stat_result) -> bool:
+    stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+    settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _RACY_NS
+    right = stamp == inode.stamp
+    inode.stamp = stamp if settled else None
+    return right
+
+
+class Reader:
+    """Reads into one buffer, since a reply leaves before the next read begins."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray(MAX_READ_BYTES)
+        self._view = memoryview(self._buffer)
+        self._cached_only: dict[int, bool] = {}
+
+    def read(self, volume: Volume, file: OpenFile, offset: int, size: int) -> memoryview:
+        """Return what is at `offset`; less than `size` bytes only at the end of the file.
+
+        The result is valid until the next call.
+
+        Raises:
+            WouldWaitError: the data is not in the page cache; call `read_waiting` on a thread.
+        """
+        target = self._view[:size]
+        if volume.storage_at(file.inode, file.fd) is Storage.MEMORY:
+            return target[: os.preadv(file.fd, [target], offset)]
+        try:
+            done = os.preadv(file.fd, [target], offset, os.RWF_NOWAIT)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP):
+                raise WouldWaitError from None
+            raise
+        if done < size and offset + done < os.fstat(file.fd).st_size:
+            raise WouldWaitError
+        return target[:done]
+
+
+def read_waiting(file: OpenFile, offset: int, size: int) -> bytes:
+    """Read as `Reader.read` does, and wait for the device. Runs on any thread."""
+    parts = []
+    while size > 0:
+        part = os.pread(file.fd, size, offset)
+        if not part:
+            break
+        parts.append(part)
+        offset += len(part)
+        size -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def write(file: OpenFile, offset: int, data: bytes) -> int:
+    """Write all of `data`; return the number of bytes. Runs on any thread.
+
+    An error after some bytes were written is reported by the next call, as write(2) does.
+    """
+    if file.keeps_set_id:
+        with keeping_set_id_bits():
+            return _write(file, offset, data)
+    return _write(file, offset, data)
+
+
+def _write(file: OpenFile, offset: int, data: bytes) -> int:
+    done = os.pwrite(file.fd, data, offset)
+    while done < len(data):
+        try:
+            more = os.pwrite(file.fd, memoryview(data)[done:], offset + done)
+        except OSError:
+            break
+        if more == 0:
+            break
+        done += more
+    return done
+
+
+def flush(file: OpenFile) -> None:
+    """Report what close(2) on the host would report now (quota, lost writes on NFS)."""
+    if file.writable:
+        os.close(os.dup(file.fd))
+
+
+def fsync(file: OpenFile, datasync: bool) -> None:
+    """Wait until data (and attributes) are on the device. Runs on any thread."""
+    if datasync:
+        os.fdatasync(file.fd)
+    else:
+        os.fsync(file.fd)
+
+
+def release(volume: Volume, file: OpenFile) -> None:
+    """Close an open file."""
+    volume.files.remove(file.fh)
+    inode = file.inode
+    if inode.files is not None:
+        inode.files.pop(file.fh, None)
+        if not inode.files:
+            inode.files = None
+    try:
+        os.close(file.fd)
+    finally:
+        volume.inodes.drop_if_unused(inode)

@@ -1,0 +1,162 @@
+"""Descriptors of host objects: few, pinned while they are needed, found again when they are not.
+
+An O_PATH descriptor pins its object: while it is open, the inode number cannot be given to
+another. Their number is bounded, so a pin that was not used for a while is given up; a file handle
+then leads back to the very object, whatever became of its name. Where there are no handles
+(without root, or on a file system that gives none) the last known name does, if the object found
+there is still the same.
+"""
+
+import errno
+import os
+from os import stat_result
+from typing import Final
+
+from fusevol.inodes.inode import NO_FD, Directory, Inode
+from fusevol.linux.files import descriptor_path
+from fusevol.linux.handles import name_to_handle, open_by_handle
+
+_PIN: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def stale(inode: Inode) -> OSError:
+    """Return ESTALE for `inode`; the kernel then looks the path up again (open(2), stat(2))."""
+    return OSError(errno.ESTALE, os.strerror(errno.ESTALE), inode.name)
+
+
+class Descriptors:
+    """Pins host objects and finds them again."""
+
+    def __init__(self, root: Inode, root_fd: int, limit: int, handles: bool) -> None:
+        """Start with the root pinned.
+
+        Args:
+            root: its `fd` becomes `root_fd`, an O_PATH descriptor, for good.
+            limit: how many pins to keep.
+            handles: whether this process may open file handles (CAP_DAC_READ_SEARCH).
+        """
+        root.fd = root_fd
+        self._limit = limit
+        self._handles = handles
+        self._pinned: dict[Inode, None] = {}
+        self._mount_fds: dict[int, int] = {}
+        if handles and isinstance(root, Directory):
+            self._open_mount_fd(root)
+
+    def __len__(self) -> int:
+        return len(self._pinned)
+
+    def pin(self, inode: Inode) -> int:
+        """Return an O_PATH descriptor of `inode`, valid until control returns to the kernel.
+
+        Raises:
+            OSError: ESTALE if the object is gone or its name leads to another one.
+        """
+        if inode.fd != NO_FD:
+            inode.used = True
+            return inode.fd
+        chain = [inode]
+        while not self._reachable(chain[-1]):
+            parent = chain[-1].parent
+            assert parent is not None, "the root is always pinned"
+            if parent.fd != NO_FD:
+                break
+            chain.append(parent)
+        for link in reversed(chain):
+            self.adopt(link, self._open(link))
+        return inode.fd
+
+    def adopt(self, inode: Inode, fd: int) -> None:
+        """Make `fd`, an O_PATH descriptor of `inode`, its pin."""
+        inode.fd = fd
+        inode.used = True
+        self._pinned[inode] = None
+        if self._handles and inode.dev not in self._mount_fds and isinstance(inode, Directory):
+            self._open_mount_fd(inode)
+        if len(self._pinned) > self._limit:
+            self.give_up(len(self._pinned) - self._limit + self._limit // 16)
+
+    def release(self, inode: Inode) -> None:
+        """Close the pin of an inode that is no longer known."""
+        if inode.fd != NO_FD:
+            self._pinned.pop(inode, None)
+            os.close(inode.fd)
+            inode.fd = NO_FD
+
+    def give_up(self, count: int) -> None:
+        """Close up to `count` pins, those unused for longest first.
+
+        What has no name any more stays pinned: nothing would lead back to it.
+        """
+        for inode in list(self._pinned):
+            if count <= 0:
+                return
+            del self._pinned[inode]
+            if inode.used or inode.removed:
+                inode.used = False
+                self._pinned[inode] = None
+                continue
+            if inode.handle is None and inode.dev in self._mount_fds:
+                inode.handle = self._handle_of(inode)
+            os.close(inode.fd)
+            inode.fd = NO_FD
+            count -= 1
+
+    def status(self, inode: Inode) -> stat_result:
+        """Return the attributes of `inode`, by the cheapest way that cannot be led astray."""
+        if inode.fd != NO_FD:
+            return os.fstat(inode.fd)
+        if inode.files:
+            return os.fstat(next(iter(inode.files.values())).fd)
+        parent = inode.parent
+        if parent is None or inode.handle is not None:
+            return os.fstat(self.pin(inode))
+        try:
+            status = os.stat(inode.name, dir_fd=self.pin(parent), follow_symlinks=False)
+        except FileNotFoundError:
+            raise stale(inode) from None
+        if status.st_ino != inode.host_ino or status.st_dev != inode.dev:
+            raise stale(inode)
+        return status
+
+    def close(self) -> None:
+        """Close everything; for the end of the process."""
+        for inode in list(self._pinned):
+            self.release(inode)
+        for fd in self._mount_fds.values():
+            os.close(fd)
+        self._mount_fds.clear()
+
+    def _reachable(self, inode: Inode) -> bool:
+        return bool(inode.files) or inode.handle is not None
+
+    def _open(self, inode: Inode) -> int:
+        if inode.files:
+            file = next(iter(inode.files.values()))
+            return os.open(descriptor_path(file.fd), os.O_PATH | os.O_CLOEXEC)
+        if inode.handle is not None:
+            return open_by_handle(self._mount_fds[inode.dev], inode.handle, _PIN)
+        assert inode.parent is not None
+        try:
+            fd = os.open(inode.name, _PIN, dir_fd=inode.parent.fd)
+        except (FileNotFoundError, NotADirectoryError):
+            raise stale(inode) from None
+        status = os.fstat(fd)
+        if status.st_ino != inode.host_ino or status.st_dev != inode.dev:
+            os.close(fd)
+            raise stale(inode)
+        return fd
+
+    def _handle_of(self, inode: Inode) -> bytes | None:
+        try:
+            return name_to_handle(inode.fd)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            os.close(self._mount_fds.pop(inode.dev))
+            return None
+
+    def _open_mount_fd(self, directory: Directory) -> None:
+        # open_by_handle_at(2) takes any descriptor of the file system but an O_PATH one.
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        self._mount_fds[directory.dev] = os.open(descriptor_path(directory.fd), flags)

@@ -1,0 +1,80 @@
+"""Reading directories: opendir, readdir, fsyncdir, releasedir."""
+
+import os
+from collections.abc import Iterator
+from os import stat_result
+from typing import Final
+
+from fusevol.inodes.inode import Directory, Inode
+from fusevol.inodes.opened import OpenDirectory
+from fusevol.linux.directories import getdents
+from fusevol.linux.files import descriptor_path
+from fusevol.model import Caller
+from fusevol.volume.volume import Volume
+
+_READ: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def opendir(volume: Volume, inode: Directory, caller: Caller, uid: int, gid: int) -> OpenDirectory:
+    """Open a directory for reading and enter it in `volume.directories`."""
+    path = descriptor_path(volume.descriptors.pin(inode))
+    fd = volume.with_descriptors(os.open, path, _READ)
+    directory = OpenDirectory(inode, fd, caller, uid, gid)
+    volume.directories.add(directory)
+    return directory
+
+
+def readdir(
+    volume: Volume, directory: OpenDirectory, position: int
+) -> Iterator[tuple[bytes, int, Inode | None, stat_result]]:
+    """Yield entries from `position` on: name, position after it, inode, attributes.
+
+    Entries are read from the host as they are asked for, so a large directory is never held as a
+    whole; positions are the host's, so they stay right while entries come and go. "." and ".."
+    have no inode: the kernel takes no reference to them. The caller says by `accepted` that an
+    entry is on its way to the kernel.
+    """
+    if position != directory.position:
+        os.lseek(directory.fd, position, os.SEEK_SET)
+        directory.pending.clear()
+        directory.position = position
+    elif position == 0:
+        os.lseek(directory.fd, 0, os.SEEK_SET)
+        directory.pending.clear()
+    dir_fd = volume.descriptors.pin(directory.inode)
+    while True:
+        if not directory.pending:
+            entries = getdents(directory.fd)
+            if not entries:
+                return
+            directory.pending = [tuple(entry) for entry in reversed(entries)]
+        name, after = directory.pending[-1]
+        try:
+            status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            accepted(directory, after)
+            continue
+        if name in (b".", b".."):
+            yield name, after, None, status
+        else:
+            yield name, after, volume.inodes.seen(directory.inode, name, status), status
+
+
+def accepted(directory: OpenDirectory, position: int) -> None:
+    """Note that the entry that ends at `position` was delivered."""
+    directory.pending.pop()
+    directory.position = position
+
+
+def fsyncdir(directory: OpenDirectory, datasync: bool) -> None:
+    """Wait until the entries are on the device. Runs on any thread."""
+    if datasync:
+        os.fdatasync(directory.fd)
+    else:
+        os.fsync(directory.fd)
+
+
+def releasedir(volume: Volume, directory: OpenDirectory) -> None:
+    """Close an open directory."""
+    volume.directories.remove(directory.fh)
+    os.close(directory.fd)

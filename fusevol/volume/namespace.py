@@ -1,0 +1,132 @@
+"""Names: lookup, and all calls that make, remove or move them."""
+
+import os
+from os import stat_result
+from typing import Final
+
+from fusevol.inodes.inode import NO_FD, Directory, Inode
+from fusevol.linux.files import RENAME_EXCHANGE, descriptor_path, renameat2
+from fusevol.volume.volume import Creator, Volume
+
+_PIN: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def lookup(volume: Volume, parent: Directory, name: bytes) -> tuple[Inode, stat_result]:
+    """Return what `name` in `parent` is, and its attributes."""
+    status = os.stat(name, dir_fd=volume.descriptors.pin(parent), follow_symlinks=False)
+    return volume.inodes.seen(parent, name, status), status
+
+
+def mknod(
+    volume: Volume, parent: Directory, name: bytes, mode: int, rdev: int, creator: Creator
+) -> tuple[Inode, stat_result]:
+    """Make a regular file, FIFO, socket or device node."""
+    fd = volume.descriptors.pin(parent)
+    volume.create_as(creator, mode, os.mknod, name, mode, rdev, dir_fd=fd)
+    return lookup(volume, parent, name)
+
+
+def mkdir(
+    volume: Volume, parent: Directory, name: bytes, mode: int, creator: Creator
+) -> tuple[Inode, stat_result]:
+    """Make a directory."""
+    fd = volume.descriptors.pin(parent)
+    # The mode's set-group-ID bit comes from the parent, not from the caller.
+    volume.create_as(creator, mode & ~0o2000, os.mkdir, name, mode, dir_fd=fd)
+    return lookup(volume, parent, name)
+
+
+def symlink(
+    volume: Volume, parent: Directory, name: bytes, target: bytes, creator: Creator
+) -> tuple[Inode, stat_result]:
+    """Make a symbolic link that says `target`."""
+    fd = volume.descriptors.pin(parent)
+    volume.create_as(creator, 0, os.symlink, target, name, dir_fd=fd)
+    return lookup(volume, parent, name)
+
+
+def link(volume: Volume, inode: Inode, parent: Directory, name: bytes) -> tuple[Inode, stat_result]:
+    """Give `inode` another name."""
+    source = descriptor_path(volume.descriptors.pin(inode))
+    os.link(source, name, dst_dir_fd=volume.descriptors.pin(parent), follow_symlinks=True)
+    return lookup(volume, parent, name)
+
+
+def readlink(volume: Volume, inode: Inode) -> bytes:
+    """Return what the symbolic link says."""
+    return os.readlink(b"", dir_fd=volume.descriptors.pin(inode))
+
+
+def unlink(volume: Volume, parent: Directory, name: bytes) -> None:
+    """Remove a name that is not a directory's."""
+    fd = volume.descriptors.pin(parent)
+    inode = _about_to_lose(volume, fd, name)
+    os.unlink(name, dir_fd=fd)
+    _lost(inode, parent, name)
+
+
+def rmdir(volume: Volume, parent: Directory, name: bytes) -> None:
+    """Remove an empty directory."""
+    fd = volume.descriptors.pin(parent)
+    inode = _about_to_lose(volume, fd, name)
+    os.rmdir(name, dir_fd=fd)
+    _lost(inode, parent, name)
+
+
+def rename(
+    volume: Volume,
+    parent: Directory,
+    name: bytes,
+    new_parent: Directory,
+    new_name: bytes,
+    flags: int,
+) -> None:
+    """Rename, with the flags of renameat2(2)."""
+    fd = volume.descriptors.pin(parent)
+    new_fd = volume.descriptors.pin(new_parent)
+    replaced = None if flags else _about_to_lose(volume, new_fd, new_name)
+    if flags:
+        renameat2(fd, name, new_fd, new_name, flags)
+    else:
+        os.rename(name, new_name, src_dir_fd=fd, dst_dir_fd=new_fd)
+    moved = _known(volume, new_fd, new_name)
+    if replaced is not None and replaced is not moved:
+        _lost(replaced, new_parent, new_name)
+    if moved is not None:
+        volume.inodes.move(moved, new_parent, new_name)
+    if flags & RENAME_EXCHANGE:
+        exchanged = _known(volume, fd, name)
+        if exchanged is not None:
+            volume.inodes.move(exchanged, parent, name)
+
+
+def _known(volume: Volume, dir_fd: int, name: bytes) -> Inode | None:
+    try:
+        return volume.inodes.find(os.stat(name, dir_fd=dir_fd, follow_symlinks=False))
+    except FileNotFoundError:
+        return None
+
+
+def _about_to_lose(volume: Volume, dir_fd: int, name: bytes) -> Inode | None:
+    """Pin the object that is about to lose `name`, if the kernel knows it.
+
+    Clients may still hold it by an O_PATH descriptor or as working directory, and nothing would
+    lead back to it without its name.
+    """
+    try:
+        fd = volume.with_descriptors(os.open, name, _PIN, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return None
+    inode = volume.inodes.find(os.fstat(fd))
+    if inode is None or inode.fd != NO_FD:
+        os.close(fd)
+    else:
+        volume.descriptors.adopt(inode, fd)
+    return inode
+
+
+def _lost(inode: Inode | None, parent: Directory, name: bytes) -> None:
+    """Note that `name` does not lead to `inode` any more; another hard link still may."""
+    if inode is not None and inode.parent is parent and inode.name == name:
+        inode.removed = True
+
