@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 
 from benchmarks import processes
-from benchmarks.mounting import Target, detach, file_system_type, mount_points_below
+from benchmarks.mounting import Target, detach, file_system_type, isolate, mount_points_below
 from benchmarks.peers import Peer
 from benchmarks.processes import BenchmarkError
 
@@ -81,6 +81,7 @@ def directories(
     Whatever the run has left behind is ended and unmounted first.
     """
     processes.become_subreaper()
+    isolate()
     with contextlib.ExitStack() as stack:
         work = stack.enter_context(_own_directory(None))
         memory = stack.enter_context(_tmpfs(work)) if source is None or log is None else work

@@ -1,0 +1,134 @@
+"""`fusevol mount`: serve a directory or a file."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+import click
+
+from fusevol.config import NO_LOG, MountConfig, Options, parse_level, parse_options
+from fusevol.daemon import background, registry
+from fusevol.daemon.checks import check
+from fusevol.errors import UsageError
+from fusevol.model import OnLogFailure, RecordLevel
+
+_STDOUT = "-"
+
+
+@click.command()
+@click.argument("source", type=click.Path())
+@click.argument("mountpoint", type=click.Path())
+@click.option(
+    "--log",
+    metavar="FILE|-|none",
+    help="File that gets the access records: created with mode 0600, appended to. - is stdout and "
+    "takes -f; none keeps no records.",
+    show_default="/var/log/fusevol/NAME.log, without root ~/.local/state/fusevol/NAME.log",
+)
+@click.option(
+    "--record",
+    metavar="all|data",
+    help="How much is recorded. all: every operation; nothing is cached. data: opens, closes, "
+    "changes, and reads and writes that the page cache does not answer; faster.",
+    show_default="all",
+)
+@click.option("--name", help="The volume's name in the records.", show_default="the mount point")
+@click.option(
+    "-o",
+    "options",
+    multiple=True,
+    metavar="OPT[,OPT...]",
+    help="Mount options: ro, rw, suid, dev, noexec, allow_other, private, "
+    "on_log_failure=continue|deny, and log=, record=, name= as above. Can be repeated.",
+)
+@click.option("-f", "--foreground", is_flag=True, help="Stay; do not go to the background.")
+def mount(
+    source: str,
+    mountpoint: str,
+    log: str | None,
+    record: str | None,
+    name: str | None,
+    options: tuple[str, ...],
+    foreground: bool,
+) -> None:
+    """Serve SOURCE, a directory or a single file, at MOUNTPOINT.
+
+    Returns when the mount answers. It ends with `fusevol unmount`, umount or fusermount3 -u.
+    MOUNTPOINT may be SOURCE itself, which is then served in its own place.
+
+    \b
+    Record everything that happens to a directory:
+      fusevol mount /srv/data /mnt/data --log /var/log/data.log
+    Watch it happen, until Ctrl-C:
+      fusevol mount -f --log - /srv/data /mnt/data | fusevol log tail -f -n all -
+    Faster, with reads from the page cache unrecorded, and no changes allowed:
+      fusevol mount --record data -o ro /srv/data /mnt/data
+    Refuse operations that cannot be recorded:
+      fusevol mount -o on_log_failure=deny /srv/data /mnt/data
+    """
+    said = parse_options(",".join(options))
+    if log is not None:
+        said.log = log
+    if record is not None:
+        said.record = parse_level(record)
+    if name is not None:
+        said.name = name
+    config = configure(source, mountpoint, said)
+    if config.log == _STDOUT and not foreground:
+        raise UsageError("--log - writes to stdout, which takes -f (stay in foreground)")
+    serve(config, foreground)
+
+
+def configure(source: str, mountpoint: str, options: Options) -> MountConfig:
+    """Return the mount that is asked for, its paths absolute and resolved."""
+    if "\0" in source + mountpoint:
+        raise UsageError("a path cannot hold a NUL byte")
+    mountpoint = os.path.realpath(mountpoint)
+    log = options.log or default_log(options.name or mountpoint)
+    if log not in (_STDOUT, NO_LOG):
+        log = os.path.abspath(log)
+    return MountConfig(
+        source=os.path.realpath(source),
+        mountpoint=mountpoint,
+        name=options.name or mountpoint,
+        log=log,
+        level=options.record or RecordLevel.ALL,
+        on_log_failure=options.on_log_failure or OnLogFailure.CONTINUE,
+        flags=options.flags,
+        allow_other=(os.geteuid() == 0 if options.allow_other is None else options.allow_other),
+    )
+
+
+def default_log(name: str) -> str:
+    """Return where the records of a volume go if nothing is said."""
+    if os.geteuid() == 0:
+        directory = "/var/log/fusevol"
+    else:
+        state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+        directory = os.path.join(state, "fusevol")
+    return os.path.join(directory, name.strip("/").replace("/", "-") + ".log")
+
+
+def serve(config: MountConfig, foreground: bool) -> None:
+    """Make the mount; return when it answers, or in foreground when it ends."""
+    check(config)
+    if config.log == default_log(config.name):
+        os.makedirs(os.path.dirname(config.log), mode=0o700, exist_ok=True)
+    messages = registry.messages_path(config.mountpoint)
+    logging.basicConfig(format="fusevol: %(levelname)s: %(message)s", stream=sys.stderr)
+
+    def run(ready: Callable[[], None]) -> int:
+        # trio is heavy to import and only the daemon needs it.
+        import trio
+
+        from fusevol.daemon.supervisor import Supervisor
+
+        return trio.run(Supervisor(config, ready).run)
+
+    if foreground:
+        status = run(lambda: None)
+        if status:
+            sys.exit(status)
+    else:
+        background.start(run, messages)

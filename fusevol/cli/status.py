@@ -1,0 +1,23 @@
+"""`fusevol status`: what is served here."""
+
+import sys
+
+import click
+import msgspec
+
+from fusevol.daemon import registry
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+def status(as_json: bool) -> None:
+    """List the mounts that you serve on this host."""
+    served = registry.all_served()
+    if as_json:
+        sys.stdout.buffer.write(msgspec.json.encode(served) + b"\n")
+        return
+    if not served:
+        click.echo("nothing is served")
+    for mount in served:
+        click.echo(f"{mount.mountpoint}\n  source {mount.source}\n  level  {mount.level}\n"
+                   f"  log    {mount.log}\n  daemon {mount.pid}, worker {mount.worker}")  # fmt: skip

@@ -1,0 +1,86 @@
+"""`fusevol unmount`: end a mount of fusevol, and only of fusevol."""
+
+import errno
+import os
+import time
+
+import click
+
+from fusevol.daemon import registry
+from fusevol.daemon.checks import is_dead, remove_dead
+from fusevol.daemon.mounting import unmount as remove_mount
+from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
+from fusevol.linux.mountinfo import mount_at
+
+_END_S = 10.0
+
+
+@click.command()
+@click.argument("mountpoint", type=click.Path())
+@click.option("-l", "--lazy", is_flag=True, help="Detach now, end when the last user is done.")
+def unmount(mountpoint: str, lazy: bool) -> None:
+    """End the fusevol mount at MOUNTPOINT.
+
+    Returns when the last record is in the log. A mount left dead by a crash is removed. Mounts of
+    other programs are never touched.
+    """
+    mountpoint = _resolved(mountpoint)
+    mount = mount_at(mountpoint)
+    if mount is None:
+        raise NotFoundError(f"nothing is mounted at {mountpoint}")
+    if mount.fstype != registry.FSTYPE:
+        raise NotFoundError(
+            f"{mountpoint} is a mount of type {mount.fstype}, not of fusevol; use umount"
+        )
+    served = registry.get(mountpoint)
+    try:
+        if is_dead(mountpoint):
+            remove_dead(mountpoint)
+            return
+        remove_mount(mountpoint, lazy)
+    except OSError as error:
+        raise _refused(mountpoint, error) from None
+    if served is not None and served.device == mount.device and not lazy:
+        _await_end(served)
+
+
+def _resolved(mountpoint: str) -> str:
+    """Return the absolute path without asking the mount itself, which may be dead."""
+    path = os.path.abspath(mountpoint)
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+
+
+def _refused(mountpoint: str, error: OSError) -> FusevolError:
+    if error.errno == errno.EBUSY:
+        return FusevolError(
+            f"{mountpoint} is in use; close what uses it (fuser -vm {mountpoint} shows it), or "
+            f"detach it with --lazy"
+        )
+    if error.errno == errno.EPERM:
+        return NotPermittedError(f"{mountpoint}: only who mounted it, or root, may unmount it")
+    return FusevolError(f"unmounting {mountpoint} failed: {error.strerror}")
+
+
+def _await_end(served: registry.Served) -> None:
+    """Wait for the daemon to end; another bind of the mount may keep it alive, which is fine."""
+    end = time.monotonic() + _END_S
+    while time.monotonic() < end and _runs(served.pid):
+        if _is_bound_elsewhere(served.device):
+            return
+        time.sleep(0.01)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _is_bound_elsewhere(device: int) -> bool:
+    from fusevol.linux.mountinfo import mounts
+
+    return any(mount.device == device for mount in mounts())

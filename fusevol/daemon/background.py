@@ -1,0 +1,66 @@
+"""Running the daemon in the background, and telling the caller when it is ready."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+import msgspec
+
+from fusevol.daemon.channel import Failed
+from fusevol.errors import FusevolError
+
+_BYTES: Final = 1 << 16
+
+
+def start(run: Callable[[Callable[[], None]], int], messages: str) -> None:
+    """Run `run` in a process of its own; return when it calls the `ready` it is given.
+
+    Args:
+        run: gets `ready`; its result is the exit status of the new process.
+        messages: file that gets what the new process writes to stderr.
+
+    Raises:
+        FusevolError: what `run` raised before it was ready.
+    """
+    receiving, sending = os.pipe2(os.O_CLOEXEC)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.fork() == 0:
+        os.close(receiving)
+        _become_daemon(run, sending, messages)
+    os.close(sending)
+    with os.fdopen(receiving, "rb") as pipe:
+        said = pipe.read(_BYTES)
+    if not said:
+        raise FusevolError(f"the daemon ended before it was ready; see {messages}")
+    if said != b"ready":
+        raise msgspec.json.decode(said, type=Failed).error()
+
+
+def _become_daemon(
+    run: Callable[[Callable[[], None]], int], sending: int, messages: str
+) -> NoReturn:
+    os.setsid()
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    log = os.open(messages, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    for fd, source in ((0, null), (1, null), (2, log)):
+        os.dup2(source, fd)
+    os.close(null)
+    os.close(log)
+
+    def ready() -> None:
+        os.write(sending, b"ready")
+        os.close(sending)
+
+    status = 1
+    try:
+        status = run(ready)
+    except FusevolError as error:
+        os.write(sending, msgspec.json.encode(Failed(type(error).__name__, str(error))))
+    except BaseException:
+        logging.getLogger(__name__).exception("the daemon failed")
+    finally:
+        os._exit(status)

@@ -1,0 +1,133 @@
+"""What is wrong with a mount before it is made: each finding is one clear error."""
+
+import errno
+import os
+import stat
+
+from fusevol.config import NO_LOG, MountConfig
+from fusevol.daemon import registry
+from fusevol.daemon.mounting import unmount
+from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UsageError
+from fusevol.linux.mountinfo import Mount, mount_at, mounts
+
+_STDOUT = "-"
+
+
+def check(config: MountConfig) -> None:
+    """Check source, mount point and log against each other and the host.
+
+    Raises:
+        UsageError, NotFoundError, NotPermittedError, FusevolError: what is wrong.
+    """
+    source = _check_source(config.source)
+    _check_overlap(config)
+    _check_mountpoint(config, source)
+    _check_log(config)
+
+
+def _check_source(source: str) -> os.stat_result:
+    try:
+        status = os.stat(source)
+    except FileNotFoundError:
+        raise NotFoundError(f"source {source} does not exist; create it first") from None
+    except PermissionError:
+        raise NotPermittedError(f"source {source}: permission denied") from None
+    except OSError as error:
+        raise FusevolError(f"source {source} cannot be used: {error.strerror}") from None
+    if not stat.S_ISDIR(status.st_mode) and not stat.S_ISREG(status.st_mode):
+        raise UsageError(f"source {source} is neither a directory nor a regular file")
+    wanted = os.R_OK | (os.X_OK if stat.S_ISDIR(status.st_mode) else 0)
+    if not os.access(source, wanted, effective_ids=True):
+        raise NotPermittedError(f"source {source} is not readable for you")
+    return status
+
+
+def _check_overlap(config: MountConfig) -> None:
+    source, mountpoint = config.source, config.mountpoint
+    if is_below(mountpoint, source):
+        raise UsageError(
+            f"mount point {mountpoint} is below the source {source}; choose one outside of it"
+        )
+    if is_below(source, mountpoint):
+        raise UsageError(
+            f"mount point {mountpoint} contains the source {source} and would hide it; "
+            f"choose another"
+        )
+
+
+def _check_mountpoint(config: MountConfig, source: os.stat_result) -> None:
+    mountpoint = config.mountpoint
+    mount = mount_at(mountpoint)
+    if mount is not None and mount.fstype == registry.FSTYPE:
+        raise _occupied(mountpoint, mount)
+    try:
+        status = os.stat(mountpoint)
+    except FileNotFoundError:
+        raise NotFoundError(f"mount point {mountpoint} does not exist; create it first") from None
+    except PermissionError:
+        raise NotPermittedError(f"mount point {mountpoint}: permission denied") from None
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            raise FusevolError(
+                f"mount point {mountpoint} holds a dead mount of another program; "
+                f"remove it with umount -l {mountpoint}"
+            ) from None
+        raise FusevolError(f"mount point {mountpoint} cannot be used: {error.strerror}") from None
+    if stat.S_ISDIR(source.st_mode) != stat.S_ISDIR(status.st_mode):
+        kinds = ("a directory", "a file") if stat.S_ISDIR(source.st_mode) else ("a file", "a directory")
+        raise UsageError(
+            f"source {config.source} is {kinds[0]}, mount point {mountpoint} is {kinds[1]}; "
+            f"both must be of one kind"
+        )
+
+
+def _occupied(mountpoint: str, mount: Mount) -> FusevolError:
+    if is_dead(mountpoint):
+        return FusevolError(
+            f"mount point {mountpoint} holds a dead fusevol mount, left by a crash; "
+            f"remove it with: fusevol unmount {mountpoint}"
+        )
+    return UsageError(f"{mountpoint} is already served by fusevol (source {mount.source})")
+
+
+def is_dead(mountpoint: str) -> bool:
+    """Tell whether nobody serves the FUSE mount at `mountpoint` any more.
+
+    A connection without a server answers at once with ENOTCONN (fs/fuse/dev.c).
+    """
+    try:
+        os.statvfs(mountpoint)
+    except OSError as error:
+        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    return False
+
+
+def _check_log(config: MountConfig) -> None:
+    if config.log in (_STDOUT, NO_LOG):
+        return
+    real = os.path.join(os.path.realpath(os.path.dirname(config.log)), os.path.basename(config.log))
+    for place, why in ((config.mountpoint, "mount point"), (config.source, "source")):
+        if is_below(real, place):
+            raise UsageError(
+                f"access log {config.log} is below the {why} {place}, where it would log its own "
+                f"writing or be open to those who are logged; choose a place outside"
+            )
+    if os.path.isdir(real):
+        raise UsageError(f"access log {config.log} is a directory; give a file")
+    for mount in mounts():
+        if mount.fstype == registry.FSTYPE and is_below(real, mount.mountpoint):
+            raise UsageError(
+                f"access log {config.log} is on the fusevol mount {mount.mountpoint}; "
+                f"choose a place on the host"
+            )
+
+
+def is_below(path: str, directory: str) -> bool:
+    """Tell whether `path` is strictly below `directory`; both absolute and resolved."""
+    return path.startswith(directory.rstrip("/") + "/") and path != directory
+
+
+def remove_dead(mountpoint: str) -> None:
+    """Remove a dead mount of ours."""
+    unmount(mountpoint, lazily=True)
+    registry.remove(mountpoint)

@@ -1,0 +1,134 @@
+"""Making the FUSE mount: by mount(2) as root, by fusermount3 without."""
+
+import array
+import errno
+import os
+import shutil
+import socket
+import stat
+import subprocess
+from typing import Final
+
+from fusevol.config import MountConfig
+from fusevol.daemon.registry import FSTYPE
+from fusevol.errors import FusevolError, MountError, NotPermittedError, UnsupportedError
+from fusevol.linux import mounts
+
+FUSE_DEVICE: Final = "/dev/fuse"
+_INIT_BYTES: Final = 1 << 17
+"""The kernel refuses reads with less room than its largest message header (dev.c, fuse_dev_do_read)."""
+
+
+def mount(config: MountConfig, single_file: bool) -> int:
+    """Mount and return the descriptor of /dev/fuse; the kernel's INIT request waits there.
+
+    Raises:
+        MountError, UnsupportedError, NotPermittedError: it cannot be mounted, and why.
+    """
+    if os.geteuid() == 0:
+        return _mount_as_root(config, single_file)
+    return _mount_by_fusermount(config)
+
+
+def read_init(fuse_fd: int) -> bytes:
+    """Return the kernel's INIT request."""
+    return os.read(fuse_fd, _INIT_BYTES)
+
+
+def open_device() -> int:
+    """Open /dev/fuse.
+
+    Raises:
+        UnsupportedError: there is none, or the kernel has no FUSE.
+        NotPermittedError: this process may not use it.
+    """
+    try:
+        return os.open(FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise UnsupportedError(
+            f"{FUSE_DEVICE} does not exist; load the kernel module (modprobe fuse), or give the "
+            f"container the device"
+        ) from None
+    except PermissionError:
+        raise NotPermittedError(
+            f"{FUSE_DEVICE} cannot be opened: permission denied; it should have mode 0666, and a "
+            f"container needs it as a device"
+        ) from None
+    except OSError as error:
+        raise UnsupportedError(f"{FUSE_DEVICE} cannot be opened: {error.strerror}") from None
+
+
+def _mount_as_root(config: MountConfig, single_file: bool) -> int:
+    fd = open_device()
+    mode = stat.S_IFREG if single_file else stat.S_IFDIR
+    data = f"fd={fd},rootmode={mode:o},user_id=0,group_id=0,default_permissions"
+    if config.allow_other:
+        data += ",allow_other"
+    try:
+        mounts.mount(config.source, config.mountpoint, FSTYPE, config.flags, data)
+    except OSError as error:
+        os.close(fd)
+        if error.errno == errno.EPERM:
+            raise NotPermittedError(
+                f"mount on {config.mountpoint}: not permitted; mounting takes CAP_SYS_ADMIN"
+            ) from None
+        raise MountError(
+            f"mount on {config.mountpoint} failed: {error.strerror}"
+        ) from None
+    return fd
+
+
+def _mount_by_fusermount(config: MountConfig) -> int:
+    """Let the set-user-ID helper mount; it sends the descriptor back (fusermount3(1))."""
+    program = shutil.which("fusermount3")
+    if program is None:
+        raise UnsupportedError(
+            "mounting without root takes fusermount3, which is not installed; "
+            "install the package fuse3, or mount as root"
+        )
+    words = [f"fsname={_escaped(config.source)}", "subtype=fusevol", "default_permissions"]
+    words.append("ro" if config.read_only else "rw")
+    if config.allow_other:
+        words.append("allow_other")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours, theirs:
+        done = subprocess.run(
+            [program, "-o", ",".join(words), "--", config.mountpoint],
+            env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno())},
+            pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, capture_output=True, check=False,
+        )  # fmt: skip
+        theirs.close()
+        fds = array.array("i")
+        _, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(fds.itemsize))
+        for _level, _kind, content in ancillary:
+            fds.frombytes(content[: fds.itemsize])
+    if done.returncode != 0 or not fds:
+        said = os.fsdecode(done.stderr).strip().replace("\n", "; ") or "no reason given"
+        raise MountError(f"mount on {config.mountpoint} failed: {said}")
+    os.set_inheritable(fds[0], False)
+    return fds[0]
+
+
+def unmount(mountpoint: str, lazily: bool = False) -> None:
+    """Unmount, as root or by fusermount3.
+
+    Raises:
+        OSError: EBUSY if it is in use and not `lazily`; EINVAL if it is not mounted.
+        FusevolError: fusermount3 refused.
+    """
+    if os.geteuid() == 0:
+        flags = mounts.MNT_DETACH if lazily else 0
+        mounts.umount(mountpoint, mounts.UMOUNT_NOFOLLOW | flags)
+        return
+    command = ["fusermount3", "-u", *(["-z"] if lazily else []), "--", mountpoint]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode != 0:
+        said = os.fsdecode(done.stderr).strip()
+        if "busy" in said.lower():
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), mountpoint)
+        raise FusevolError(f"unmounting {mountpoint} failed: {said}")
+
+
+def _escaped(value: str) -> str:
+    """Return a mount option's value as fusermount3 reads it."""
+    return value.replace("\\", "\\\\").replace(",", "\\,")

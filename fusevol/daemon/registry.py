@@ -1,0 +1,145 @@
+"""Which mounts there are: one small file each in the runtime directory.
+
+The directory belongs to the user who mounts (root: /run/fusevol) and is readable by that user
+alone. A file is written when its mount is served and removed when it ends; one whose daemon died
+without removing it is recognised by the mount table.
+"""
+
+import hashlib
+import os
+import stat
+from typing import Final
+from urllib.parse import quote
+
+import msgspec
+
+from fusevol.errors import NotFoundError, NotPermittedError
+from fusevol.linux.mountinfo import mount_at
+
+FSTYPE: Final = "fuse.fusevol"
+_ROOT_DIRECTORY: Final = "/run/fusevol"
+_NAME_MAX: Final = 255
+
+
+class Served(msgspec.Struct):
+    """A mount that is served.
+
+    Attributes:
+        device: st_dev of the mount; tells it from any other at the same mount point.
+        pid: the daemon; worker: the process that serves.
+    """
+
+    mountpoint: str
+    source: str
+    name: str
+    log: str
+    level: str
+    device: int
+    pid: int
+    worker: int
+
+
+def runtime_directory() -> str:
+    """Return the runtime directory, made with mode 0700 if it is missing.
+
+    Raises:
+        NotPermittedError: it belongs to somebody else.
+    """
+    if os.geteuid() == 0:
+        path = _ROOT_DIRECTORY
+    elif runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        path = os.path.join(runtime, "fusevol")
+    else:
+        path = f"/tmp/fusevol-{os.geteuid()}"
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    status = os.lstat(path)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise NotPermittedError(f"runtime directory {path} belongs to somebody else; remove it")
+    return path
+
+
+def file_name(mountpoint: str) -> str:
+    """Return the name, without ending, of the files that belong to a mount point."""
+    name = quote(os.fsencode(mountpoint), safe="")
+    if len(name) > _NAME_MAX - len(".messages"):
+        name = hashlib.sha256(os.fsencode(mountpoint)).hexdigest()
+    return name
+
+
+def messages_path(mountpoint: str) -> str:
+    """Return the file that gets what the daemon of a mount says when it runs in background."""
+    return os.path.join(runtime_directory(), file_name(mountpoint) + ".messages")
+
+
+def write(served: Served) -> None:
+    """Enter a mount; replaces an older entry of the same mount point atomically."""
+    path = _path(served.mountpoint)
+    temporary = f"{path}.new"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, msgspec.json.encode(served))
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)
+
+
+def remove(mountpoint: str) -> None:
+    """Remove the entry of a mount, if there is one."""
+    try:
+        os.unlink(_path(mountpoint))
+    except FileNotFoundError:
+        pass
+
+
+def get(mountpoint: str) -> Served | None:
+    """Return the entry of a mount point; None if there is none or it cannot be read."""
+    try:
+        with open(_path(mountpoint), "rb") as file:
+            return msgspec.json.decode(file.read(), type=Served)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def all_served() -> list[Served]:
+    """Return the entries whose mount is there, in the order of their mount points."""
+    found = []
+    directory = runtime_directory()
+    for name in os.listdir(directory):
+        if not name.endswith(".json"):
+            continue
+        try:
+            with open(os.path.join(directory, name), "rb") as file:
+                served = msgspec.json.decode(file.read(), type=Served)
+        except (OSError, msgspec.DecodeError):
+            continue
+        if is_mounted(served):
+            found.append(served)
+    return sorted(found, key=lambda served: served.mountpoint)
+
+
+def is_mounted(served: Served) -> bool:
+    """Tell whether the mount of an entry is the one at its mount point."""
+    mount = mount_at(served.mountpoint)
+    return mount is not None and mount.fstype == FSTYPE and mount.device == served.device
+
+
+def find_log(mountpoint: str | None, volume: str | None) -> str:
+    """Return the access log of a served mount, given its mount point or its volume's name.
+
+    Raises:
+        NotFoundError: nothing is served there, or it has no log that can be read.
+    """
+    what = f"at {mountpoint}" if mountpoint is not None else f"as volume {volume}"
+    path = None if mountpoint is None else os.path.realpath(mountpoint)
+    for served in all_served():
+        if served.mountpoint == path or (volume is not None and served.name == volume):
+            if served.log in ("-", "none"):
+                raise NotFoundError(
+                    f"the mount {what} has no log file (--log {served.log}); mount with --log FILE"
+                )
+            return served.log
+    raise NotFoundError(f"nothing is served {what}; `fusevol status` lists what is")
+
+
+def _path(mountpoint: str) -> str:
+    return os.path.join(runtime_directory(), file_name(mountpoint) + ".json")
