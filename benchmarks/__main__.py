@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 import signal
 import sys
 import time
@@ -45,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fusevol = find_fusevol(options.fusevol)
         peers = select(all_peers(fusevol, tuple(options.fusevol_option)), options.peers)
         notes = _read_notes(options.notes)
+        if options.cpus:
+            # Every command inherits it: clients and file systems alike.
+            os.sched_setaffinity(0, {int(cpu) for cpu in options.cpus.split(",")})
     except (ValueError, OSError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
@@ -154,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("/var/tmp"),
         help="where access logs are made that are to be on disk (default: /var/tmp)",
     )
+    add("--cpus", metavar="N,...", help="keep clients and file systems on these cores")
     add("--fusevol", metavar="COMMAND", help="how to call fusevol (default: the one of this tree)")
     add(
         "--fusevol-option",

@@ -30,6 +30,7 @@ def describe(bench: Bench, fusevol: tuple[str, ...] | None) -> dict[str, str]:
         "kernel": f"{platform.release()} {platform.version()}",
         "CPU": _cpu(),
         "cores": str(os.cpu_count()),
+        "cores used": ", ".join(str(cpu) for cpu in sorted(os.sched_getaffinity(0))),
         "memory": _memory(),
         "load average": load_average(),
         "file system of the sources": file_system_type(bench.data),
@@ -72,12 +73,13 @@ def _commit() -> dict[str, str]:
 
 def _python_versions(fusevol: tuple[str, ...] | None) -> dict[str, str]:
     """Versions in the environment fusevol runs in, which need not be the benchmark's."""
+    own = {"python": platform.python_version()}
     if fusevol is None:
-        return {"python": platform.python_version()}
+        return own
     command = Path(shutil.which(fusevol[0]) or fusevol[0])
     python = command if command.name.startswith("python") else command.parent / "python"
     lines = _output(str(python), "-c", _ASK_PYTHON).splitlines()
-    return dict(line.split(" ", 1) for line in lines)
+    return dict(line.split(" ", 1) for line in lines) or own
 
 
 def _package(*names: str) -> str:

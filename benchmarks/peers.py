@@ -130,7 +130,7 @@ def all_peers(command: tuple[str, ...] | None, options: tuple[str, ...]) -> list
             f"fusevol-{suffix}",
             f"fusevol, record level {level}, {description}",
             log_place=place,
-            log_variant=suffix not in ("all", "data", "open"),
+            log_variant=suffix != level,
             level=level,
             log=log,
             command=command,
@@ -145,7 +145,6 @@ def all_peers(command: tuple[str, ...] | None, options: tuple[str, ...]) -> list
         fusevol("all-nolog", "no log", "all", "none", None),
         fusevol("data", "log in a file on tmpfs", "data"),
         fusevol("data-nolog", "no log", "data", "none", None),
-        fusevol("open", "log in a file on tmpfs", "open"),
         Bindfs("bindfs", "bindfs with its defaults: one thread, no log"),
         LoggedFs(
             "loggedfs",

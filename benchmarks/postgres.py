@@ -1,10 +1,12 @@
 """PostgreSQL with its data in the volume, driven by pgbench."""
 
+import contextlib
 import os
 import pwd
 import re
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +34,6 @@ class Postgres(Workload):
 
     name = "pgbench"
     title = f"PostgreSQL, scale 1, {_CLIENTS} clients"
-    rounds = 2
     rows = (
         Row("initdb", "initdb", "s"),
         Row("pgbench_load", "pgbench -i", "s"),
@@ -57,6 +58,7 @@ class Postgres(Workload):
         # A socket's path may have 107 bytes: keep it short.
         sockets = bench.work / "pg"
         _make_directory(sockets)
+        segments: set[Path] = set()
         try:
             with (
                 (sockets / "messages").open("wb") as messages,
@@ -77,9 +79,13 @@ class Postgres(Workload):
                     raise BenchmarkError(
                         f"PostgreSQL did not start: {_last_line(sockets / 'messages')}"
                     )
+                segments = _shared_memory(server)
                 values |= self._load(bench, sockets)
         finally:
             shutil.rmtree(sockets, ignore_errors=True)
+            # A server that was killed, or lost its volume, leaves them.
+            for segment in segments:
+                segment.unlink(missing_ok=True)
         return values
 
     def _load(self, bench: Bench, sockets: Path) -> dict[str, float]:
@@ -136,6 +142,16 @@ def _make_directory(path: Path) -> None:
     path.mkdir(mode=0o700)
     if os.geteuid() == 0:
         shutil.chown(path, _USER, _USER)
+
+
+def _shared_memory(server: subprocess.Popen[bytes]) -> set[Path]:
+    """The files in /dev/shm that a PostgreSQL server and its processes have mapped."""
+    found: set[str] = set()
+    for pid in processes.family(server):
+        with contextlib.suppress(OSError):
+            maps = Path(f"/proc/{pid}/maps").read_text()
+            found.update(re.findall(r"/dev/shm/PostgreSQL\.\d+$", maps, re.MULTILINE))
+    return {Path(path) for path in found}
 
 
 def _succeeds(command: list[str]) -> bool:

@@ -251,8 +251,8 @@ def number(value: float | None) -> str:
     """Three digits that matter."""
     if value is None:
         return _NOTHING
-    if value == 0:
-        return "0"
+    if value == int(value):
+        return f"{value:.0f}"
     size = abs(value)
     digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
     return f"{value:.{digits}f}"

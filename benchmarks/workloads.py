@@ -148,7 +148,7 @@ class Git(Workload):
     def setup(self, bench: Bench) -> None:
         origin = bench.data / "origin"
         origin.mkdir()
-        make_tree(origin, bench.size(2000, 60))
+        make_tree(origin, bench.size(4000, 60))
         for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"], ["gc", "-q"]):
             _git(bench, origin, *arguments)
 
@@ -178,13 +178,13 @@ class Tree(Workload):
     def setup(self, bench: Bench) -> None:
         tree = bench.work / "tree"
         tree.mkdir()
-        make_tree(tree, bench.size(2000, 60))
+        make_tree(tree, bench.size(4000, 60))
         with tarfile.open(bench.data / "tree.tar", "w") as archive:
             archive.add(tree, "tree")
         shutil.rmtree(tree)
 
     def prepare(self, bench: Bench, source: Path) -> None:
-        make_tree(source / "found", bench.size(5000, 60))
+        make_tree(source / "found", bench.size(10000, 60))
 
     def run(self, bench: Bench, place: Place) -> dict[str, float]:
         untar: list[str | Path] = ["tar", "-xf", bench.data / "tree.tar", "-C", place.volume]
@@ -226,7 +226,7 @@ class Sqlite(Workload):
         values = {}
         for mode in ("delete", "wal"):
             path = place.volume / f"{mode}.db"
-            count = str(bench.size(500, 10))
+            count = str(bench.size(1000, 10))
             command = [sys.executable, "-c", _SQLITE, str(path), mode, count]
             output = processes.run(command, timeout=bench.timeout)
             values[f"sqlite_{mode}"] = values_of(output)["insert"]

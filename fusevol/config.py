@@ -27,9 +27,11 @@ _FLAGS: Final[dict[str, tuple[int, bool]]] = {
 """Option -> mount(2) flag, and whether the option sets or clears it."""
 
 _FOR_OTHERS: Final = frozenset(
-    "defaults auto noauto nofail _netdev user users nouser owner group async relatime "
-    "default_permissions".split()
-)
+    (
+        "defaults", "auto", "noauto", "nofail", "_netdev", "user", "users", "nouser", "owner",
+        "group", "async", "relatime", "default_permissions",
+    )
+)  # fmt: skip
 """Words that mount(8) and systemd act on, or that say what is the case anyway."""
 
 _VALUES: Final = ("name", "log", "record", "on_log_failure")
@@ -81,6 +83,11 @@ class Options(msgspec.Struct):
     allow_other: bool | None = None
 
 
+def split_options(text: str) -> list[str]:
+    """Return the words of `text`, which commas separate; backslashes stay as they are."""
+    return [word for word in _COMMA.split(text) if word]
+
+
 def parse_options(text: str) -> Options:
     """Return what `text`, the comma-separated words after -o, says.
 
@@ -91,7 +98,7 @@ def parse_options(text: str) -> Options:
         UnsupportedError: record level `open`.
     """
     options = Options()
-    for word in filter(None, _COMMA.split(text)):
+    for word in split_options(text):
         key, equals, value = word.replace("\\,", ",").partition("=")
         if key in _VALUES and equals:
             _set_value(options, key, value)

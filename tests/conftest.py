@@ -15,15 +15,16 @@ class FuseMount(NamedTuple):
     mount_point: bytes
 
 
-def fuse_mounts() -> set[FuseMount]:
-    """The FUSE mounts of this mount namespace, each with its id, as paths can be mounted twice."""
+def fuse_mounts(below: Path) -> set[FuseMount]:
+    """The FUSE mounts below a folder, each with its id, as paths can be mounted twice."""
     mounts = set()
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         fields = line.split(b" ")
         file_system = fields[fields.index(b"-") + 1]
         if file_system.startswith(b"fuse") and file_system != b"fusectl":
             path = re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), fields[4])
-            mounts.add(FuseMount(int(fields[0]), path))
+            if path.startswith(os.fsencode(below) + b"/"):
+                mounts.add(FuseMount(int(fields[0]), path))
     return mounts
 
 
@@ -34,10 +35,12 @@ def pytest_sessionstart() -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _no_leftover_mounts() -> Iterator[None]:
-    before = fuse_mounts()
+def _no_leftover_mounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    # Only what this run made: others may mount and unmount on the machine meanwhile.
+    ours = tmp_path_factory.getbasetemp().resolve()
+    before = fuse_mounts(ours)
     yield
-    leftover = fuse_mounts() - before
+    leftover = fuse_mounts(ours) - before
     # The newest first: mounts can stand on top of each other.
     for mount in sorted(leftover, reverse=True):
         subprocess.run(["umount", "--lazy", mount.mount_point], check=False)

@@ -2,8 +2,8 @@ r"""Which container a process belongs to, read from the text of /proc/PID/cgroup
 
 An engine puts each container into a control group of its own and names that group after the
 container. The shapes here are those of Docker, Podman, containerd, CRI-O, Kubernetes, nerdctl,
-BuildKit, systemd-nspawn, LXC and libvirt-lxc, as their sources and their running containers show
-them. Not recognised: names that follow no rule (`ctr run`, `runc --cgroup-path`).
+BuildKit, systemd-nspawn, LXC and libvirt-lxc. Not recognised: names that follow no rule
+(`ctr run`, runc with a path of one's own).
 
 Paths are relative to the cgroup namespace of whoever reads the file: a reader that runs inside a
 container sees its own container as "/" and others behind "/..".

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
 from fusevol.accesslog.reader import Predicate
@@ -239,14 +239,10 @@ def _moment(text: str, now: datetime) -> datetime:
     if ago := _AGO.fullmatch(text):
         return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
     if text in _DAYS_AGO:
-        return _midnight(now.date() - timedelta(days=_DAYS_AGO[text]))
+        return datetime.combine(now.date() - timedelta(days=_DAYS_AGO[text]), time.min)
     if text[2:3] == ":":
         return datetime.combine(now.date(), time.fromisoformat(text))
     return datetime.fromisoformat(text)
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time.min)
 
 
 def parse_result(text: str) -> str:

@@ -127,7 +127,7 @@ def decode(line: bytes) -> AccessRecord:
     """
     try:
         record = _decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedRecordError(str(error)) from error
     if not record.time or record.seq < 0 or not record.op or not record.result or record.us < 0:
         raise MalformedRecordError("required key missing: time, seq, op, result or us")

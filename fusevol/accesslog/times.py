@@ -2,25 +2,31 @@
 
 import time
 
-_second = -1
-_prefix = ""
 
+class Timestamps:
+    """Writes times with microseconds. One thread only.
 
-def rfc3339_us(ns: int) -> str:
-    """Return nanoseconds since the epoch as text with microseconds.
-
-    Remembers the text of the second, since formatting it costs more than all the rest. One thread.
+    Remembers the text of the second, since formatting that costs more than all the rest.
     """
-    global _second, _prefix
-    second, rest = divmod(ns // 1000, 1_000_000)
-    if second != _second:
-        _prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        _second = second
-    return f"{_prefix}{rest:06d}Z"
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._prefix = ""
+
+    def of(self, ns: int) -> str:
+        """Return nanoseconds since the epoch as text."""
+        second, rest = divmod(ns // 1000, 1_000_000)
+        if second != self._second:
+            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+            self._second = second
+        return f"{self._prefix}{rest:06d}Z"
 
 
 def rfc3339_ns(ns: int) -> str:
-    """Return nanoseconds since the epoch as text with nanoseconds; any year, also before 1970."""
+    """Return nanoseconds since the epoch as text with nanoseconds.
+
+    A time that no calendar knows (utimensat(2) takes any) becomes "@" and the seconds.
+    """
     second, rest = divmod(ns, 1_000_000_000)
     try:
         date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))

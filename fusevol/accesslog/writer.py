@@ -11,16 +11,18 @@ import glob
 import logging
 import os
 import stat
-from collections.abc import Callable
 from time import perf_counter_ns, time_ns
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fusevol.accesslog.reader import last_record
 from fusevol.accesslog.record import OK, AccessRecord, encode
-from fusevol.accesslog.times import rfc3339_us
-from fusevol.linux.files import reserve
+from fusevol.accesslog.times import Timestamps
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
+from fusevol.linux.files import reserve
 from fusevol.model import OnLogFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class LogWriter:
         self.lost = 0
         self._lost_since = ""
         self._lost_why = ""
+        self._timestamps = Timestamps()
         self._retry_ns = 0
         self._reserved = 0
         self._torn = False
@@ -78,7 +81,7 @@ class LogWriter:
         Args:
             started_ns: `time.perf_counter_ns()` at the beginning of the operation.
         """
-        record.time = rfc3339_us(time_ns())
+        record.time = self._timestamps.of(time_ns())
         record.us = (perf_counter_ns() - started_ns) // 1000
         if self.lost and not self._report_gap():
             self._count_loss(record.time)
@@ -96,11 +99,9 @@ class LogWriter:
         self._next_seq += 1
         self._reserved -= written
 
-    def event(self, op: str, result: str = OK, **fields: object) -> None:
+    def event(self, record: AccessRecord) -> None:
         """Write one of fusevol's own records: mount, unmount, restart."""
-        record = AccessRecord(volume=self._volume, op=op, result=result)
-        for name, value in fields.items():
-            setattr(record, name, value)
+        record.volume = self._volume
         self.append(record, perf_counter_ns())
 
     def reopen(self) -> None:
@@ -163,7 +164,9 @@ class LogWriter:
             try:
                 os.write(fd, b"\n")
             except OSError as error:
-                raise FusevolError(f"cannot write access log {self.path}: {error.strerror}") from None
+                raise FusevolError(
+                    f"cannot write access log {self.path}: {error.strerror}"
+                ) from None
 
     def _take_back(self, written: int, when: str) -> None:
         """Remove the part of a record that was written, for a line is whole or not there."""
@@ -196,7 +199,7 @@ class LogWriter:
         """Write the `gap` record; return whether the log works again."""
         if perf_counter_ns() < self._retry_ns:
             return False
-        now = rfc3339_us(time_ns())
+        now = self._timestamps.of(time_ns())
         gap = AccessRecord(
             time=now, seq=self._next_seq, volume=self._volume, op="gap", result=OK, us=0,
             reason=self._lost_why, lost=self.lost, since=self._lost_since,

@@ -15,6 +15,8 @@ COMMANDS: Final = {
     "status": "fusevol.cli.status:status",
     "log": "fusevol.cli.log:log",
     "doctor": "fusevol.cli.doctor:doctor",
+    "reload": "fusevol.cli.reload:reload",
+    "completion": "fusevol.cli.completion:completion",
 }
 """Command name -> module:object. Modules are imported when needed, which keeps `fusevol log` from
 paying for the imports of `fusevol mount`."""
@@ -50,6 +52,11 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the `fusevol` command."""
+    if sys.argv[1:2] and sys.argv[1].startswith("/"):
+        # mount.fuse3(8), called for the type fuse.fusevol, runs `fusevol SOURCE MOUNTPOINT -o ...`.
+        from fusevol.cli import mount_helper
+
+        mount_helper.main()
     try:
         sys.exit(cli(standalone_mode=False) or 0)
     except click.UsageError as error:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import click
 
+from fusevol.cli.completion import complete_level
 from fusevol.config import NO_LOG, MountConfig, Options, parse_level, parse_options
 from fusevol.daemon import background, registry
 from fusevol.daemon.checks import check
@@ -29,6 +30,7 @@ _STDOUT = "-"
 @click.option(
     "--record",
     metavar="all|data",
+    shell_complete=complete_level,
     help="How much is recorded. all: every operation; nothing is cached. data: opens, closes, "
     "changes, and reads and writes that the page cache does not answer; faster.",
     show_default="all",

@@ -19,5 +19,8 @@ def status(as_json: bool) -> None:
     if not served:
         click.echo("nothing is served")
     for mount in served:
-        click.echo(f"{mount.mountpoint}\n  source {mount.source}\n  level  {mount.level}\n"
-                   f"  log    {mount.log}\n  daemon {mount.pid}, worker {mount.worker}")  # fmt: skip
+        click.echo(mount.mountpoint)
+        click.echo(f"  source {mount.source}")
+        click.echo(f"  level  {mount.level}")
+        click.echo(f"  log    {mount.log}")
+        click.echo(f"  daemon {mount.pid}, worker {mount.worker}")

@@ -6,6 +6,7 @@ import time
 
 import click
 
+from fusevol.cli.completion import complete_mountpoint
 from fusevol.daemon import registry
 from fusevol.daemon.checks import is_dead, remove_dead
 from fusevol.daemon.mounting import unmount as remove_mount
@@ -16,7 +17,7 @@ _END_S = 10.0
 
 
 @click.command()
-@click.argument("mountpoint", type=click.Path())
+@click.argument("mountpoint", type=click.Path(), shell_complete=complete_mountpoint)
 @click.option("-l", "--lazy", is_flag=True, help="Detach now, end when the last user is done.")
 def unmount(mountpoint: str, lazy: bool) -> None:
     """End the fusevol mount at MOUNTPOINT.
@@ -71,13 +72,13 @@ def _await_end(served: registry.Served) -> None:
 
 
 def _runs(pid: int) -> bool:
+    """Tell whether a process runs; one that ended and that nobody has waited for does not."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            state = file.read().rpartition(b") ")[2][:1]
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    except PermissionError:
-        pass
-    return True
+    return state not in (b"Z", b"X")
 
 
 def _is_bound_elsewhere(device: int) -> bool:

@@ -56,7 +56,7 @@ def receive(channel: socket.socket, kind: type[M]) -> M | Failed:
     packet = channel.recv(_BYTES)
     if not packet:
         raise EOFError
-    return msgspec.json.decode(packet, type=kind | Failed)  # type: ignore[operator,no-any-return]
+    return msgspec.json.decode(packet, type=kind | Failed)
 
 
 def send_init(channel: socket.socket, init: bytes, fuse_fd: int) -> None:

@@ -74,11 +74,14 @@ def _check_mountpoint(config: MountConfig, source: os.stat_result) -> None:
             ) from None
         raise FusevolError(f"mount point {mountpoint} cannot be used: {error.strerror}") from None
     if stat.S_ISDIR(source.st_mode) != stat.S_ISDIR(status.st_mode):
-        kinds = ("a directory", "a file") if stat.S_ISDIR(source.st_mode) else ("a file", "a directory")
         raise UsageError(
-            f"source {config.source} is {kinds[0]}, mount point {mountpoint} is {kinds[1]}; "
-            f"both must be of one kind"
+            f"source {config.source} is {_kind(source)}, mount point {mountpoint} is "
+            f"{_kind(status)}; both must be of one kind"
         )
+
+
+def _kind(status: os.stat_result) -> str:
+    return "a directory" if stat.S_ISDIR(status.st_mode) else "a file"
 
 
 def _occupied(mountpoint: str, mount: Mount) -> FusevolError:

@@ -16,7 +16,7 @@ from fusevol.linux import mounts
 
 FUSE_DEVICE: Final = "/dev/fuse"
 _INIT_BYTES: Final = 1 << 17
-"""The kernel refuses reads with less room than its largest message header (dev.c, fuse_dev_do_read)."""
+"""The kernel refuses reads with less room than its largest header (dev.c, fuse_dev_do_read)."""
 
 
 def mount(config: MountConfig, single_file: bool) -> int:
@@ -72,9 +72,7 @@ def _mount_as_root(config: MountConfig, single_file: bool) -> int:
             raise NotPermittedError(
                 f"mount on {config.mountpoint}: not permitted; mounting takes CAP_SYS_ADMIN"
             ) from None
-        raise MountError(
-            f"mount on {config.mountpoint} failed: {error.strerror}"
-        ) from None
+        raise MountError(f"mount on {config.mountpoint} failed: {error.strerror}") from None
     return fd
 
 

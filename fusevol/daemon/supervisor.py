@@ -7,11 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import trio
 
+from fusevol.accesslog.record import AccessRecord
 from fusevol.accesslog.writer import STDOUT, LogWriter
 from fusevol.config import NO_LOG, MountConfig
 from fusevol.daemon import channel, mounting, registry
@@ -89,10 +90,15 @@ class Supervisor:
         self._warn(Flag(serving.flags))
         registry.write(
             registry.Served(
-                mountpoint=config.mountpoint, source=config.source, name=config.name,
-                log=config.log, level=config.level.value, device=self._device,
-                pid=os.getpid(), worker=worker,
-            )  # fmt: skip
+                mountpoint=config.mountpoint,
+                source=config.source,
+                name=config.name,
+                log=config.log,
+                level=config.level.value,
+                device=self._device,
+                pid=os.getpid(),
+                worker=worker,
+            )
         )
 
     def _warn(self, flags: Flag) -> None:
@@ -102,12 +108,14 @@ class Supervisor:
                 "need them, such as SQLite in WAL mode, fail with ENODEV; use --record data"
             )
 
-    async def _obey(self, signals: "trio._core.AsyncIterator[int]", worker: int) -> None:  # type: ignore[name-defined]
+    async def _obey(self, signals: AsyncIterator[int], worker: int) -> None:
         async for number in signals:
             if number == signal.SIGHUP:
                 os.kill(worker, signal.SIGHUP)
             elif self._stopping:
-                logger.warning("asked twice to stop: open files on %s fail now", self._config.mountpoint)
+                logger.warning(
+                    "asked twice to stop: open files on %s fail now", self._config.mountpoint
+                )
                 os.kill(worker, signal.SIGKILL)
             else:
                 self._stopping = True
@@ -160,7 +168,7 @@ class Supervisor:
         except FusevolError as error:
             logger.error("%s", error)
             return
-        log.event("unmount", result="EIO", reason=reason)
+        log.event(AccessRecord(op="unmount", result="EIO", reason=reason))
         log.close()
 
     def _detach(self) -> None:

@@ -49,9 +49,7 @@ def octal(mode: int) -> str:
     return f"{mode:04o}"
 
 
-def attributes(
-    inode: Inode | None, status: stat_result, timeout: float
-) -> pyfuse3.EntryAttributes:
+def attributes(inode: Inode | None, status: stat_result, timeout: float) -> pyfuse3.EntryAttributes:
     """Return `status` as the kernel gets it, valid for `timeout` seconds.
 
     `inode` gives the node id; None for what the kernel takes no reference to.

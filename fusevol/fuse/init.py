@@ -1,4 +1,6 @@
-"""The INIT message: what the kernel offers and what fusevol takes (fuse_kernel.h, fuse_init_in/out).
+"""The INIT message: what the kernel offers and what fusevol takes.
+
+See struct fuse_init_in and fuse_init_out in linux/fuse.h.
 
 libfuse answers INIT. Its reply passes through here, because libfuse 3.14 does not know, or computes
 and does not send, some flags that a volume needs. Flags that change the layout of messages must
@@ -18,7 +20,7 @@ max_pages map_alignment flags2 max_stack_depth"""
 _INIT_OUT_BYTES: Final = 64
 
 MAX_BACKGROUND: Final = 64
-"""Readahead and asynchronous direct I/O requests at once; the kernel's default of 12 starves them."""
+"""Readahead and asynchronous direct I/O requests at once; the kernel's default is 12."""
 CONGESTION_THRESHOLD: Final = 48
 
 
@@ -54,6 +56,12 @@ def offered(request: bytes) -> Flag:
     if not low & Flag.INIT_EXT:
         high = 0
     return Flag(low | high << 32)
+
+
+def protocol(request: bytes) -> tuple[int, int]:
+    """Return major and minor version of the protocol that the kernel speaks."""
+    major, minor, _, _, _ = _INIT_IN.unpack_from(request, _IN_HEADER_BYTES)
+    return major, minor
 
 
 def amend_reply(request: bytes, reply: bytes, wanted: Flag) -> tuple[bytes, Flag]:

@@ -256,9 +256,7 @@ class Operations(pyfuse3.Operations):
         return convert.statvfs(attributes.statfs(self.volume))
 
     @by_caller("getxattr")
-    def getxattr(
-        self, record: AccessRecord, inode: int, name: bytes, ctx: RequestContext
-    ) -> bytes:
+    def getxattr(self, record: AccessRecord, inode: int, name: bytes, ctx: RequestContext) -> bytes:
         found = self.volume.inode(inode)
         record.path = self.volume.paths.of(found)
         record.ino = inode
@@ -310,7 +308,9 @@ class Operations(pyfuse3.Operations):
             self.volume, found, flags, _opener(record), ctx.uid, ctx.gid, keeps
         )
         return FileInfo(
-            fh=file.fh, direct_io=self._direct_io, keep_cache=pages_are_right  # type: ignore[arg-type]
+            fh=file.fh,
+            direct_io=self._direct_io,
+            keep_cache=pages_are_right,
         )
 
     @by_caller("create")
@@ -332,7 +332,7 @@ class Operations(pyfuse3.Operations):
         )
         record.ino = file.inode.ino
         file.inode.lookups += 1
-        info = FileInfo(fh=file.fh, direct_io=self._direct_io, keep_cache=False)  # type: ignore[arg-type]
+        info = FileInfo(fh=file.fh, direct_io=self._direct_io, keep_cache=False)
         return info, convert.attributes(file.inode, status, self._timeout)
 
     @by_handle("read")
@@ -388,9 +388,7 @@ class Operations(pyfuse3.Operations):
         directory = self.volume.directory(inode)
         record.path = self.volume.paths.of(directory)
         record.ino = inode
-        return directories.opendir(
-            self.volume, directory, _opener(record), ctx.uid, ctx.gid
-        ).fh
+        return directories.opendir(self.volume, directory, _opener(record), ctx.uid, ctx.gid).fh
 
     @by_handle("readdir")
     def readdir(
@@ -400,7 +398,7 @@ class Operations(pyfuse3.Operations):
         entries = 0
         for name, after, inode, status in directories.readdir(self.volume, directory, start_id):
             entry = convert.attributes(inode, status, self._timeout)
-            if not pyfuse3.readdir_reply(token, name, entry, after):  # type: ignore[arg-type]
+            if not pyfuse3.readdir_reply(token, name, entry, after):
                 if inode is not None:
                     self.volume.inodes.drop_if_unused(inode)
                 break

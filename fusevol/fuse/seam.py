@@ -8,22 +8,21 @@ import errno
 import functools
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from pyfuse3 import FUSEError
 
 from fusevol.accesslog.record import OK, AccessRecord, errno_name
-from fusevol.inodes.opened import Opened
 
 if TYPE_CHECKING:
     from fusevol.fuse.operations import Operations
+    from fusevol.inodes.opened import Opened
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[..., Any]
-Answer = Callable[..., Awaitable[Any]]
 
 NOT_AT_DATA: Final = frozenset(
     ("lookup", "getattr", "readlink", "getxattr", "listxattr", "statfs", "readdir")
@@ -31,13 +30,13 @@ NOT_AT_DATA: Final = frozenset(
 """Operations that the level `data` leaves out: caching hides most of them anyway."""
 
 
-def by_caller(op: str) -> Callable[[Handler], Answer]:
+def by_caller(op: str) -> Callable[[Handler], Any]:
     """Answer a request that names its caller: the last argument is a RequestContext.
 
     The handler is called with the access record before pyfuse3's own arguments and completes it.
     """
 
-    def decorate(handler: Handler) -> Answer:
+    def decorate(handler: Handler) -> Any:
         @functools.wraps(handler)
         async def answer(self: "Operations", *args: Any) -> Any:
             started = perf_counter_ns()
@@ -71,14 +70,14 @@ def by_caller(op: str) -> Callable[[Handler], Answer]:
     return decorate
 
 
-def by_handle(op: str) -> Callable[[Handler], Answer]:
+def by_handle(op: str) -> Callable[[Handler], Any]:
     """Answer a request on an open file or directory: the first argument is its handle number.
 
     The handler is called with the access record and what is open. The caller is the opener: FUSE
     does not tell who uses a handle. A handler that may have to wait is a coroutine function.
     """
 
-    def decorate(handler: Handler) -> Answer:
+    def decorate(handler: Handler) -> Any:
         waits = inspect.iscoroutinefunction(handler)
         of_directory = op.endswith("dir")
 
@@ -87,7 +86,9 @@ def by_handle(op: str) -> Callable[[Handler], Answer]:
             started = perf_counter_ns()
             opened: Opened
             try:
-                opened = self.volume.directories.get(fh) if of_directory else self.volume.files.get(fh)
+                opened = (
+                    self.volume.directories.get(fh) if of_directory else self.volume.files.get(fh)
+                )
             except KeyError:
                 raise FUSEError(errno.EBADF) from None
             caller = opened.caller

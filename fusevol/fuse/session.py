@@ -18,7 +18,7 @@ import pyfuse3
 import trio
 
 from fusevol.accesslog.caller import Callers
-from fusevol.accesslog.record import FORMAT_VERSION
+from fusevol.accesslog.record import FORMAT_VERSION, OK, AccessRecord
 from fusevol.accesslog.writer import LogWriter
 from fusevol.config import NO_LOG, MountConfig
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
@@ -26,8 +26,8 @@ from fusevol.fuse.init import ALWAYS, Flag, amend_reply
 from fusevol.fuse.operations import Operations
 from fusevol.fuse.requestloop import RequestLoop
 from fusevol.linux import credentials
-from fusevol.linux.filesystems import Storage
 from fusevol.linux.files import descriptor_path
+from fusevol.linux.filesystems import Storage
 from fusevol.linux.mounts import clone_tree
 from fusevol.model import RecordLevel
 from fusevol.volume.volume import Volume
@@ -66,9 +66,7 @@ class Session:
         self._volume = Volume(root_fd, privileged, min(_MOST_PINS, descriptors // 4))
         self.single_file = not os.path.isdir(descriptor_path(root_fd))
 
-    async def serve(
-        self, fuse_fd: int, init: bytes, started: Callable[[Flag], None]
-    ) -> None:
+    async def serve(self, fuse_fd: int, init: bytes, started: Callable[[Flag], None]) -> None:
         """Serve requests from `fuse_fd` until the file system is unmounted.
 
         Args:
@@ -85,15 +83,22 @@ class Session:
             os.dup2(fuse_fd, theirs.fileno(), inheritable=False)
             os.close(fuse_fd)
             ours.close()
-            self._event("mount", source=self._config.source, level=self._config.level.value,
-                        format=FORMAT_VERSION)  # fmt: skip
+            self._event(
+                AccessRecord(
+                    op="mount",
+                    result=OK,
+                    source=self._config.source,
+                    level=self._config.level.value,
+                    format=FORMAT_VERSION,
+                )
+            )
             started(flags)
 
         loop = RequestLoop(connect)
         loop.install()
         pyfuse3.init(self._operations(loop), f"/dev/fd/{theirs.fileno()}", {"fsname=fusevol"})
         await pyfuse3.main()
-        self._event("unmount")
+        self._event(AccessRecord(op="unmount", result=OK))
 
     def close(self) -> None:
         """Close the log."""
@@ -105,9 +110,9 @@ class Session:
         if self._log is not None:
             self._log.reopen()
 
-    def _event(self, op: str, **fields: object) -> None:
+    def _event(self, record: AccessRecord) -> None:
         if self._log is not None:
-            self._log.event(op, **fields)
+            self._log.event(record)
 
     def _wanted(self) -> Flag:
         if self._config.level is RecordLevel.ALL:

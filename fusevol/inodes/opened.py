@@ -1,12 +1,13 @@
 """What clients hold open: files and directories, by the handle number the kernel was given."""
 
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from fusevol.inodes.inode import Directory, Inode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fusevol.model import Caller
 
 
@@ -77,22 +78,22 @@ class OpenDirectory(Opened):
         self.pending: list[tuple[bytes, int]] = []
 
 
-O = TypeVar("O", bound=Opened)
+T = TypeVar("T", bound=Opened)
 
 
-class OpenTable(Generic[O]):
+class OpenTable(Generic[T]):
     """Handle number -> what is open under it."""
 
     def __init__(self) -> None:
-        self._by_fh: dict[int, O] = {}
+        self._by_fh: dict[int, T] = {}
         self._next_fh = 1
-        self.get: Callable[[int], O] = self._by_fh.__getitem__
+        self.get: Callable[[int], T] = self._by_fh.__getitem__
         """Return what is open under a handle number; KeyError if nothing is."""
 
     def __len__(self) -> int:
         return len(self._by_fh)
 
-    def add(self, opened: O) -> int:
+    def add(self, opened: T) -> int:
         """Enter `opened`; return its handle number."""
         fh = self._next_fh
         self._next_fh += 1

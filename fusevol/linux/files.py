@@ -61,10 +61,10 @@ def fchown(fd: int, uid: int | None, gid: int | None) -> None:
     checked(_fchownat(fd, b"", owner, group, _AT_EMPTY_PATH))
 
 
-def _timespec(ns: int | None) -> tuple[int, int]:
+def _timespec(ns: int | None) -> _Timespec:
     if ns is None:
-        return 0, _UTIME_OMIT
-    return divmod(ns, _SECOND_NS)
+        return _Timespec(0, _UTIME_OMIT)
+    return _Timespec(*divmod(ns, _SECOND_NS))
 
 
 def futimens(fd: int, atime_ns: int | None, mtime_ns: int | None) -> None:

@@ -7,7 +7,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 """Calls release the GIL: for calls that may block."""
 
 quick_libc = ctypes.PyDLL(None, use_errno=True)
-"""Calls keep the GIL: for calls that never block, where the release would cost as much as the call."""
+"""Calls keep the GIL: for calls that never block and cost less than letting go of it."""
 
 
 def checked(result: int, subject: str | bytes | None = None) -> int:

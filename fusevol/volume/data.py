@@ -10,8 +10,8 @@ from typing import Final
 from fusevol.inodes.inode import NO_FD, Directory, Inode
 from fusevol.inodes.opened import OpenFile
 from fusevol.linux.credentials import keeping_set_id_bits
-from fusevol.linux.filesystems import Storage
 from fusevol.linux.files import descriptor_path
+from fusevol.linux.filesystems import Storage
 from fusevol.model import Caller
 from fusevol.volume.descriptors import stale
 from fusevol.volume.volume import Creator, Volume

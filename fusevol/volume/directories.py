@@ -47,7 +47,7 @@ def readdir(
             entries = getdents(directory.fd)
             if not entries:
                 return
-            directory.pending = [tuple(entry) for entry in reversed(entries)]
+            directory.pending = list(reversed(entries))
         name, after = directory.pending[-1]
         try:
             status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)

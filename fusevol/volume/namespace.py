@@ -129,4 +129,3 @@ def _lost(inode: Inode | None, parent: Directory, name: bytes) -> None:
     """Note that `name` does not lead to `inode` any more; another hard link still may."""
     if inode is not None and inode.parent is parent and inode.name == name:
         inode.removed = True
-

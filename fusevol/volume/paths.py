@@ -9,6 +9,12 @@ from fusevol.inodes.table import InodeTable
 _REMEMBERED: Final = 4096
 """Longest path that a directory remembers. A container may nest directories without end; what is
 remembered would grow with the square of the depth."""
+_LONGEST: Final = 32_768
+"""Longest path in a record. Longer ones, which only nesting far beyond PATH_MAX makes, keep both
+ends around SHORTENED, so that a record always fits the line that readers accept."""
+
+SHORTENED: Final = "//...//"
+"""Stands where the middle of a path was left out; no path has two slashes in a row."""
 
 
 class Paths:
@@ -46,8 +52,15 @@ class Paths:
         parent = inode.parent
         if parent is None:
             return "/"
-        return self.prefix(parent) + encode_name(inode.name)
+        return _fitting(self.prefix(parent) + encode_name(inode.name))
 
     def child(self, directory: Directory, name: bytes) -> str:
         """Return the path of `name` in `directory`, whether it exists or not."""
-        return self.prefix(directory) + encode_name(name)
+        return _fitting(self.prefix(directory) + encode_name(name))
+
+
+def _fitting(path: str) -> str:
+    if len(path) <= _LONGEST:
+        return path
+    half = (_LONGEST - len(SHORTENED)) // 2
+    return path[:half] + SHORTENED + path[-half:]

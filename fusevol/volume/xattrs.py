@@ -23,7 +23,9 @@ def setxattr(volume: Volume, inode: Inode, name: bytes, value: bytes) -> None:
 
 def listxattr(volume: Volume, inode: Inode) -> list[bytes]:
     """Return the names of all attributes."""
-    return [os.fsencode(name) for name in os.listxattr(descriptor_path(volume.descriptors.pin(inode)))]
+    return [
+        os.fsencode(name) for name in os.listxattr(descriptor_path(volume.descriptors.pin(inode)))
+    ]
 
 
 def removexattr(volume: Volume, inode: Inode, name: bytes) -> None:

@@ -1,0 +1,164 @@
+"""/sbin/mount.fusevol, called by mount(8) itself.
+
+Each script runs in a mount namespace of its own, in which /sbin has the link, so the host is left
+as it is. Its mounts end with the namespace, as nothing else holds them.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fusevol.cli import mount_helper
+from fusevol.config import DEFAULT_FLAGS, Options
+from fusevol.errors import UsageError
+from fusevol.model import RecordLevel
+
+BIN = Path(sys.executable).parent
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes root to mount")
+
+PREPARE = """
+set -u
+mkdir "$T/sbin" "$T/bin" "$T/source" "$T/mnt"
+mount -t tmpfs tmpfs "$T/sbin"
+mkdir "$T/sbin/upper" "$T/sbin/work"
+mount -t overlay -o "lowerdir=/usr/sbin,upperdir=$T/sbin/upper,workdir=$T/sbin/work" o /usr/sbin \
+    || exit 77
+ln -s "$BIN/mount.fusevol" /usr/sbin/mount.fusevol
+mount -t tmpfs tmpfs /usr/local/bin
+ln -s "$BIN/fusevol" /usr/local/bin/fusevol
+trap 'umount -l "$T/mnt" 2>/dev/null' EXIT
+cd "$T"
+"""
+
+
+def script(tmp_path: Path, text: str) -> "subprocess.CompletedProcess[str]":
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", PREPARE + text],
+        env={**os.environ, "T": str(tmp_path), "BIN": str(BIN)},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    if done.returncode == 77:
+        pytest.skip(f"no overlay over /usr/sbin here: {done.stderr}")
+    return done
+
+
+@needs_root
+def test_mount_by_type(tmp_path: Path) -> None:
+    done = script(
+        tmp_path,
+        """
+        mount -t fusevol source mnt -o log=log,record=data,name=v,noauto,x-something=1 || exit
+        findmnt -n -o SOURCE,FSTYPE mnt
+        findmnt -n -o OPTIONS mnt
+        echo text > mnt/file
+        umount mnt
+        cat source/file
+        """,
+    )
+    assert done.stderr == ""
+    where, options, text = done.stdout.splitlines()
+    assert where.split() == [str(tmp_path / "source"), "fuse.fusevol"]
+    assert {"nosuid", "nodev", "allow_other"} <= set(options.split(","))
+    assert text == "text"
+    log = (tmp_path / "log").read_text()
+    assert '"volume":"v"' in log
+    assert '"level":"data"' in log
+
+
+@needs_root
+def test_fstab_line(tmp_path: Path) -> None:
+    done = script(
+        tmp_path,
+        """
+        echo "$T/source $T/mnt fusevol log=$T/log,ro,nofail,_netdev,x-systemd.automount 0 0" > tab
+        mount --fstab tab mnt; echo $?
+        mount --fstab tab --all; echo $?
+        findmnt -n mnt | wc -l
+        touch mnt/new 2>&1
+        umount mnt; echo $?
+        """,
+    )
+    assert done.stderr == ""
+    first, again, mounts, refused, last = done.stdout.splitlines()
+    assert (first, again, mounts, last) == ("0", "0", "1", "0")
+    assert "Read-only file system" in refused
+
+
+@needs_root
+def test_type_of_mount_fuse3(tmp_path: Path) -> None:
+    done = script(
+        tmp_path,
+        """
+        test -x /sbin/mount.fuse || exit 78
+        mount -t fuse.fusevol source mnt -o log=$T/log,nosuid,nodev || exit
+        findmnt -n -o FSTYPE,OPTIONS mnt
+        umount mnt
+        """,
+    )
+    if done.returncode == 78:
+        pytest.skip("mount.fuse is not installed")
+    assert done.stderr == ""
+    assert done.stdout.startswith("fuse.fusevol rw,nosuid,nodev,")
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("command", "status", "message"),
+    [
+        ("mount -t fusevol nix mnt -o log=log", 32, "nix does not exist"),
+        ("mount -t fusevol source nix -o log=log", 32, "nix does not exist"),
+        ("mount -t fusevol source source/below -o log=log", 32, "below the source"),
+        ("mount -t fusevol source mnt -o log=log,bogus", 1, "unknown mount option 'bogus'"),
+        ("mount -t fusevol source mnt -o log=-", 1, "log=-"),
+        ("mount.fusevol source", 1, "usage: mount.fusevol"),
+        ("mount.fusevol -X source mnt", 1, "usage: mount.fusevol"),
+        ("mount.fusevol source mnt -o remount,log=log", 1, "unmount it and mount it anew"),
+        ("mount.fusevol source mnt -N /proc/1/ns/mnt", 32, "nsenter --mount="),
+        ("mount -s -t fusevol source mnt -o log=log,record=some", 1, "'some'"),
+    ],
+)
+def test_failure(tmp_path: Path, command: str, status: int, message: str) -> None:
+    done = script(tmp_path, f"{command}; echo $?; findmnt -n mnt")
+    assert done.stdout == f"{status}\n"
+    assert done.stderr.startswith("mount.fusevol: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@needs_root
+def test_sloppy_ignores_what_it_does_not_know(tmp_path: Path) -> None:
+    done = script(tmp_path, "mount -s -t fusevol source mnt -o log=log,bogus,b=1,ro && umount mnt")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@needs_root
+def test_fake_checks_and_does_not_mount(tmp_path: Path) -> None:
+    done = script(
+        tmp_path,
+        """
+        mount -f -v -t fusevol source mnt -o log=log; echo $?
+        mount -f -t fusevol nix mnt -o log=log; echo $?
+        findmnt -n mnt
+        """,
+    )
+    said, first, second = done.stdout.splitlines()
+    assert said == f"mount.fusevol: {tmp_path}/source on {tmp_path}/mnt, level all, log {tmp_path}/log"
+    assert (first, second) == ("0", "32")
+
+
+def test_words_of_mount_are_dropped() -> None:
+    assert mount_helper.read_options("rw,user=anna,comment=x,uhelper=y", sloppy=False) == Options()
+
+
+def test_sloppy_keeps_what_is_known() -> None:
+    options = mount_helper.read_options("what,name=a\\,b,suid,ever=1,record=data", sloppy=True)
+    assert options == Options(name="a,b", record=RecordLevel.DATA, flags=DEFAULT_FLAGS & ~2)
+
+
+def test_unknown_word() -> None:
+    with pytest.raises(UsageError, match="unknown mount option 'ever=1'"):
+        mount_helper.read_options("rw,ever=1", sloppy=False)

@@ -1,0 +1,153 @@
+"""A mount of fusevol for tests: made, looked into, and gone afterwards whatever happens."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fusevol.accesslog.names import decode_name
+from fusevol.accesslog.record import decode
+
+FUSEVOL = str(Path(sys.executable).parent / "fusevol")
+_COMMAND_S = 60
+
+Record = dict[str, Any]
+
+
+def fusevol(
+    *arguments: str | Path, check: bool = True, env: Mapping[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command of fusevol; fail with what it said if `check` and it does not succeed."""
+    done = subprocess.run(
+        [FUSEVOL, *map(str, arguments)], capture_output=True, text=True, timeout=_COMMAND_S,
+        errors="surrogateescape", stdin=subprocess.DEVNULL, env=env, check=False,
+    )  # fmt: skip
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+def read_log(*logs: Path) -> list[Record]:
+    """Return all records of logs, after a check that each line is a whole and valid one."""
+    records = []
+    for log in logs:
+        content = log.read_bytes()
+        assert content.endswith(b"\n") or not content, f"{log} ends within a line"
+        for line in content.splitlines():
+            decode(line)
+            records.append(json.loads(line))
+    return records
+
+
+def assert_no_gap_in_numbers(records: list[Record], first: int = 1) -> None:
+    """Check that `seq` counts from `first`, in the order of the file, without gaps or repeats."""
+    numbers = [record["seq"] for record in records]
+    assert numbers == list(range(first, first + len(numbers)))
+
+
+def name_of(record: Record, key: str = "path") -> bytes:
+    """Return the bytes that a record's path or name stands for."""
+    return decode_name(record[key])
+
+
+@dataclass
+class Served:
+    """A mount that is served by a daemon in the background."""
+
+    source: Path
+    mountpoint: Path
+    log: Path
+
+    def records(self) -> list[Record]:
+        """Return what is in the log now."""
+        return read_log(self.log)
+
+    def since(self, seq: int) -> list[Record]:
+        """Return the records after number `seq`."""
+        return [record for record in self.records() if record["seq"] > seq]
+
+    def last_seq(self) -> int:
+        """Return the number of the newest record."""
+        number: int = self.records()[-1]["seq"]
+        return number
+
+    def status(self) -> dict[str, Any]:
+        """Return what `fusevol status` tells of this mount."""
+        return status_of(self.mountpoint)
+
+    def unmount(self) -> None:
+        """Unmount, and fail if that does not work at once."""
+        fusevol("unmount", self.mountpoint)
+
+    def await_released(self, path: str, since: int = 0) -> None:
+        """Wait until every open of `path` was closed in the log: the kernel releases later."""
+        wait_until(lambda: _open_count(self.since(since), path) == 0, f"release of {path}")
+
+
+def _open_count(records: list[Record], path: str) -> int:
+    done = [record["op"] for record in records if record.get("path") == path and record["result"] == "ok"]
+    return done.count("open") + done.count("create") - done.count("release")
+
+
+def status_of(mountpoint: Path) -> dict[str, Any]:
+    """Return what `fusevol status` tells of the mount at `mountpoint`."""
+    for mount in json.loads(fusevol("status", "--json").stdout):
+        if mount["mountpoint"] == str(mountpoint):
+            return dict(mount)
+    raise AssertionError(f"{mountpoint} is not served")
+
+
+def is_mounted(mountpoint: Path) -> bool:
+    """Tell whether anything is mounted exactly there, without asking the mount."""
+    wanted = os.fsencode(mountpoint)
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        if line.split(b" ")[4] == wanted:
+            return True
+    return False
+
+
+def runs(pid: int) -> bool:
+    """Tell whether a process runs; one that ended but was not waited for does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(b") ")[2][:1] not in (b"Z", b"X")
+
+
+def wait_until(condition: Any, what: str, seconds: float = 10) -> None:
+    """Wait for a condition; fail if it does not come true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds} s: {what}")
+        time.sleep(0.005)
+
+
+@contextmanager
+def serve(directory: Path, *options: str | Path, log: Path | None = None) -> Iterator[Served]:
+    """Serve `directory`/source at `directory`/volume, with the log beside them.
+
+    Args:
+        options: further arguments of `fusevol mount`.
+        log: another place for the log.
+    """
+    source, mountpoint = directory / "source", directory / "volume"
+    source.mkdir(exist_ok=True)
+    mountpoint.mkdir(exist_ok=True)
+    log = log or directory / "access.log"
+    fusevol("mount", source, mountpoint, "--log", log, *options)
+    try:
+        yield Served(source, mountpoint, log)
+    except BaseException:
+        # What the test says went wrong counts; the clean-up must not hide it.
+        fusevol("unmount", "--lazy", mountpoint, check=False)
+        raise
+    if is_mounted(mountpoint):
+        fusevol("unmount", mountpoint)
