@@ -27,7 +27,16 @@ from fusevol.errors import EXIT_MOUNT_FAILURE, FusevolError, MountError, UsageEr
 _EXIT_USAGE: Final = 1
 _EXIT_INTERRUPTED: Final = 8
 
-_USAGE: Final = "usage: mount.fusevol SOURCE MOUNTPOINT [-sfnv] [-o OPT[,OPT...]] [-t TYPE]"
+USAGE: Final = "usage: mount.fusevol SOURCE MOUNTPOINT [-sfnv] [-o OPT[,OPT...]] [-t TYPE]"
+
+SWITCHES: Final = (
+    ("-o OPT[,OPT...]", "Mount options, as of `fusevol mount -o`, and those of mount(8)."),
+    ("-s", "Ignore mount options that are unknown."),
+    ("-f", "Check everything, but do not mount."),
+    ("-v", "Say what is mounted where."),
+    ("-n, -t TYPE", "Without effect."),
+    ("-N NAMESPACE", "Not supported; run nsenter --mount=NAMESPACE mount -t fusevol ..."),
+)
 
 _FOR_MOUNT: Final = frozenset(("user", "uhelper", "comment"))
 """Keys of options with a value that mount(8) writes or keeps for itself."""
@@ -52,13 +61,15 @@ def _run(arguments: list[str]) -> None:
     try:
         given, names = getopt.gnu_getopt(arguments, "sfnvhN:o:t:", ["help"])
     except getopt.GetoptError as error:
-        raise UsageError(f"{error.msg}; {_USAGE}") from None
+        raise UsageError(f"{error.msg}; {USAGE}") from None
     switches = {option for option, value in given if not value}
     if switches & {"-h", "--help"}:
-        click.echo(f"{_USAGE}\n\n{__doc__}")
+        click.echo(f"{USAGE}\n\n{__doc__}")
+        for switch, text in SWITCHES:
+            click.echo(f"    {switch:<18}{text}")
         return
     if len(names) != 2:
-        raise UsageError(f"give a source and a mount point; {_USAGE}")
+        raise UsageError(f"give a source and a mount point; {USAGE}")
     if any(option == "-N" for option, _ in given):
         raise FusevolError(
             "-N is not supported; run nsenter --mount=NAMESPACE mount -t fusevol ... instead"

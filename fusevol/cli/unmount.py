@@ -11,7 +11,7 @@ from fusevol.daemon import registry
 from fusevol.daemon.checks import is_dead, remove_dead
 from fusevol.daemon.mounting import unmount as remove_mount
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
-from fusevol.linux.mountinfo import mount_at
+from fusevol.linux.mountinfo import Mount, mount_at, mounts
 
 _END_S = 10.0
 
@@ -34,6 +34,7 @@ def unmount(mountpoint: str, lazy: bool) -> None:
             f"{mountpoint} is a mount of type {mount.fstype}, not of fusevol; use umount"
         )
     served = registry.get(mountpoint)
+    binds = _binds(mount)
     try:
         if is_dead(mountpoint):
             remove_dead(mountpoint)
@@ -42,7 +43,7 @@ def unmount(mountpoint: str, lazy: bool) -> None:
     except OSError as error:
         raise _refused(mountpoint, error) from None
     if served is not None and served.device == mount.device and not lazy:
-        _await_end(served)
+        _await_end(served, binds)
 
 
 def _resolved(mountpoint: str) -> str:
@@ -62,11 +63,23 @@ def _refused(mountpoint: str, error: OSError) -> FusevolError:
     return FusevolError(f"unmounting {mountpoint} failed: {error.strerror}")
 
 
-def _await_end(served: registry.Served) -> None:
+def _binds(mount: Mount) -> set[int]:
+    """Return the ids of the other mounts of the same file system.
+
+    Looked up while it is mounted: afterwards the kernel may give its device number to another.
+    """
+    return {
+        other.mount_id
+        for other in mounts()
+        if other.device == mount.device and other.mount_id != mount.mount_id
+    }
+
+
+def _await_end(served: registry.Served, binds: set[int]) -> None:
     """Wait for the daemon to end; another bind of the mount may keep it alive, which is fine."""
     end = time.monotonic() + _END_S
     while time.monotonic() < end and _runs(served.pid):
-        if _is_bound_elsewhere(served.device):
+        if binds and not binds.isdisjoint(mount.mount_id for mount in mounts()):
             return
         time.sleep(0.01)
 
@@ -79,9 +92,3 @@ def _runs(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state not in (b"Z", b"X")
-
-
-def _is_bound_elsewhere(device: int) -> bool:
-    from fusevol.linux.mountinfo import mounts
-
-    return any(mount.device == device for mount in mounts())

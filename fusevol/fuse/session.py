@@ -75,7 +75,6 @@ class Session:
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.send(init)
-        os.set_blocking(fuse_fd, False)
 
         def connect() -> None:
             reply, flags = amend_reply(init, ours.recv(_MESSAGE_BYTES), self._wanted())

@@ -115,6 +115,12 @@ class InodeTable:
         if isinstance(inode, Directory):
             self.epoch += 1
 
+    def gone(self, inode: Inode) -> None:
+        """Note that the host object is no more: what has its number now is another one."""
+        on_device = self._by_host[inode.dev]
+        if on_device.get(inode.host_ino) is inode:
+            del on_device[inode.host_ino]
+
     def forget(self, ino: int, lookups: int) -> None:
         """Give back references of the kernel. Never raises: the kernel cannot be told."""
         inode = self._by_ino.get(ino)

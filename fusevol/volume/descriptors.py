@@ -9,6 +9,7 @@ there is still the same.
 
 import errno
 import os
+from collections.abc import Callable
 from os import stat_result
 from typing import Final
 
@@ -27,17 +28,26 @@ def stale(inode: Inode) -> OSError:
 class Descriptors:
     """Pins host objects and finds them again."""
 
-    def __init__(self, root: Inode, root_fd: int, limit: int, handles: bool) -> None:
+    def __init__(
+        self,
+        root: Inode,
+        root_fd: int,
+        limit: int,
+        handles: bool,
+        on_gone: Callable[[Inode], None],
+    ) -> None:
         """Start with the root pinned.
 
         Args:
             root: its `fd` becomes `root_fd`, an O_PATH descriptor, for good.
             limit: how many pins to keep.
             handles: whether this process may open file handles (CAP_DAC_READ_SEARCH).
+            on_gone: is told of each inode whose object turns out to exist no more.
         """
         root.fd = root_fd
         self._limit = limit
         self._handles = handles
+        self._on_gone = on_gone
         self._pinned: dict[Inode, None] = {}
         self._mount_fds: dict[int, int] = {}
         if handles and isinstance(root, Directory):
@@ -135,7 +145,13 @@ class Descriptors:
             file = next(iter(inode.files.values()))
             return os.open(descriptor_path(file.fd), os.O_PATH | os.O_CLOEXEC)
         if inode.handle is not None:
-            return open_by_handle(self._mount_fds[inode.dev], inode.handle, _PIN)
+            try:
+                return open_by_handle(self._mount_fds[inode.dev], inode.handle, _PIN)
+            except OSError as error:
+                if error.errno == errno.ESTALE:
+                    # Or a new file that got the number would be taken for this one for ever.
+                    self._on_gone(inode)
+                raise
         assert inode.parent is not None
         try:
             fd = os.open(inode.name, _PIN, dir_fd=inode.parent.fd)

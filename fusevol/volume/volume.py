@@ -37,7 +37,9 @@ class Volume:
         """
         self.root_fd = root_fd
         self.inodes = InodeTable(os.fstat(root_fd), self._dropped)
-        self.descriptors = Descriptors(self.inodes.root, root_fd, pin_limit, privileged)
+        self.descriptors = Descriptors(
+            self.inodes.root, root_fd, pin_limit, privileged, self.inodes.gone
+        )
         self.paths = Paths(self.inodes)
         self.files: OpenTable[OpenFile] = OpenTable()
         self.directories: OpenTable[OpenDirectory] = OpenTable()

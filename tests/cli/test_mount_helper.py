@@ -146,7 +146,8 @@ def test_fake_checks_and_does_not_mount(tmp_path: Path) -> None:
         """,
     )
     said, first, second = done.stdout.splitlines()
-    assert said == f"mount.fusevol: {tmp_path}/source on {tmp_path}/mnt, level all, log {tmp_path}/log"
+    places = f"{tmp_path}/source on {tmp_path}/mnt"
+    assert said == f"mount.fusevol: {places}, level all, log {tmp_path}/log"
     assert (first, second) == ("0", "32")
 
 

@@ -15,7 +15,7 @@ from typing import Final
 from fusevol.accesslog.names import decode_name
 from tests.served import Record
 
-_ON_THE_WAY: Final = {"lookup", "getattr", "getxattr", "statfs", "release", "releasedir", "flush"}
+_ON_THE_WAY: Final = {"lookup", "getattr", "getxattr", "readlink", "statfs", "release", "releasedir", "flush"}
 """The kernel resolves paths, asks for attributes and ACLs, and releases at a time of its own."""
 
 _SAME_NAME: Final = {
@@ -83,10 +83,10 @@ def _calls(text: str) -> "list[Call]":
             line = begun.pop(resumed[1]) + resumed[2]
         matched = _LINE.match(line)
         if matched and matched[4] != "?":
-            pid, name, arguments, result, _, error = matched.groups()
-            found.append(
-                Call(int(pid), name, arguments, int(result), error, _paths(name, arguments))
-            )
+            pid, name, arguments, result, opened, error = matched.groups()
+            # What was opened is known for certain; the path may lead over symbolic links.
+            paths = _paths(name, arguments) if opened is None else [_raw(opened)]
+            found.append(Call(int(pid), name, arguments, int(result), error, paths))
     return found
 
 
@@ -136,21 +136,25 @@ class Comparison:
 
     def inside(self, path: bytes) -> bytes | None:
         """Return the path within the volume, None if it is elsewhere."""
-        if path.startswith(b"./"):
-            path = self._cwd + path[1:]
-        path = os.path.normpath(path.removesuffix(b"(deleted)"))
+        if path.startswith((b"pipe:[", b"socket:[", b"anon_inode:")):
+            return None
+        path = os.path.normpath(os.path.join(self._cwd, path.removesuffix(b"(deleted)")))
         if path == self._root:
             return b"/"
         return path.removeprefix(self._root) if path.startswith(self._root + b"/") else None
 
     def hold(self, call: Call) -> None:
         """Find the record of `call`."""
+        if call.name in ("chdir", "fchdir"):
+            self._cwd = os.path.join(self._cwd, call.paths[0])
         paths = [inside for path in call.paths if (inside := self.inside(path)) is not None]
         if not paths or len(paths) < len(call.paths) and call.name != "copy_file_range":
             return
         if call.name in _STATS:
             self._find({"getattr", "lookup"}, paths[0], call, None)
-        elif call.error in _REFUSED_BY_LOOKUP and call.name not in ("readlink", "readlinkat"):
+        elif call.error == "EINVAL" and call.name in ("readlink", "readlinkat"):
+            self._find({"lookup"}, paths[0], call, "ok")
+        elif call.error in _REFUSED_BY_LOOKUP:
             self._refused(call, paths)
         elif call.name in ("open", "openat", "creat"):
             self._opened(call, paths[0])

@@ -5,6 +5,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from fusevol.linux.files import reserve
 from tests.mounted.checks.table import check, fails_with, lacking, opened
 
 _MIB = 1 << 20
@@ -62,10 +63,19 @@ def holes_are_found(directory: Path) -> None:
 @lacking("pyfuse3 has no handler for fallocate")
 def room_is_reserved(directory: Path) -> None:
     with opened(directory / "file", os.O_RDWR | os.O_CREAT) as fd:
+        reserve(fd, 0, _MIB)
+        assert os.fstat(fd).st_size == 0
+        assert os.fstat(fd).st_blocks * 512 >= _MIB
+
+
+@check
+def room_is_made_by_writing(directory: Path) -> None:
+    """As the C library does where fallocate(2) is missing."""
+    with opened(directory / "file", os.O_RDWR | os.O_CREAT) as fd:
+        os.pwrite(fd, b"kept", 100_000)
         os.posix_fallocate(fd, 0, _MIB)
         assert os.fstat(fd).st_size == _MIB
-        os.fsync(fd)
-        assert os.fstat(fd).st_blocks * 512 >= _MIB
+        assert os.pread(fd, 4, 100_000) == b"kept"
 
 
 @check

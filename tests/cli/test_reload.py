@@ -1,0 +1,89 @@
+"""`fusevol reload`, and the rotation of logs by logrotate with the snippet that is shipped."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from fusevol.cli.reload import hang_up
+from tests.served import assert_no_gap_in_numbers, fusevol, read_log, serve, wait_until
+
+SNIPPET = Path(__file__).parents[2] / "systemd/fusevol.logrotate"
+
+
+def test_records_go_on_in_a_new_file(tmp_path: Path) -> None:
+    with serve(tmp_path) as served:
+        rotated = tmp_path / "access.log.1"
+        (served.mountpoint / "before").touch()
+        served.log.rename(rotated)
+        (served.mountpoint / "between").touch()
+        assert not served.log.exists()
+        fusevol("reload", served.mountpoint)
+        wait_until(served.log.exists, "new log")
+        (served.mountpoint / "after").touch()
+    old, new = read_log(rotated), read_log(served.log)
+    assert_no_gap_in_numbers(old + new)
+    assert "/between" in [record.get("path") for record in old]
+    assert "/after" in [record.get("path") for record in new]
+
+
+def test_unknown_mount(tmp_path: Path) -> None:
+    done = fusevol("reload", tmp_path, check=False)
+    assert done.returncode == 3
+    assert done.stderr == (
+        f"fusevol: nothing is served at {tmp_path}; `fusevol status` lists what is\n"
+    )
+
+
+def test_other_processes_are_never_signalled() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        assert not hang_up(other.pid)
+        time.sleep(0.05)
+        assert other.poll() is None
+        assert other.stdin is not None
+        other.stdin.write(b"\n")
+        other.stdin.close()
+    assert other.returncode == 0
+    assert not hang_up(other.pid)
+
+
+def test_logrotate_with_the_snippet_loses_nothing(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir(mode=0o700)
+    config = tmp_path / "logrotate.conf"
+    text = SNIPPET.read_text().replace("/var/log/fusevol", str(logs))
+    config.write_text(text)
+    config.chmod(0o644)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+    def rotate() -> None:
+        inode = log.stat().st_ino
+        subprocess.run(
+            ["logrotate", "--force", "--state", tmp_path / "state", config],
+            env={**os.environ, "PATH": path}, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        wait_until(lambda: log.exists() and log.stat().st_ino != inode, "new log")
+
+    log = logs / "v.log"
+    with serve(tmp_path, log=log) as served:
+        for number in range(3):
+            (served.mountpoint / f"file{number}").write_text("text")
+            rotate()
+    # A mount made anew on the log goes on with its numbers.
+    with serve(tmp_path, log=log):
+        pass
+    unpacked = subprocess.run(
+        ["zcat", logs / "v.log.3.gz", logs / "v.log.2.gz"], check=True, capture_output=True
+    ).stdout
+    records = [json.loads(line) for line in unpacked.splitlines()]
+    assert_no_gap_in_numbers(records + read_log(logs / "v.log.1", log))
+
+
+def test_logrotate_accepts_the_snippet() -> None:
+    done = subprocess.run(
+        ["logrotate", "--debug", SNIPPET], check=True, capture_output=True, text=True
+    )
+    assert "error" not in done.stderr.lower()
+    assert "rotating pattern: /var/log/fusevol/*.log" in done.stderr

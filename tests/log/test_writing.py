@@ -1,0 +1,469 @@
+"""How the log is written: opened, continued, rotated, and what happens when it cannot be."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.served import (
+    FUSEVOL,
+    Record,
+    Served,
+    assert_no_gap_in_numbers,
+    fusevol,
+    is_mounted,
+    read_log,
+    runs,
+    serve,
+    status_of,
+    wait_until,
+)
+
+
+def _writes(records: list[Record]) -> list[int]:
+    """Return where the writes that took effect wrote."""
+    return [
+        record["offset"] for record in records
+        if record["op"] == "write" and record["result"] == "ok"
+    ]  # fmt: skip
+
+
+
+
+class Load:
+    """Writes one byte after another at ever new offsets: each write has one record of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+        self.count = 0
+
+    def write(self, count: int = 1) -> None:
+        for _ in range(count):
+            os.pwrite(self._fd, b"x", self.count)
+            self.count += 1
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+@contextmanager
+def _loading(path: Path) -> Iterator[Load]:
+    load = Load(path)
+    try:
+        yield load
+    finally:
+        load.close()
+
+
+# --- the file ---
+
+
+def test_a_new_log_is_for_its_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with serve(tmp_path) as mount:
+            assert mount.log.stat().st_mode & 0o7777 == 0o600
+    finally:
+        os.umask(before)
+
+
+def test_an_existing_log_is_appended_to_and_keeps_its_mode(tmp_path: Path) -> None:
+    with serve(tmp_path) as mount:
+        pass
+    content = mount.log.read_bytes()
+    mount.log.chmod(0o640)
+    with serve(tmp_path):
+        pass
+    assert mount.log.read_bytes().startswith(content)
+    assert mount.log.stat().st_mode & 0o7777 == 0o640
+
+
+def test_numbers_go_on_over_remounts(tmp_path: Path) -> None:
+    for _ in range(3):
+        with serve(tmp_path) as mount:
+            (mount.mountpoint / "d").mkdir()
+            (mount.mountpoint / "d").rmdir()
+    records = mount.records()
+    assert_no_gap_in_numbers(records)
+    assert [r["op"] for r in records if r["op"] in ("mount", "unmount")] == ["mount", "unmount"] * 3
+
+
+def test_numbers_go_on_after_a_rotation_between_two_mounts(tmp_path: Path) -> None:
+    with serve(tmp_path) as mount:
+        pass
+    rotated = tmp_path / "access.log.1"
+    mount.log.rename(rotated)
+    with serve(tmp_path):
+        pass
+    assert_no_gap_in_numbers(read_log(rotated, mount.log))
+
+
+def test_a_torn_line_is_ended_and_numbers_go_on(tmp_path: Path) -> None:
+    with serve(tmp_path) as mount:
+        pass
+    records = mount.records()
+    whole = mount.log.read_bytes()
+    torn = b'{"time":"2026-01-01T00:00:00.000000Z","seq":99,"vol'
+    mount.log.write_bytes(whole + torn)
+    with serve(tmp_path):
+        pass
+    content = mount.log.read_bytes()
+    assert content.startswith(whole + torn + b"\n{")
+    lines = content.splitlines()
+    assert json.loads(lines[len(records) + 1])["seq"] == len(records) + 1
+    said = fusevol("log", "tail", "-n", "all", mount.log)
+    assert "1 line skipped" in said.stderr
+
+
+def test_two_mounts_cannot_share_a_log(tmp_path: Path) -> None:
+    with serve(tmp_path) as mount:
+        other = tmp_path / "other"
+        other.mkdir()
+        said = fusevol("mount", other, other, "--log", mount.log, check=False)
+        assert said.returncode == 1
+        assert str(mount.log) in said.stderr
+        assert "in use by another mount" in said.stderr
+        assert not is_mounted(other)
+        # The first goes on unharmed.
+        (mount.mountpoint / "d").mkdir()
+    assert_no_gap_in_numbers(mount.records())
+
+
+def test_without_a_log_nothing_is_written(tmp_path: Path) -> None:
+    with serve(tmp_path, "--log", "none") as mount:
+        (mount.mountpoint / "d").mkdir()
+        assert mount.status()["log"] == "none"
+        said = fusevol("log", "tail", "--mount", mount.mountpoint, check=False)
+        assert said.returncode == 3
+        assert "no log file" in said.stderr
+    assert (mount.source / "d").is_dir()
+    assert not mount.log.exists()
+    assert not Path("/none").exists()
+
+
+@pytest.fixture
+def piped(tmp_path: Path) -> Iterator["tuple[subprocess.Popen[bytes], Path]"]:
+    """A mount in the foreground, its records going to a pipe."""
+    source, mountpoint = tmp_path / "source", tmp_path / "volume"
+    source.mkdir()
+    mountpoint.mkdir()
+    with subprocess.Popen(
+        [FUSEVOL, "mount", "-f", "--log", "-", source, mountpoint], stdout=subprocess.PIPE
+    ) as process:
+        try:
+            wait_until(lambda: is_mounted(mountpoint), "mount")
+            yield process, mountpoint
+        finally:
+            if is_mounted(mountpoint):
+                fusevol("unmount", "--lazy", mountpoint, check=False)
+            if process.poll() is None:
+                process.terminate()
+            process.wait(timeout=20)
+
+
+def test_records_go_to_a_pipe(piped: "tuple[subprocess.Popen[bytes], Path]") -> None:
+    process, mountpoint = piped
+    with _loading(mountpoint / "f") as load:
+        load.write(100)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+    records = [json.loads(line) for line in output.splitlines()]
+    assert_no_gap_in_numbers(records)
+    assert _writes(records) == list(range(100))
+    assert (records[0]["op"], records[-1]["op"]) == ("mount", "unmount")
+    assert process.returncode == 0
+
+
+def test_a_reader_that_goes_away_does_not_stop_the_volume(
+    piped: "tuple[subprocess.Popen[bytes], Path]",
+) -> None:
+    process, mountpoint = piped
+    assert process.stdout is not None
+    process.stdout.close()
+    with _loading(mountpoint / "f") as load:
+        load.write(100)
+    assert (mountpoint / "f").stat().st_size == 100
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 0
+
+
+# --- rotation ---
+
+_LOAD = """\
+import os, sys, time
+fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
+end = time.monotonic() + float(sys.argv[2])
+number = 0
+while time.monotonic() < end:
+    os.pwrite(fd, b"x", number)
+    number += 1
+print(number)
+"""
+
+
+def _under_load(path: Path, seconds: float, rotate: Callable[[], None]) -> int:
+    """Call `rotate` over and over while another process writes; return how many writes it made."""
+    command = [sys.executable, "-c", _LOAD, str(path), str(seconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            while process.poll() is None:
+                rotate()
+            output, _ = process.communicate()
+        finally:
+            process.kill()
+    return int(output)
+
+
+def test_a_renamed_log_is_opened_anew_on_hangup(tmp_path: Path) -> None:
+    rotated: list[Path] = []
+    with serve(tmp_path) as mount:
+        daemon = mount.status()["pid"]
+
+        def rotate() -> None:
+            target = tmp_path / f"access.log.{len(rotated):03}"
+            mount.log.rename(target)
+            rotated.append(target)
+            time.sleep(0.003)
+            os.kill(daemon, signal.SIGHUP)
+            wait_until(mount.log.exists, "new log")
+
+        count = _under_load(mount.mountpoint / "f", 1.5, rotate)
+    assert len(rotated) > 5
+    assert mount.log.stat().st_mode & 0o7777 == 0o600
+    records = read_log(*rotated, mount.log)
+    assert_no_gap_in_numbers(records)
+    assert _writes(records) == list(range(count))
+    assert count > 500
+
+
+def test_logrotate_loses_nothing(tmp_path: Path) -> None:
+    configuration = tmp_path / "logrotate.conf"
+    with serve(tmp_path) as mount:
+        configuration.write_text(
+            f"{mount.log} {{\n  size 1\n  rotate 1000\n  nocreate\n  missingok\n  postrotate\n"
+            f"    kill -HUP {mount.status()['pid']}\n  endscript\n}}\n"
+        )
+        configuration.chmod(0o600)
+        rotations = 0
+
+        def rotate() -> None:
+            nonlocal rotations
+            subprocess.run(
+                ["logrotate", "-s", tmp_path / "state", configuration], check=True, timeout=30
+            )
+            rotations += 1
+
+        count = _under_load(mount.mountpoint / "f", 1.5, rotate)
+    rotated = sorted(tmp_path.glob("access.log.*"), key=lambda p: int(p.suffix[1:]), reverse=True)
+    assert len(rotated) >= 3
+    records = read_log(*rotated, mount.log)
+    assert_no_gap_in_numbers(records)
+    assert _writes(records) == list(range(count))
+
+
+def test_the_old_log_goes_on_if_no_new_one_can_be_made(tmp_path: Path) -> None:
+    directory = tmp_path / "logs"
+    directory.mkdir()
+    moved = tmp_path / "moved"
+    with serve(tmp_path, log=directory / "access.log") as mount, _loading(mount.mountpoint / "f") as load:
+        load.write(10)
+        directory.rename(moved)
+        os.kill(mount.status()["pid"], signal.SIGHUP)
+        time.sleep(0.3)
+        load.write(10)
+        moved.rename(directory)
+        os.kill(mount.status()["pid"], signal.SIGHUP)
+        time.sleep(0.3)
+        load.write(10)
+    assert_no_gap_in_numbers(mount.records())
+    assert _writes(mount.records()) == list(range(30))
+
+
+# --- a full disk ---
+
+
+class Disk:
+    """A small file system of its own for the log."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._filler = root / "filler"
+
+    def fill(self) -> None:
+        """Take all the room that is left."""
+        with self._filler.open("ab", buffering=0) as filler:
+            for size in (65536, 4096, 1):
+                try:
+                    while filler.write(b"x" * size) == size:
+                        pass
+                except OSError as error:
+                    assert error.errno == errno.ENOSPC
+
+    def make_room(self) -> None:
+        self._filler.unlink()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    root = tmp_path / "disk"
+    root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", root], check=True)
+    try:
+        yield Disk(root)
+    finally:
+        subprocess.run(["umount", root], check=True)
+
+
+def _wait_for_the_next_attempt() -> None:
+    """A log that cannot be written is tried again a few times a second."""
+    time.sleep(0.3)
+
+
+def test_under_continue_operations_go_on_and_the_loss_is_counted(tmp_path: Path, disk: Disk) -> None:
+    with serve(tmp_path, log=disk.root / "access.log") as mount:
+        with _loading(mount.mountpoint / "f") as load:
+            for _ in range(3):
+                load.write(50)
+                disk.fill()
+                load.write(300)
+                disk.make_room()
+                _wait_for_the_next_attempt()
+                load.write(50)
+        assert (mount.source / "f").stat().st_size == load.count == 1200
+    records = mount.records()
+    assert_no_gap_in_numbers(records)
+    gaps = [record for record in records if record["op"] == "gap"]
+    assert len(gaps) == 3
+    assert len(_writes(records)) + sum(gap["lost"] for gap in gaps) == load.count
+    # Each gap stands where the operations are missing, with their number.
+    known = -1
+    missing = 0
+    for record in records:
+        if record["op"] == "gap":
+            missing = record["lost"]
+            assert record["since"] <= record["time"]
+            assert "No space left" in record["reason"]
+        elif record["op"] == "write":
+            assert record["offset"] == known + 1 + missing
+            known, missing = record["offset"], 0
+    messages = fusevol("log", "tail", "-n", "all", "--op", "unlink", mount.log).stdout
+    assert messages.count("gap") == 3
+
+
+def test_a_loss_until_the_end_is_told_when_there_is_room_at_unmount(
+    tmp_path: Path, disk: Disk
+) -> None:
+    with serve(tmp_path, log=disk.root / "access.log") as mount:
+        with _loading(mount.mountpoint / "f") as load:
+            disk.fill()
+            load.write(300)
+            disk.make_room()
+    records = mount.records()
+    assert_no_gap_in_numbers(records)
+    (gap,) = [record for record in records if record["op"] == "gap"]
+    expected = load.count - len(_writes(records))
+    # And what closed the file, and asked whether the mount is alive before it was removed.
+    assert expected <= gap["lost"] <= expected + 15
+
+
+def _attempts(mount: Served) -> dict[str, Callable[[], object]]:
+    root = mount.mountpoint
+    return {
+        "mkdir": lambda: (root / "new").mkdir(),
+        "create": lambda: (root / "new").touch(),
+        "unlink": lambda: (root / "file").unlink(),
+        "rename": lambda: (root / "file").rename(root / "new"),
+        "rmdir": lambda: (root / "directory").rmdir(),
+        "truncate": lambda: os.truncate(root / "file", 0),
+        "chmod": lambda: (root / "file").chmod(0o777),
+        "symlink": lambda: (root / "new").symlink_to("file"),
+        "link": lambda: (root / "new").hardlink_to(root / "file"),
+        "setxattr": lambda: os.setxattr(root / "file", "user.a", b"1"),
+        "read": lambda: (root / "file").read_bytes(),
+        "list": lambda: list(root.iterdir()),
+    }
+
+
+def _state(source: Path) -> list[tuple[object, ...]]:
+    return [
+        (str(path), path.stat().st_mode, path.stat().st_nlink, path.is_file() and path.read_bytes(),
+         os.listxattr(path))
+        for path in sorted(source.rglob("*"))
+    ]  # fmt: skip
+
+
+def test_under_deny_what_cannot_be_recorded_does_not_happen(tmp_path: Path, disk: Disk) -> None:
+    options = ("-o", "on_log_failure=deny")
+    with serve(tmp_path, *options, log=disk.root / "access.log") as mount:
+        root = mount.mountpoint
+        (root / "file").write_bytes(b"content")
+        (root / "directory").mkdir()
+        fd = os.open(root / "file", os.O_RDWR)
+        try:
+            disk.fill()
+            done = 0
+            while True:
+                try:
+                    os.pwrite(fd, b"y", 100 + done)
+                except OSError as error:
+                    assert error.errno == errno.EIO
+                    break
+                done += 1
+                assert done < 100_000
+            before = _state(mount.source)
+            assert (mount.source / "file").stat().st_size == (100 + done if done else 7)
+            recorded = len(_writes(mount.records())) - 1
+            assert recorded == done, "a write that took effect has no record"
+            for name, attempt in _attempts(mount).items():
+                with pytest.raises(OSError, match="Input/output") as refused:
+                    attempt()
+                assert refused.value.errno == errno.EIO, name
+                assert _state(mount.source) == before, name
+            with pytest.raises(OSError, match="Input/output"):
+                os.pread(fd, 1, 0)
+
+            disk.make_room()
+            _wait_for_the_next_attempt()
+            os.pwrite(fd, b"z", 0)
+            (root / "new").mkdir()
+            assert (root / "file").read_bytes().startswith(b"zontent")
+        finally:
+            os.close(fd)
+    records = mount.records()
+    assert_no_gap_in_numbers(records)
+    assert [r["path"] for r in records if r["op"] == "mkdir" and r["result"] == "ok"] == ["/directory", "/new"]
+
+
+def test_under_deny_a_log_on_a_full_disk_refuses_from_the_start(tmp_path: Path, disk: Disk) -> None:
+    disk.fill()
+    source, mountpoint = tmp_path / "source", tmp_path / "volume"
+    for path in (source, mountpoint):
+        path.mkdir()
+    said = fusevol("mount", source, mountpoint, "--log", disk.root / "access.log",
+                   "-o", "on_log_failure=deny", check=False)  # fmt: skip
+    if said.returncode == 0:
+        try:
+            with pytest.raises(OSError, match="Input/output"):
+                (mountpoint / "d").mkdir()
+        finally:
+            fusevol("unmount", mountpoint)
+    assert not (source / "d").exists()
+
+
+def test_a_log_that_was_removed_is_made_anew_on_hangup(tmp_path: Path) -> None:
+    with serve(tmp_path) as mount:
+        mount.log.unlink()
+        daemon = status_of(mount.mountpoint)["pid"]
+        os.kill(daemon, signal.SIGHUP)
+        wait_until(mount.log.exists, "new log")
+        (mount.mountpoint / "d").mkdir()
+        assert runs(daemon)
+    assert [r["op"] for r in mount.records() if r["op"] == "mkdir"] == ["mkdir"]

@@ -1,0 +1,56 @@
+"""scripts/demo: runs to its end, and leaves nothing behind however it ends."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.served import wait_until
+
+DEMO = Path(__file__).parents[2] / "scripts/demo"
+
+
+def start(directory: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [DEMO], env={**os.environ, "TMPDIR": str(directory)}, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def assert_nothing_is_left(directory: Path) -> None:
+    assert list(directory.iterdir()) == []
+    assert str(directory) not in Path("/proc/self/mountinfo").read_text()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = process.joinpath("cmdline").read_bytes()
+            said = command + process.joinpath("environ").read_bytes()
+        except OSError:
+            continue
+        if process.name != str(os.getpid()):
+            assert os.fsencode(directory) not in said, command
+
+
+def test_demo_shows_the_log_and_leaves_nothing(tmp_path: Path) -> None:
+    with start(tmp_path) as demo:
+        output, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 0, output
+    for expected in (
+        "/desk/note.txt -> /desk/done.txt", "ENOENT", "orders, sum: 100 49500",
+        "numbered without a gap", '"op":"unmount","result":"ok"',
+    ):  # fmt: skip
+        assert expected in output, output
+    assert "Traceback" not in output
+    assert "\x1b" not in output
+    assert_nothing_is_left(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    with start(tmp_path) as demo:
+        wait_until(lambda: str(tmp_path) in Path("/proc/self/mountinfo").read_text(), "the mount")
+        os.killpg(demo.pid, number)
+        output, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 128 + number, output
+    assert_nothing_is_left(tmp_path)

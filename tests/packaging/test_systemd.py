@@ -1,0 +1,131 @@
+"""The units: what systemd itself thinks of them, and what the daemon tells it."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.served import FUSEVOL, is_mounted, read_log, wait_until
+
+UNITS = Path(__file__).parents[2] / "systemd"
+SERVICES = sorted(UNITS.glob("*.service"))
+
+CUTS_PROPAGATION = re.compile(
+    r"(Private(Mounts|Tmp|Devices)|Protect(System|Home|Kernel\w+|ControlGroups|Proc)|"
+    r"(ReadOnly|ReadWrite|Inaccessible|Exec|NoExec)Paths|Bind(ReadOnly)?Paths|"
+    r"Root(Directory|Image)|DynamicUser|LogNamespace|TemporaryFileSystem|MountFlags|ProcSubset)="
+)
+"""Settings that give a service a mount namespace of its own (systemd.exec(5))."""
+
+
+def test_there_are_units() -> None:
+    assert [path.name for path in SERVICES] == ["fusevol-example.service", "fusevol@.service"]
+
+
+@pytest.mark.parametrize("unit", SERVICES, ids=lambda path: path.name)
+def test_systemd_finds_nothing_wrong(unit: Path, tmp_path: Path) -> None:
+    # systemd finds `fusevol` in /usr/local/bin and the like, the tests have it elsewhere.
+    copy = tmp_path / unit.name.replace("@.", "@data.")
+    copy.write_text(re.sub(r"(?m)^(Exec\w+=)fusevol\b", rf"\1{FUSEVOL}", unit.read_text()))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", copy],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("unit", SERVICES, ids=lambda path: path.name)
+def test_nothing_hides_the_mount_from_the_host(unit: Path) -> None:
+    settings = [line for line in unit.read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in settings if CUTS_PROPAGATION.match(line)] == []
+
+
+def test_the_units_differ_only_in_what_they_serve() -> None:
+    def settings(unit: Path) -> set[str]:
+        text = unit.read_text().replace("\\\n", "")
+        start = text.index("[Service]")
+        specific = ("ExecStart=", "Environment", "#")
+        return {line for line in text[start:].splitlines() if not line.startswith(specific)}
+
+    assert settings(UNITS / "fusevol@.service") == settings(UNITS / "fusevol-example.service")
+
+
+@contextmanager
+def service(directory: Path, *prefix: str) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
+    """Run what the template's ExecStart says, with a receiver of ours for what it tells systemd."""
+    for name in ("source", "mnt"):
+        (directory / name).mkdir()
+    address = directory / "notify"
+    values = {
+        "OPTIONS": f"log={directory}/log", "SOURCE": str(directory / "source"),
+        "MOUNTPOINT": str(directory / "mnt"),
+    }  # fmt: skip
+    [line] = re.findall(r"(?m)^ExecStart=fusevol (.*)$", (UNITS / "fusevol@.service").read_text())
+    words = [
+        re.sub(r"\$\{(\w+)\}", lambda m: values[m[1]], word).replace("%i", "data")
+        for word in line.split()
+    ]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(address))
+        manager.settimeout(20)
+        with subprocess.Popen(
+            [*prefix, FUSEVOL, *words], env={**os.environ, "NOTIFY_SOCKET": str(address)}
+        ) as daemon:
+            try:
+                assert manager.recv(1000) == b"READY=1"
+                assert is_mounted(directory / "mnt"), "READY=1 came before the mount"
+                yield daemon, directory
+                if daemon.poll() is None:
+                    daemon.send_signal(signal.SIGTERM)
+                    assert manager.recv(1000) == b"STOPPING=1"
+                assert daemon.wait(20) == 0
+            finally:
+                daemon.kill()
+                subprocess.run(
+                    ["umount", "--lazy", directory / "mnt"], check=False, capture_output=True
+                )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root, as the service has")
+def test_life_of_the_service(tmp_path: Path) -> None:
+    with service(tmp_path) as (daemon, directory):
+        log = directory / "log"
+        (directory / "mnt/file").write_text("text")
+        log.rename(directory / "log.1")
+        daemon.send_signal(signal.SIGHUP)  # ExecReload=
+        wait_until(log.exists, "new log")
+    assert not is_mounted(directory / "mnt")
+    records = read_log(directory / "log.1", log)
+    assert records[0]["op"] == "mount"
+    assert records[-1]["op"] == "unmount"
+    assert {record["volume"] for record in records} == {"data"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root, as the service has")
+def test_the_capabilities_of_the_unit_are_enough(tmp_path: Path) -> None:
+    text = (UNITS / "fusevol@.service").read_text()
+    kept = " ".join(re.findall(r"(?m)^CapabilityBoundingSet=(.*)$", text)).split()
+    bounding = ",".join(["-all", *(f"+{name.removeprefix('CAP_').lower()}" for name in kept)])
+    owner = 1234
+    with service(
+        tmp_path, "setpriv", "--no-new-privs", "--inh-caps=-all", f"--bounding-set={bounding}"
+    ) as (_, directory):
+        mnt = directory / "mnt"
+        mnt.chmod(0o1777)
+        subprocess.run(
+            ["setpriv", f"--reuid={owner}", f"--regid={owner}", "--clear-groups", "sh", "-c",
+             "umask 022; : > theirs"], check=True, cwd=mnt,
+        )  # fmt: skip
+        assert (tmp_path / "source/theirs").stat().st_uid == owner
+        os.chown(mnt / "theirs", 4321, 4321)
+        os.setxattr(mnt / "theirs", "trusted.test", b"1")
+        os.mkfifo(mnt / "fifo")
+        (mnt / "ours").touch()
+    assert (tmp_path / "source/theirs").stat().st_uid == 4321
+    assert (tmp_path / "source/ours").stat().st_uid == 0
