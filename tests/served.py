@@ -2,10 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,7 @@ class Served:
 
 
 def _open_count(records: list[Record], path: str) -> int:
-    done = [record["op"] for record in records if record.get("path") == path and record["result"] == "ok"]
+    done = [r["op"] for r in records if r.get("path") == path and r["result"] == "ok"]
     return done.count("open") + done.count("create") - done.count("release")
 
 
@@ -105,11 +106,9 @@ def status_of(mountpoint: Path) -> dict[str, Any]:
 
 def is_mounted(mountpoint: Path) -> bool:
     """Tell whether anything is mounted exactly there, without asking the mount."""
-    wanted = os.fsencode(mountpoint)
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-        if line.split(b" ")[4] == wanted:
-            return True
-    return False
+    wanted = re.sub(rb"[ \t\n\\]", lambda found: b"\\%03o" % ord(found[0]), os.fsencode(mountpoint))
+    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    return any(line.split(b" ")[4] == wanted for line in lines)
 
 
 def runs(pid: int) -> bool:
@@ -121,7 +120,7 @@ def runs(pid: int) -> bool:
     return stat.rpartition(b") ")[2][:1] not in (b"Z", b"X")
 
 
-def wait_until(condition: Any, what: str, seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 10) -> None:
     """Wait for a condition; fail if it does not come true in time."""
     end = time.monotonic() + seconds
     while not condition():

@@ -32,8 +32,8 @@ class AccessRecord(msgspec.Struct, omit_defaults=True, gc=False):
 
     `time` is the end of the operation, RFC 3339 in UTC with microseconds. `seq` counts the
     records of one log without gaps. `us` is the duration in microseconds. `path` and `to` start
-    with "/" and are relative to the volume, in the encoding of `accesslog.names`, as are `target`
-    and `name`. `result` is "ok" or the name of an errno.
+    with "/" and are relative to the volume, in the encoding of `accesslog.names`, as are `target`,
+    `name`, `volume` and `source`. `result` is "ok" or the name of an errno.
     """
 
     time: str = ""

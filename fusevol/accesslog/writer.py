@@ -14,6 +14,7 @@ import stat
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Final
 
+from fusevol.accesslog.names import encode_name
 from fusevol.accesslog.reader import last_record
 from fusevol.accesslog.record import OK, AccessRecord, encode
 from fusevol.accesslog.times import Timestamps
@@ -53,7 +54,7 @@ class LogWriter:
             NotFoundError, NotPermittedError, FusevolError: it cannot be opened or is in use.
         """
         self.path = path
-        self._volume = volume
+        self._volume = encode_name(os.fsencode(volume))
         self.lost = 0
         self._lost_since = ""
         self._lost_why = ""

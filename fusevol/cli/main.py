@@ -71,5 +71,7 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(EXIT_FAILED)
     except FusevolError as error:
-        click.echo(f"fusevol: {error}", err=True)
+        from fusevol.accesslog.text import printable
+
+        click.echo(f"fusevol: {printable(str(error))}", err=True)
         sys.exit(error.exit_code)

@@ -18,8 +18,8 @@ _STDOUT = "-"
 
 
 @click.command()
-@click.argument("source", type=click.Path())
-@click.argument("mountpoint", type=click.Path())
+@click.argument("source", type=click.Path(readable=False))
+@click.argument("mountpoint", type=click.Path(readable=False))
 @click.option(
     "--log",
     metavar="FILE|-|none",

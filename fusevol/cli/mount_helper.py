@@ -19,6 +19,7 @@ from typing import Final, NoReturn
 
 import click
 
+from fusevol.accesslog.text import printable
 from fusevol.cli.mount import configure, serve
 from fusevol.config import Options, parse_options, split_options
 from fusevol.daemon.checks import check
@@ -49,10 +50,10 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(_EXIT_INTERRUPTED)
     except FusevolError as error:
-        click.echo(f"mount.fusevol: {error}", err=True)
+        click.echo(f"mount.fusevol: {printable(str(error))}", err=True)
         sys.exit(_EXIT_USAGE if isinstance(error, UsageError) else EXIT_MOUNT_FAILURE)
     except OSError as error:
-        click.echo(f"mount.fusevol: {error}", err=True)
+        click.echo(f"mount.fusevol: {printable(str(error))}", err=True)
         sys.exit(EXIT_MOUNT_FAILURE)
     sys.exit(0)
 

@@ -12,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from fusevol.accesslog.filter import RESULTS, Filter, parse_result, parse_time, path_matcher
+from fusevol.accesslog.names import encode_name
 from fusevol.accesslog.record import EVENTS, OPERATIONS
 from fusevol.errors import UsageError
 
@@ -92,14 +93,15 @@ _FILTER_OPTIONS: Final = {
 
 _SOURCE_OPTIONS: Final = {
     "files": click.argument(
-        "files", nargs=-1, type=click.Path(allow_dash=True), metavar="[FILE]..."
+        "files", nargs=-1, type=click.Path(readable=False, allow_dash=True), metavar="[FILE]..."
     ),
     "volume": click.option(
         "--volume", metavar="NAME",
         help="The log of this volume; together with FILE, its records in there.",
     ),
     "mount": click.option(
-        "--mount", metavar="MOUNTPOINT", type=click.Path(), help="The log of what is mounted there."
+        "--mount", metavar="MOUNTPOINT", type=click.Path(readable=False),
+        help="The log of what is mounted there.",
     ),
 }  # fmt: skip
 
@@ -133,7 +135,7 @@ def log_options(command: Command) -> Command:
         files, volume, mount = (values.pop(name) for name in _SOURCE_OPTIONS)
         command(
             sources=_sources(files, volume, mount),
-            wanted=Filter(volumes=(volume,) if volume else (), **chosen),
+            wanted=Filter(volumes=_volumes(volume), **chosen),
             **values,
         )
 
@@ -141,6 +143,11 @@ def log_options(command: Command) -> Command:
     for option in reversed((*_SOURCE_OPTIONS.values(), *_FILTER_OPTIONS.values())):
         decorated = option(decorated)
     return decorated
+
+
+def _volumes(name: str | None) -> tuple[str, ...]:
+    """Return the volume's name as it stands in records."""
+    return (encode_name(os.fsencode(name)),) if name else ()
 
 
 def _sources(files: Sequence[str], volume: str | None, mount: str | None) -> list[str]:

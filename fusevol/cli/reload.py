@@ -14,7 +14,7 @@ _WORKER: Final = b"fusevol.daemon.worker"
 
 
 @click.command()
-@click.argument("mountpoints", nargs=-1, metavar="[MOUNTPOINT]...", type=click.Path(),
+@click.argument("mountpoints", nargs=-1, metavar="[MOUNTPOINT]...", type=click.Path(readable=False),
                 shell_complete=complete_mountpoint)  # fmt: skip
 def reload(mountpoints: tuple[str, ...]) -> None:
     """Open access logs anew: after a rotation, records go on in a new file of the old name.
@@ -27,7 +27,7 @@ def reload(mountpoints: tuple[str, ...]) -> None:
       fusevol reload
     """
     served = registry.all_served()
-    wanted = {os.path.abspath(mountpoint) for mountpoint in mountpoints}
+    wanted = set(map(_resolved, mountpoints))
     unknown = wanted - {mount.mountpoint for mount in served}
     if unknown:
         raise NotFoundError(
@@ -40,6 +40,12 @@ def reload(mountpoints: tuple[str, ...]) -> None:
     ]
     if failed:
         raise FusevolError(f"the worker of {', '.join(failed)} is gone; unmount and mount anew")
+
+
+def _resolved(mountpoint: str) -> str:
+    """Return the absolute path without asking the mount itself, which may hang."""
+    path = os.path.abspath(mountpoint)
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 def hang_up(worker: int) -> bool:

@@ -3,9 +3,9 @@
 import sys
 
 import click
-import msgspec
 
 from fusevol.daemon import registry
+from fusevol.daemon.encoding import encode
 
 
 @click.command()
@@ -14,7 +14,7 @@ def status(as_json: bool) -> None:
     """List the mounts that you serve on this host."""
     served = registry.all_served()
     if as_json:
-        sys.stdout.buffer.write(msgspec.json.encode(served) + b"\n")
+        sys.stdout.buffer.write(encode(served) + b"\n")
         return
     if not served:
         click.echo("nothing is served")

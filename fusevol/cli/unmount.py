@@ -17,7 +17,7 @@ _END_S = 10.0
 
 
 @click.command()
-@click.argument("mountpoint", type=click.Path(), shell_complete=complete_mountpoint)
+@click.argument("mountpoint", type=click.Path(readable=False), shell_complete=complete_mountpoint)
 @click.option("-l", "--lazy", is_flag=True, help="Detach now, end when the last user is done.")
 def unmount(mountpoint: str, lazy: bool) -> None:
     """End the fusevol mount at MOUNTPOINT.

@@ -6,9 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-import msgspec
-
 from fusevol.daemon.channel import Failed
+from fusevol.daemon.encoding import decode, encode
 from fusevol.errors import FusevolError
 
 _BYTES: Final = 1 << 16
@@ -36,7 +35,7 @@ def start(run: Callable[[Callable[[], None]], int], messages: str) -> None:
     if not said:
         raise FusevolError(f"the daemon ended before it was ready; see {messages}")
     if said != b"ready":
-        raise msgspec.json.decode(said, type=Failed).error()
+        raise decode(said, Failed).error()
 
 
 def _become_daemon(
@@ -59,7 +58,7 @@ def _become_daemon(
     try:
         status = run(ready)
     except FusevolError as error:
-        os.write(sending, msgspec.json.encode(Failed(type(error).__name__, str(error))))
+        os.write(sending, encode(Failed(type(error).__name__, str(error))))
     except BaseException:
         logging.getLogger(__name__).exception("the daemon failed")
     finally:

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from fusevol import errors
+from fusevol.daemon.encoding import decode, encode
 from fusevol.errors import FusevolError
 
 _BYTES: Final = 1 << 16
@@ -48,7 +49,7 @@ class Serving(msgspec.Struct, tag=True):
 
 def send(channel: socket.socket, message: msgspec.Struct) -> None:
     """Send one message."""
-    channel.send(msgspec.json.encode(message))
+    channel.send(encode(message))
 
 
 def receive(channel: socket.socket, kind: type[M]) -> M | Failed:
@@ -56,7 +57,8 @@ def receive(channel: socket.socket, kind: type[M]) -> M | Failed:
     packet = channel.recv(_BYTES)
     if not packet:
         raise EOFError
-    return msgspec.json.decode(packet, type=kind | Failed)
+    message: M | Failed = decode(packet, kind | Failed)
+    return message
 
 
 def send_init(channel: socket.socket, init: bytes, fuse_fd: int) -> None:

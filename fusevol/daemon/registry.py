@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from fusevol.daemon.encoding import decode, encode
 from fusevol.errors import NotFoundError, NotPermittedError
 from fusevol.linux.mountinfo import mount_at
 
@@ -77,7 +78,7 @@ def write(served: Served) -> None:
     temporary = f"{path}.new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, msgspec.json.encode(served))
+        os.write(fd, encode(served))
     finally:
         os.close(fd)
     os.rename(temporary, path)
@@ -95,7 +96,8 @@ def get(mountpoint: str) -> Served | None:
     """Return the entry of a mount point; None if there is none or it cannot be read."""
     try:
         with open(_path(mountpoint), "rb") as file:
-            return msgspec.json.decode(file.read(), type=Served)
+            served: Served = decode(file.read(), Served)
+            return served
     except (FileNotFoundError, msgspec.DecodeError):
         return None
 
@@ -109,7 +111,7 @@ def all_served() -> list[Served]:
             continue
         try:
             with open(os.path.join(directory, name), "rb") as file:
-                served = msgspec.json.decode(file.read(), type=Served)
+                served: Served = decode(file.read(), Served)
         except (OSError, msgspec.DecodeError):
             continue
         if is_mounted(served):

@@ -88,6 +88,8 @@ class Supervisor:
         finally:
             os.close(fuse_fd)
         self._warn(Flag(serving.flags))
+        if config.level is RecordLevel.DATA:
+            mounting.set_readahead(self._device)
         registry.write(
             registry.Served(
                 mountpoint=config.mountpoint,

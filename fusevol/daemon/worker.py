@@ -11,11 +11,11 @@ import socket
 import sys
 from typing import Final
 
-import msgspec
 import trio
 
 from fusevol.config import MountConfig
 from fusevol.daemon.channel import Failed, Prepared, Serving, receive_init, send
+from fusevol.daemon.encoding import decode
 from fusevol.errors import FusevolError
 from fusevol.fuse.init import Flag
 from fusevol.fuse.session import Session
@@ -29,7 +29,7 @@ def main(channel_fd: int) -> None:
     """Serve the mount that the daemon describes on the channel, until it is unmounted."""
     logging.basicConfig(format="fusevol: %(levelname)s: %(message)s", stream=sys.stderr)
     channel = socket.socket(fileno=channel_fd)
-    config = msgspec.json.decode(channel.recv(_MESSAGE_BYTES), type=MountConfig)
+    config: MountConfig = decode(channel.recv(_MESSAGE_BYTES), MountConfig)
     try:
         session = Session(config)
     except FusevolError as error:

@@ -38,7 +38,7 @@ class Flag(enum.IntFlag):
     HAS_RESEND = 1 << 39
 
 
-ALWAYS: Final = (
+WANTED: Final = (
     # The host applies umask or default ACL, whichever counts.
     Flag.DONT_MASK
     # Look-ups in one directory need not wait for each other in the kernel.
@@ -47,6 +47,8 @@ ALWAYS: Final = (
     | Flag.HANDLE_KILLPRIV_V2
     # A container with CAP_DAC_READ_SEARCH must not open inodes by guessed handles.
     | Flag.NO_EXPORT_SUPPORT
+    # Files that pass the page cache by can be mapped and shared all the same.
+    | Flag.DIRECT_IO_ALLOW_MMAP
 )
 
 

@@ -5,6 +5,7 @@ into the access record, before the call, so that a failed operation shows what w
 an operation means is in `fusevol.volume`; timing, errors and the log are in `seam`.
 """
 
+import builtins
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -26,8 +27,10 @@ from fusevol.accesslog.record import OPERATIONS, AccessRecord
 from fusevol.accesslog.times import rfc3339_ns
 from fusevol.accesslog.writer import LogWriter
 from fusevol.fuse import convert
+from fusevol.fuse.init import Flag
 from fusevol.fuse.requestloop import RequestLoop
 from fusevol.fuse.seam import NOT_AT_DATA, by_caller, by_handle
+from fusevol.inodes.inode import Inode
 from fusevol.inodes.opened import OpenDirectory, OpenFile
 from fusevol.model import Caller, RecordLevel
 from fusevol.volume import attributes, data, directories, namespace, xattrs
@@ -37,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 _CACHED_S: Final = 1.0
 """How long the kernel may answer for names and attributes itself at level `data`, in seconds."""
+_SET_ID: Final = 0o6000
 _RENAME_FLAGS: Final = {1: "NOREPLACE", 2: "EXCHANGE", 4: "WHITEOUT"}
 
 
@@ -74,13 +78,25 @@ class Operations(pyfuse3.Operations):
             self.logged = frozenset(OPERATIONS)
             if level is RecordLevel.DATA:
                 self.logged -= NOT_AT_DATA
+        for op in OPERATIONS:
+            answer = builtins.getattr(self, op)
+            if op not in self.logged and hasattr(answer, "unrecorded"):
+                builtins.setattr(self, op, answer.unrecorded(self))
         self.admit = None if log is None else log.admit
         self.serially = serially
         self.enable_acl = acl
         self._loop = loop
         self._reader = data.Reader()
         self._direct_io = level is RecordLevel.ALL
+        self._direct_writes = self._direct_io
         self._timeout = 0.0 if level is RecordLevel.ALL else _CACHED_S
+
+    def use(self, flags: Flag) -> None:
+        """Take note of the INIT flags that are in force."""
+        if flags & Flag.DIRECT_IO_ALLOW_MMAP:
+            # Who only writes has no use for cached pages, and the kernel asks for a file
+            # capability before each write to them. It keeps maps by others in step.
+            self._direct_writes = True
 
     # --- names and inodes ---
 
@@ -247,6 +263,8 @@ class Operations(pyfuse3.Operations):
         file = None if fh is None else self.volume.files.get(fh)
         keeps = changes.size is not None and self._keeps_set_id(changed, ctx)
         status = attributes.setattr(self.volume, changed, changes, file, keeps)
+        if changes.mode is not None and changes.mode & _SET_ID:
+            self._set_id_appeared(changed)
         shown = None if changed is self.volume.inodes.root else changed
         return convert.attributes(shown, status, self._timeout)
 
@@ -303,15 +321,15 @@ class Operations(pyfuse3.Operations):
         record.path = self.volume.paths.of(found)
         record.ino = inode
         record.flags = convert.flag_names(flags)
-        keeps = bool(flags & os.O_ACCMODE) and self._keeps_set_id(found, ctx)
-        file, pages_are_right = data.open(
+        keeps = bool(flags & os.O_TRUNC) and self._keeps_set_id(found, ctx)
+        file, status = data.open(
             self.volume, found, flags, _opener(record), ctx.uid, ctx.gid, keeps
         )
-        return FileInfo(
-            fh=file.fh,
-            direct_io=self._direct_io,
-            keep_cache=pages_are_right,
-        )
+        if status.st_mode & _SET_ID and flags & os.O_ACCMODE:
+            file.keeps_set_id = self._keeps_set_id(found, ctx)
+        if self._is_direct(flags):
+            return FileInfo(fh=file.fh, direct_io=True, keep_cache=True)
+        return FileInfo(fh=file.fh, direct_io=False, keep_cache=data.pages_are_right(found, status))
 
     @by_caller("create")
     def create(
@@ -332,7 +350,9 @@ class Operations(pyfuse3.Operations):
         )
         record.ino = file.inode.ino
         file.inode.lookups += 1
-        info = FileInfo(fh=file.fh, direct_io=self._direct_io, keep_cache=False)
+        if mode & _SET_ID:
+            self._set_id_appeared(file.inode)
+        info = FileInfo(fh=file.fh, direct_io=self._is_direct(flags), keep_cache=False)
         return info, convert.attributes(file.inode, status, self._timeout)
 
     @by_handle("read")
@@ -429,12 +449,24 @@ class Operations(pyfuse3.Operations):
         record.ino = inode.ino
         return convert.attributes(inode, status, self._timeout)
 
+    def _is_direct(self, flags: int) -> bool:
+        """Tell whether reads and writes of a file opened with `flags` pass the page cache by."""
+        return self._direct_io or (self._direct_writes and flags & os.O_ACCMODE == os.O_WRONLY)
+
     def _keeps_set_id(self, inode: Any, ctx: RequestContext) -> bool:
         """Tell whether the caller may change the data and leave set-ID bits: rare, so looked up."""
         if ctx.uid != 0 or not self.volume.privileged:
             return False
         status = attributes.getattr(self.volume, inode)
-        return bool(status.st_mode & 0o6000) and self.callers.may_keep_set_id(ctx.pid)
+        return bool(status.st_mode & _SET_ID) and self.callers.may_keep_set_id(ctx.pid)
+
+    def _set_id_appeared(self, inode: Inode) -> None:
+        """See which open files may keep set-ID bits that the file did not have when they opened."""
+        if not self.volume.privileged or inode.files is None:
+            return
+        for file in inode.files.values():
+            if file.uid == 0 and file.writable:
+                file.keeps_set_id = self.callers.may_keep_set_id(file.caller.pid)
 
 
 def _creator(ctx: RequestContext) -> Creator:

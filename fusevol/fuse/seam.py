@@ -65,9 +65,28 @@ def by_caller(op: str) -> Callable[[Handler], Any]:
                 raise FUSEError(number)
             return reply
 
+        answer.unrecorded = functools.partial(_unrecorded, handler, op)  # type: ignore[attr-defined]
         return answer
 
     return decorate
+
+
+def _unrecorded(handler: Handler, op: str, operations: "Operations") -> Handler:
+    """Return an answer to requests that name their caller, for operations that are not recorded.
+
+    The handler completes a record that nobody reads, which costs less than not to.
+    """
+    record = AccessRecord()
+
+    async def answer(*args: Any) -> Any:
+        try:
+            if operations.serially is None:
+                return handler(operations, record, *args)
+            return await operations.serially(handler, operations, record, *args)
+        except Exception as error:
+            raise FUSEError(_errno_of(error, op)) from None
+
+    return answer
 
 
 def by_handle(op: str) -> Callable[[Handler], Any]:

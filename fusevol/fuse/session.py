@@ -18,18 +18,18 @@ import pyfuse3
 import trio
 
 from fusevol.accesslog.caller import Callers
+from fusevol.accesslog.names import encode_name
 from fusevol.accesslog.record import FORMAT_VERSION, OK, AccessRecord
 from fusevol.accesslog.writer import LogWriter
 from fusevol.config import NO_LOG, MountConfig
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
-from fusevol.fuse.init import ALWAYS, Flag, amend_reply
+from fusevol.fuse.init import WANTED, Flag, amend_reply
 from fusevol.fuse.operations import Operations
 from fusevol.fuse.requestloop import RequestLoop
 from fusevol.linux import credentials
 from fusevol.linux.files import descriptor_path
 from fusevol.linux.filesystems import Storage
 from fusevol.linux.mounts import clone_tree
-from fusevol.model import RecordLevel
 from fusevol.volume.volume import Volume
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,8 @@ class Session:
         ours.send(init)
 
         def connect() -> None:
-            reply, flags = amend_reply(init, ours.recv(_MESSAGE_BYTES), self._wanted())
+            reply, flags = amend_reply(init, ours.recv(_MESSAGE_BYTES), WANTED)
+            operations.use(flags)
             os.write(fuse_fd, reply)
             os.dup2(fuse_fd, theirs.fileno(), inheritable=False)
             os.close(fuse_fd)
@@ -86,7 +87,7 @@ class Session:
                 AccessRecord(
                     op="mount",
                     result=OK,
-                    source=self._config.source,
+                    source=encode_name(os.fsencode(self._config.source)),
                     level=self._config.level.value,
                     format=FORMAT_VERSION,
                 )
@@ -95,7 +96,8 @@ class Session:
 
         loop = RequestLoop(connect)
         loop.install()
-        pyfuse3.init(self._operations(loop), f"/dev/fd/{theirs.fileno()}", {"fsname=fusevol"})
+        operations = self._operations(loop)
+        pyfuse3.init(operations, f"/dev/fd/{theirs.fileno()}", {"fsname=fusevol"})
         await pyfuse3.main()
         self._event(AccessRecord(op="unmount", result=OK))
 
@@ -113,19 +115,14 @@ class Session:
         if self._log is not None:
             self._log.event(record)
 
-    def _wanted(self) -> Flag:
-        if self._config.level is RecordLevel.ALL:
-            return ALWAYS | Flag.DIRECT_IO_ALLOW_MMAP
-        return ALWAYS
-
     def _operations(self, loop: RequestLoop) -> Operations:
         serially: Callable[..., Awaitable[Any]] | None = None
         if self._volume.storage is Storage.REMOTE:
             # One at a time: the state of the volume is not locked.
             serially = partial(loop.offload, limiter=trio.CapacityLimiter(1))
         return Operations(
-            self._config.name, self._volume, self._config.level, self._log, Callers(), loop,
-            serially, self._acl,
+            encode_name(os.fsencode(self._config.name)), self._volume, self._config.level,
+            self._log, Callers(), loop, serially, self._acl,
         )  # fmt: skip
 
 

@@ -47,7 +47,13 @@ class OpenFile(Opened):
     def __init__(
         self, inode: Inode, fd: int, flags: int, caller: "Caller", uid: int, gid: int
     ) -> None:
-        super().__init__(inode, fd, caller, uid, gid)
+        # Written out instead of super(): one is made for each open(2).
+        self.fh = 0
+        self.inode = inode
+        self.fd = fd
+        self.caller = caller
+        self.uid = uid
+        self.gid = gid
         self.flags = flags
         self.waits = False
         self.keeps_set_id = False

@@ -2,7 +2,7 @@
 
 import ctypes
 import struct
-from typing import Final, NamedTuple
+from typing import Final
 
 from fusevol.linux.libc import checked, libc
 
@@ -17,11 +17,8 @@ _getdents64.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
 _getdents64.restype = ctypes.c_ssize_t
 
 
-class Entry(NamedTuple):
-    """One directory entry; `position` is where reading goes on after it (lseek(2) takes it)."""
-
-    name: bytes
-    position: int
+Entry = tuple[bytes, int]
+"""Name, and where reading goes on after the entry (lseek(2) takes it)."""
 
 
 def getdents(fd: int) -> list[Entry]:
@@ -29,11 +26,12 @@ def getdents(fd: int) -> list[Entry]:
     buffer = ctypes.create_string_buffer(BUFFER_BYTES)
     size = checked(_getdents64(fd, buffer, BUFFER_BYTES))
     raw = buffer.raw
+    unpack, end_of_name = _HEAD.unpack_from, raw.index
     entries = []
     at = 0
     while at < size:
-        _, position, length, _ = _HEAD.unpack_from(raw, at)
-        name = raw[at + _NAME : raw.index(b"\0", at + _NAME)]
-        entries.append(Entry(name, position))
+        _, position, length, _ = unpack(raw, at)
+        start = at + _NAME
+        entries.append((raw[start : end_of_name(b"\0", start)], position))
         at += length
     return entries

@@ -37,21 +37,23 @@ class WouldWaitError(Exception):
 
 def open(
     volume: Volume, inode: Inode, flags: int, caller: Caller, uid: int, gid: int, keeps_set_id: bool
-) -> tuple[OpenFile, bool]:
-    """Open a regular file.
+) -> tuple[OpenFile, stat_result]:
+    """Open a regular file and enter it in `volume.files`.
 
-    Returns:
-        The open file, entered in `volume.files`, and whether the pages that the kernel has cached
-        of it are still right.
+    Args:
+        keeps_set_id: the caller may truncate without clearing set-ID bits (O_TRUNC).
     """
-    fd = volume.with_descriptors(_open_inode, volume, inode, flags, keeps_set_id)
+    try:
+        fd = _open_inode(volume, inode, flags, keeps_set_id)
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        fd = volume.with_descriptors(_open_inode, volume, inode, flags, keeps_set_id)
     status = os.fstat(fd)
     if status.st_ino != inode.host_ino or status.st_dev != inode.dev:
         os.close(fd)
         raise stale(inode)
-    file = _opened(volume, inode, fd, flags, caller, uid, gid)
-    file.keeps_set_id = keeps_set_id
-    return file, _pages_are_right(inode, status)
+    return _opened(volume, inode, fd, flags, caller, uid, gid), status
 
 
 def _open_inode(volume: Volume, inode: Inode, flags: int, keeps_set_id: bool) -> int:
@@ -106,7 +108,8 @@ def _opened(
     volume: Volume, inode: Inode, fd: int, flags: int, caller: Caller, uid: int, gid: int
 ) -> OpenFile:
     file = OpenFile(inode, fd, flags, caller, uid, gid)
-    file.waits = bool(flags & os.O_DSYNC) and volume.storage_at(inode, fd) is not Storage.MEMORY
+    if flags & os.O_DSYNC:
+        file.waits = volume.storage_at(inode, fd) is not Storage.MEMORY
     fh = volume.files.add(file)
     if inode.files is None:
         inode.files = {}
@@ -114,7 +117,11 @@ def _opened(
     return file
 
 
-def _pages_are_right(inode: Inode, status: stat_result) -> bool:
+def pages_are_right(inode: Inode, status: stat_result) -> bool:
+    """Tell whether what the kernel has cached of a file is still its content.
+
+    `status` is the file's at its open; it is remembered for the next.
+    """
     stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size)
     settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _RACY_NS
     right = stamp == inode.stamp

@@ -15,7 +15,9 @@ from typing import Final
 from fusevol.accesslog.names import decode_name
 from tests.served import Record
 
-_ON_THE_WAY: Final = {"lookup", "getattr", "getxattr", "readlink", "statfs", "release", "releasedir", "flush"}
+_ON_THE_WAY: Final = {
+    "lookup", "getattr", "getxattr", "readlink", "statfs", "release", "releasedir", "flush",
+}  # fmt: skip
 """The kernel resolves paths, asks for attributes and ACLs, and releases at a time of its own."""
 
 _SAME_NAME: Final = {
@@ -41,7 +43,9 @@ _STATS: Final = {"stat", "lstat", "fstat", "newfstatat", "statx"}
 _REFUSED_BY_LOOKUP: Final = {"ENOENT", "EEXIST", "EISDIR", "ENOTDIR", "ELOOP"}
 """The kernel refuses the call after it looked the name up, without asking further."""
 
-_LINE: Final = re.compile(r"(\d+) +(\w+)\((.*)\) += (-?\d+|\?)(?:<((?:\\x..|[^>])*)>)?(?: (E[A-Z0-9]+))?")
+_LINE: Final = re.compile(
+    r"(\d+) +(\w+)\((.*)\) += (-?\d+|\?)(?:<((?:\\x..|[^>])*)>)?(?: (E[A-Z0-9]+))?"
+)
 _UNFINISHED: Final = re.compile(r"(\d+) +(.*) <unfinished \.\.\.>$")
 _RESUMED: Final = re.compile(r"(\d+) +<\.\.\. \w+ resumed>(.*)$")
 _STRING: Final = re.compile(r'(?:(AT_FDCWD|\d+)<((?:\\x[0-9a-f]{2})*)>, )?"((?:\\x[0-9a-f]{2})*)"')
@@ -95,8 +99,10 @@ def _raw(text: str) -> bytes:
 
 
 def _paths(name: str, arguments: str) -> list[bytes]:
-    if name in _BYTES or name in ("getdents64", "close", "fstat", "lseek") or (
-        name.startswith("f") and not name.endswith(("at", "at2"))
+    if (
+        name in _BYTES
+        or name in ("getdents64", "close", "fstat", "lseek")
+        or (name.startswith("f") and not name.endswith(("at", "at2")))
     ):
         return [_raw(fd[1]) for fd in _DESCRIPTOR.finditer(arguments)]
     strings = list(_STRING.finditer(arguments))
@@ -148,7 +154,7 @@ class Comparison:
         if call.name in ("chdir", "fchdir"):
             self._cwd = os.path.join(self._cwd, call.paths[0])
         paths = [inside for path in call.paths if (inside := self.inside(path)) is not None]
-        if not paths or len(paths) < len(call.paths) and call.name != "copy_file_range":
+        if not paths or (len(paths) < len(call.paths) and call.name != "copy_file_range"):
             return
         if call.name in _STATS:
             self._find({"getattr", "lookup"}, paths[0], call, None)
@@ -160,7 +166,7 @@ class Comparison:
             self._opened(call, paths[0])
         elif call.name in _BYTES:
             self._moved(call, paths)
-        elif call.name in ("unlinkat",):
+        elif call.name == "unlinkat":
             op = "rmdir" if "AT_REMOVEDIR" in call.arguments else "unlink"
             self._find({op}, paths[0], call, call.error or "ok")
         elif call.name in _SAME_NAME:
@@ -176,7 +182,8 @@ class Comparison:
         op = _SAME_NAME[call.name]
         if op == "flush" and "O_DIRECTORY" in call.arguments:
             return
-        record = self._find({op}, paths[0], call, call.error or "ok", optional=op in ("flush", "getxattr"))
+        optional = op in ("flush", "getxattr")
+        record = self._find({op}, paths[0], call, call.error or "ok", optional)
         if record is not None and op in _TWO_PATHS:
             assert decode_name(record["to"]) == paths[1], (call, record)
 
@@ -260,4 +267,5 @@ class Comparison:
         raise AssertionError(f"no record of {call}, {ops} {path!r} {result}")
 
     def _skip(self, record: Record, call: object) -> None:
-        assert record["op"] in _ON_THE_WAY, f"before {call}: a record that no call asked for: {record}"
+        unasked = record["op"] not in _ON_THE_WAY
+        assert not unasked, f"before {call}: a record that no call asked for: {record}"

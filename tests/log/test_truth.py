@@ -238,8 +238,8 @@ def test_any_name_can_be_told_from_the_record(served_once: Served, name: bytes) 
     root = os.fsencode(served_once.mountpoint)
     before = served_once.last_seq()
     os.mkdir(root + b"/" + name)
-    os.rename(root + b"/" + name, root + b"/" + name[::-1] + b"2" if len(name) < 255 else root + b"/b")
     moved = name[::-1] + b"2" if len(name) < 255 else b"b"
+    os.rename(root + b"/" + name, root + b"/" + moved)
     os.symlink(name, root + b"/" + moved + b"/" + name)
     assert os.readlink(root + b"/" + moved + b"/" + name) == name
     own = {r["op"]: r for r in served_once.since(before) if r["result"] == "ok"}
@@ -266,6 +266,8 @@ def served_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def test_the_record_is_there_before_the_client_sees_the_result(served: Served) -> None:
     root = os.fsencode(served.mountpoint)
+    fd = -1
+    wanted = b""
     with served.log.open("rb") as log:
         for number in range(2000):
             log.seek(0, os.SEEK_END)
@@ -332,7 +334,8 @@ def test_reads_and_writes_are_told_in_full(served: Served) -> None:
     own = {r["op"]: r for r in served.records() if r.get("path") == "/f"}
     told = own["write"]["offset"], own["write"]["size"], own["write"]["bytes_written"]
     assert told == (1000, 100, 100)
-    assert (own["read"]["offset"], own["read"]["size"], own["read"]["bytes_read"]) == (1050, 5000, 50)
+    told = own["read"]["offset"], own["read"]["size"], own["read"]["bytes_read"]
+    assert told == (1050, 5000, 50)
     assert (own["release"]["bytes_read"], own["release"]["bytes_written"]) == (50, 100)
     assert own["create"]["ino"] == path.stat().st_ino
     assert own["create"]["ino"] == own["read"]["ino"]
@@ -394,7 +397,8 @@ def test_the_container_is_told(served: Served, tree: Path, shape: str) -> None:
         assert by_path["mkdir", "/inside"]["container"] == container
         assert by_path["create", "/inside/f"]["container"] == container
         assert by_path["write", "/inside/f"]["container"] == container
-        shown = fusevol("log", "tail", "-n", "all", "--json", "--container", container[:12], served.log)
+        options = ("-n", "all", "--json", "--container", container[:12])
+        shown = fusevol("log", "tail", *options, served.log)
         ops = {json.loads(line)["op"] for line in shown.stdout.splitlines()}
         assert {"mkdir", "create", "write"} <= ops
     finally:

@@ -9,7 +9,6 @@ import pytest
 from tests.mounted.mounting import Served, serving, workspace
 
 
-
 @pytest.fixture(scope="module")
 def module_workspace() -> Iterator[Path]:
     if os.geteuid() != 0:

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import pytest
 
 from fusevol.linux.files import RENAME_EXCHANGE
 from tests.mounted.checks.names import rename_with
-from tests.mounted.checks.table import fails_with, opened
+from tests.mounted.checks.table import fails_with, may_fail_with, opened
 from tests.mounted.mounting import Served, serving, tmpfs
 
 _RACE_S: Final = 2.0
@@ -61,8 +61,8 @@ def test_created_on_the_host(pair: Pair) -> None:
     (pair.host / "file").write_text("content")
     (pair.host / "sub").mkdir()
     (pair.host / "sub" / "inner").write_text("inner")
-    pair.soon(lambda: (pair.client / "file").exists())
-    pair.soon(lambda: (pair.client / "sub" / "inner").exists())
+    pair.soon((pair.client / "file").exists)
+    pair.soon((pair.client / "sub" / "inner").exists)
     assert (pair.client / "file").read_text() == "content"
     assert sorted(os.listdir(pair.client)) == ["file", "sub"]
 
@@ -136,7 +136,7 @@ def test_renamed_on_the_host(pair: Pair) -> None:
     with opened(pair.client / "old", os.O_RDWR) as fd:
         (pair.host / "old").rename(pair.host / "new")
         pair.soon(lambda: not (pair.client / "old").exists())
-        pair.soon(lambda: (pair.client / "new").exists())
+        pair.soon((pair.client / "new").exists)
         assert (pair.client / "new").read_text() == "content"
         os.pwrite(fd, b"C", 0)
         assert os.fstat(fd).st_ino == (pair.client / "new").stat().st_ino
@@ -150,14 +150,11 @@ def test_path_descriptor_of_what_is_renamed_on_the_host(pair: Pair) -> None:
         (pair.host / "old").rename(pair.host / "new")
         if pair.served.stale_for_s:
             time.sleep(pair.served.stale_for_s)
-        try:
-            found = os.fstat(fd)
-        except OSError as error:
-            # Nothing held the object but its name. Once clients find the new one all is well.
-            assert error.errno == errno.ESTALE
-            assert (pair.client / "new").stat().st_ino == ino
-            found = os.fstat(fd)
-        assert found.st_ino == ino
+        with may_fail_with(errno.ESTALE):
+            assert os.fstat(fd).st_ino == ino
+        # If nothing led to the object but its name: once clients find the new one, all is well.
+        assert (pair.client / "new").stat().st_ino == ino
+        assert os.fstat(fd).st_ino == ino
 
 
 def test_replaced_on_the_host(pair: Pair) -> None:
@@ -182,7 +179,7 @@ def test_directory_renamed_on_the_host(pair: Pair) -> None:
     ):
         (pair.host / "a").rename(pair.host / "moved")
         pair.soon(lambda: not (pair.client / "a").exists())
-        pair.soon(lambda: (pair.client / "moved" / "b" / "file").exists())
+        pair.soon((pair.client / "moved" / "b" / "file").exists)
         assert os.listdir(inside) == ["file"]
         os.mkdir("sub", dir_fd=inside)
         with opened_at("file", inside) as by_directory:
@@ -325,7 +322,7 @@ class Swapper:
         self._thread = threading.Thread(target=self._run)
         self.turns = 0
 
-    def __enter__(self) -> "Swapper":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -365,14 +362,12 @@ def test_symbolic_link_swapped_in_never_leads_outside(
         end = time.monotonic() + _RACE_S / 2
         while time.monotonic() < end:
             opens += 1
-            try:
+            with may_fail_with(errno.ELOOP, errno.ENOENT, errno.ESTALE):
                 with opened(client / "file", os.O_RDWR | os.O_NOFOLLOW) as fd:
                     assert os.pread(fd, 20, 0) == b"inside"
                     os.pwrite(fd, b"inside", 0)
                     reads += 1
                 os.utime(client / "file", follow_symlinks=False)
-            except OSError as error:
-                assert error.errno in (errno.ELOOP, errno.ENOENT, errno.ESTALE), error
     assert (outside / "file").read_bytes() == _SECRET
     assert opens > 20
     assert swapper.turns > 20
@@ -386,6 +381,7 @@ def test_directory_swapped_for_a_link_never_leads_outside(pair: Pair) -> None:
     (pair.host / "directory").mkdir()
     (pair.host / "directory" / "file").write_bytes(b"inside")
     (pair.host / "link").symlink_to(outside)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
     tries = done = 0
     (pair.host / "name").mkdir()
     (pair.host / "name" / "file").write_bytes(b"inside")
@@ -395,22 +391,16 @@ def test_directory_swapped_for_a_link_never_leads_outside(pair: Pair) -> None:
         end = time.monotonic() + _RACE_S
         while time.monotonic() < end:
             tries += 1
-            try:
-                directory = os.open(
-                    pair.client / "name", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-                )
-                try:
-                    with opened_at("file", directory) as inside:
-                        assert os.read(inside, 20) == b"inside"
-                    os.chmod("file", 0o640, dir_fd=directory)
-                    os.close(os.open("made", os.O_CREAT | os.O_WRONLY, dir_fd=directory))
-                    os.unlink("made", dir_fd=directory)
-                    done += 1
-                finally:
-                    os.close(directory)
-            except OSError as error:
-                expected = (errno.ELOOP, errno.ENOTDIR, errno.ENOENT, errno.ESTALE)
-                assert error.errno in expected, error
+            with (
+                may_fail_with(errno.ELOOP, errno.ENOTDIR, errno.ENOENT, errno.ESTALE),
+                opened(pair.client / "name", flags) as directory,
+            ):
+                with opened_at("file", directory) as inside:
+                    assert os.read(inside, 20) == b"inside"
+                os.chmod("file", 0o640, dir_fd=directory)
+                os.close(os.open("made", os.O_CREAT | os.O_WRONLY, dir_fd=directory))
+                os.unlink("made", dir_fd=directory)
+                done += 1
     os.mkdir("late", dir_fd=fd)
     os.close(fd)
     assert (pair.host / "first" / "late").is_dir()
@@ -429,13 +419,13 @@ def test_fifo_swapped_in_holds_nobody_up(pair: Pair) -> None:
     with Swapper(pair.host / "regular", pair.host / "fifo", pair.host / "file") as swapper:
         end = time.monotonic() + _RACE_S
         while time.monotonic() < end:
-            try:
-                with opened(pair.client / "file", os.O_RDONLY | os.O_NONBLOCK) as fd:
-                    if stat.S_ISREG(os.fstat(fd).st_mode):
-                        assert os.read(fd, 20) == b"inside"
-                        reads += 1
-            except OSError as error:
-                assert error.errno in (errno.ENOENT, errno.ESTALE, errno.ENXIO), error
+            with (
+                may_fail_with(errno.ENOENT, errno.ESTALE, errno.ENXIO),
+                opened(pair.client / "file", os.O_RDONLY | os.O_NONBLOCK) as fd,
+            ):
+                if stat.S_ISREG(os.fstat(fd).st_mode):
+                    assert os.read(fd, 20) == b"inside"
+                    reads += 1
     assert swapper.turns > 20
     assert reads or pair.served.level == "data"  # as above
 

@@ -54,3 +54,15 @@ def test_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signals)
         output, _ = demo.communicate(timeout=60)
     assert demo.returncode == 128 + number, output
     assert_nothing_is_left(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root to hide the device")
+def test_demo_fails_where_nothing_can_be_mounted(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", 'mount --bind /dev/null /dev/fuse && "$1"', "sh", DEMO],
+        env={**os.environ, "TMPDIR": str(tmp_path)}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "this should have worked: fusevol mount" in done.stderr
+    assert_nothing_is_left(tmp_path)

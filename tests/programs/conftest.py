@@ -15,14 +15,14 @@ from tests.served import Served, assert_no_gap_in_numbers, serve
 class Run(Protocol):
     """Runs a program; fails with what it said if it does."""
 
-    def __call__(self, *command: str | Path, cwd: Path | None = None, timeout: float = 60) -> str: ...
+    def __call__(
+        self, *command: str | Path, cwd: Path | None = None, timeout: float = 60
+    ) -> str: ...
 
 
 @pytest.fixture
 def run() -> Run:
-    def run_command(
-        *command: str | Path, cwd: Path | None = None, timeout: float = 60
-    ) -> str:
+    def run_command(*command: str | Path, cwd: Path | None = None, timeout: float = 60) -> str:
         done = subprocess.run(
             list(map(str, command)), cwd=cwd, timeout=timeout, text=True, errors="replace",
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
@@ -108,7 +108,7 @@ def listing() -> Listing:
     """Everything that stat(2) tells of a tree and a copy shall share, by relative path."""
 
     def list_tree(root: Path) -> dict[str, tuple[object, ...]]:
-        found = {}
+        found: dict[str, tuple[object, ...]] = {}
         for path in sorted(root.rglob("*")):
             status = path.lstat()
             link = path.readlink() if path.is_symlink() else None

@@ -24,7 +24,7 @@ class _Timespec(ctypes.Structure):
 
 def utimensat(path: Path, atime: tuple[int, int], mtime: tuple[int, int]) -> None:
     """As utimensat(2), UTIME_NOW and UTIME_OMIT included, which os.utime lacks."""
-    times = (_Timespec * 2)(atime, mtime)
+    times = (_Timespec * 2)(_Timespec(*atime), _Timespec(*mtime))
     checked(libc.utimensat(_AT_FDCWD, os.fsencode(path), times, 0))
 
 

@@ -182,7 +182,16 @@ def mknod_makes_regular_files(directory: Path) -> None:
 
 @check
 def names_are_bytes(directory: Path) -> None:
-    names = [b"\xff\xfe", b"caf\xe9", "café".encode(), b"new\nline", b"\\xff", b" ", b"%41", b"\x01"]
+    names = [
+        b"\xff\xfe",
+        b"caf\xe9",
+        "café".encode(),
+        b"new\nline",
+        b"\\xff",
+        b" ",
+        b"%41",
+        b"\x01",
+    ]
     for name in names:
         path = os.path.join(os.fsencode(directory), name)
         with opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as fd:

@@ -235,7 +235,10 @@ def synchronous_writes(directory: Path) -> None:
 @check
 def direct_io(directory: Path) -> None:
     path = directory / "file"
-    with opened(path, os.O_RDWR | os.O_CREAT | os.O_DIRECT) as fd, mmap.mmap(-1, 4 * 4096) as buffer:
+    with (
+        opened(path, os.O_RDWR | os.O_CREAT | os.O_DIRECT) as fd,
+        mmap.mmap(-1, 4 * 4096) as buffer,
+    ):
         buffer[:] = b"d" * len(buffer)
         assert os.pwritev(fd, [buffer], 0) == len(buffer)
         buffer[:] = bytes(len(buffer))

@@ -103,7 +103,7 @@ def supplementary_groups_count(directory: Path) -> None:
     made = (shared / "made").stat()
     assert (made.st_uid, made.st_gid) == (ALICE.uid, SHARED_GROUP)
     with fails_with(errno.EACCES):
-        acting_as(BOB, lambda: (shared / "report").read_text())
+        acting_as(BOB, (shared / "report").read_text)
 
 
 @check

@@ -1,0 +1,28 @@
+"""Messages and entries as JSON, for paths that need not be valid UTF-8.
+
+Python's own encoder writes the surrogates that stand for such bytes (os.fsdecode) as escapes, which
+msgspec's refuses to.
+"""
+
+import json
+from typing import Any
+
+import msgspec
+
+
+def encode(message: object) -> bytes:
+    """Return a struct, or a list of them, as JSON in ASCII."""
+    return json.dumps(msgspec.to_builtins(message), separators=(",", ":")).encode()
+
+
+def decode(data: bytes, kind: Any) -> Any:
+    """Return what `encode` was given, of type `kind`.
+
+    Raises:
+        msgspec.DecodeError: `data` is no JSON text, or no `kind`.
+    """
+    try:
+        parsed = json.loads(data)
+    except ValueError as error:
+        raise msgspec.DecodeError(str(error)) from None
+    return msgspec.convert(parsed, type=kind)
