@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fusevol.accesslog.names import decode_name
 from fusevol.accesslog.record import decode
 
 FUSEVOL = str(Path(sys.executable).parent / "fusevol")
 _COMMAND_S = 60
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes root: mounts, other users")
 
 Record = dict[str, Any]
 

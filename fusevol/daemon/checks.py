@@ -8,7 +8,7 @@ from fusevol.config import NO_LOG, MountConfig
 from fusevol.daemon import registry
 from fusevol.daemon.mounting import unmount
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UsageError
-from fusevol.linux.mountinfo import Mount, mount_at, mounts
+from fusevol.linux.mountinfo import Mount, is_below, mount_at, mounts
 
 _STDOUT = "-"
 
@@ -123,11 +123,6 @@ def _check_log(config: MountConfig) -> None:
                 f"access log {config.log} is on the fusevol mount {mount.mountpoint}; "
                 f"choose a place on the host"
             )
-
-
-def is_below(path: str, directory: str) -> bool:
-    """Tell whether `path` is strictly below `directory`; both absolute and resolved."""
-    return path.startswith(directory.rstrip("/") + "/") and path != directory
 
 
 def remove_dead(mountpoint: str) -> None:

@@ -6,6 +6,7 @@ an operation means is in `fusevol.volume`; timing, errors and the log are in `se
 """
 
 import builtins
+import errno
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -53,6 +54,8 @@ class Operations(pyfuse3.Operations):
         log, logged: where records go, and the operations that are recorded.
         admit: refuses an operation while its record could not be written, or None.
         serially: runs a handler on a thread, one at a time, or None to run it in place.
+        acl: the source has POSIX ACLs.
+        flushes: each close(2) is asked for, not only the last one of an open file.
     """
 
     enable_acl = True
@@ -67,8 +70,11 @@ class Operations(pyfuse3.Operations):
         loop: RequestLoop,
         serially: Callable[..., Awaitable[Any]] | None,
         acl: bool,
+        flushes: bool,
     ) -> None:
         super().__init__()
+        if not flushes:
+            self.flush = _unwanted
         self.name = name
         self.volume = volume
         self.callers = callers
@@ -467,6 +473,11 @@ class Operations(pyfuse3.Operations):
         for file in inode.files.values():
             if file.uid == 0 and file.writable:
                 file.keeps_set_id = self.callers.may_keep_set_id(file.caller.pid)
+
+
+async def _unwanted(_fh: int) -> None:
+    """Tell the kernel to send no more requests of a kind; it remembers that for the mount."""
+    raise pyfuse3.FUSEError(errno.ENOSYS)
 
 
 def _creator(ctx: RequestContext) -> Creator:

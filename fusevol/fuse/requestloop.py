@@ -24,7 +24,7 @@ import os
 import select
 import signal
 import types
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 from time import perf_counter_ns
 from typing import Any, Final, TypeVar
@@ -48,14 +48,24 @@ _THREADS: Final = 16
 Poll = Callable[[int], list[tuple[int, int]]]
 
 
+class _Done:
+    """An awaitable that is done; cheaper than a coroutine that returns at once."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return iter(())  # type: ignore[return-value]
+
+
+_DONE: Final = _Done()
+
+
 class _OpenLock:
     """Stands for the lock around pyfuse3's wait; `RequestLoop` itself lets one task wait."""
 
-    async def __aenter__(self) -> None:
-        return None
+    def __aenter__(self) -> _Done:
+        return _DONE
 
-    async def __aexit__(self, *exc_info: object) -> None:
-        return None
+    def __aexit__(self, *exc_info: object) -> _Done:
+        return _DONE
 
 
 class RequestLoop:
@@ -120,7 +130,13 @@ class RequestLoop:
     def _tick(self, _number: int, _frame: object) -> None:
         self._ticked = True
 
-    async def _wait_readable(self, fd: int) -> None:
+    def _wait_readable(self, fd: int) -> Awaitable[None]:
+        if self._ticked or self._offloaded or self._reading:
+            return self._wait_for_turn(fd)
+        self._requests += 1
+        return _DONE
+
+    async def _wait_for_turn(self, fd: int) -> None:
         if self._init_pending:
             self._init_pending = False
             return
@@ -130,8 +146,6 @@ class RequestLoop:
         try:
             if self._offloaded or self._ticked:
                 await self._wait_with_others(fd)
-            else:
-                self._requests += 1
         finally:
             self._reading = False
 

@@ -52,3 +52,8 @@ def mount_at(path: str) -> Mount | None:
     """Return the topmost mount whose mount point is exactly `path` (absolute, resolved)."""
     found = [mount for mount in mounts() if mount.mountpoint == path]
     return found[-1] if found else None
+
+
+def is_below(path: str, directory: str) -> bool:
+    """Tell whether `path` is strictly below `directory`; both absolute and resolved."""
+    return path.startswith(directory.rstrip("/") + "/") and path != directory

@@ -1,11 +1,12 @@
 """Names: lookup, and all calls that make, remove or move them."""
 
+import errno
 import os
 from os import stat_result
 from typing import Final
 
 from fusevol.inodes.inode import NO_FD, Directory, Inode
-from fusevol.linux.files import RENAME_EXCHANGE, descriptor_path, renameat2
+from fusevol.linux.files import RENAME_EXCHANGE, RENAME_NOREPLACE, descriptor_path, renameat2
 from fusevol.volume.volume import Creator, Volume
 
 _PIN: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -84,10 +85,11 @@ def rename(
     """Rename, with the flags of renameat2(2)."""
     fd = volume.descriptors.pin(parent)
     new_fd = volume.descriptors.pin(new_parent)
-    replaced = None if flags else _about_to_lose(volume, new_fd, new_name)
+    replaced = None
     if flags:
         renameat2(fd, name, new_fd, new_name, flags)
-    else:
+    elif not _renamed_to_free_name(fd, name, new_fd, new_name):
+        replaced = _about_to_lose(volume, new_fd, new_name)
         os.rename(name, new_name, src_dir_fd=fd, dst_dir_fd=new_fd)
     moved = _known(volume, new_fd, new_name)
     if replaced is not None and replaced is not moved:
@@ -98,6 +100,18 @@ def rename(
         exchanged = _known(volume, fd, name)
         if exchanged is not None:
             volume.inodes.move(exchanged, parent, name)
+
+
+def _renamed_to_free_name(fd: int, name: bytes, new_fd: int, new_name: bytes) -> bool:
+    """Rename if nothing is replaced by it, which is the usual case and takes one call."""
+    try:
+        renameat2(fd, name, new_fd, new_name, RENAME_NOREPLACE)
+    except OSError as error:
+        # EINVAL: this file system cannot tell.
+        if error.errno in (errno.EEXIST, errno.EINVAL):
+            return False
+        raise
+    return True
 
 
 def _known(volume: Volume, dir_fd: int, name: bytes) -> Inode | None:

@@ -22,11 +22,14 @@ from tests.served import (
     assert_no_gap_in_numbers,
     fusevol,
     is_mounted,
+    needs_root,
     runs,
     serve,
     status_of,
     wait_until,
 )
+
+pytestmark = needs_root
 
 FAILED, USAGE, NOT_FOUND, NOT_PERMITTED, UNSUPPORTED = 1, 2, 3, 4, 5
 

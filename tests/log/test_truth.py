@@ -13,7 +13,7 @@ import pytest
 
 from fusevol.accesslog.record import FORMAT_VERSION
 from tests.log.system_calls import Comparison, trace
-from tests.served import Served, assert_no_gap_in_numbers, fusevol, name_of, serve
+from tests.served import Served, assert_no_gap_in_numbers, fusevol, name_of, needs_root, serve
 
 _CLIENT = r"""
 import contextlib, errno, os
@@ -115,6 +115,9 @@ rm -r one other
 """
 
 
+pytestmark = needs_root
+
+
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     for directory in (tmp_path, *tmp_path.parents[:2]):
@@ -143,6 +146,7 @@ def test_system_calls_and_records_tell_the_same(
     pids = {call.pid for call in calls}
     for pid in pids:
         own = [record for record in records if record.get("pid") == pid]
+        assert {(record["uid"], record["gid"]) for record in own} <= {(0, 0)}
         comparison = Comparison(served.mountpoint, served.mountpoint, own)
         for call in calls:
             if call.pid == pid:

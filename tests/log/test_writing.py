@@ -21,12 +21,15 @@ from tests.served import (
     assert_no_gap_in_numbers,
     fusevol,
     is_mounted,
+    needs_root,
     read_log,
     runs,
     serve,
     status_of,
     wait_until,
 )
+
+pytestmark = needs_root
 
 
 def _writes(records: list[Record]) -> list[int]:
@@ -453,6 +456,39 @@ def test_under_deny_what_cannot_be_recorded_does_not_happen(tmp_path: Path, disk
     assert_no_gap_in_numbers(records)
     made = [r["path"] for r in records if r["op"] == "mkdir" and r["result"] == "ok"]
     assert made == ["/directory", "/new"]
+
+
+def test_under_deny_every_refusal_is_told_or_counted(tmp_path: Path, disk: Disk) -> None:
+    options = ("-o", "on_log_failure=deny")
+    with serve(tmp_path, *options, log=disk.root / "access.log") as mount:
+        fd = os.open(mount.mountpoint / "f", os.O_WRONLY | os.O_CREAT)
+        try:
+            disk.fill()
+            done = refused = 0
+            # Until what is kept free for records is used up, too.
+            while refused < 2000:
+                try:
+                    os.pwrite(fd, b"x", done)
+                except OSError as error:
+                    if error.errno != errno.EIO:
+                        raise
+                    refused += 1
+                else:
+                    assert not refused, "works again although nothing changed"
+                    done += 1
+            disk.make_room()
+            _wait_for_the_next_attempt()
+            os.pwrite(fd, b"x", done)
+        finally:
+            os.close(fd)
+        assert (mount.source / "f").stat().st_size == done + 1
+    records = mount.records()
+    assert_no_gap_in_numbers(records)
+    assert _writes(records) == list(range(done + 1))
+    (gap,) = [number for number, record in enumerate(records) if record["op"] == "gap"]
+    told = [n for n, r in enumerate(records) if r["op"] == "write" and r["result"] == "EIO"]
+    assert len(told) + records[gap]["lost"] == refused
+    assert max(told) < gap < max(n for n, r in enumerate(records) if r["op"] == "write")
 
 
 def test_under_deny_a_log_on_a_full_disk_refuses_from_the_start(tmp_path: Path, disk: Disk) -> None:

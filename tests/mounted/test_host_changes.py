@@ -7,7 +7,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -362,12 +362,13 @@ def test_symbolic_link_swapped_in_never_leads_outside(
         end = time.monotonic() + _RACE_S / 2
         while time.monotonic() < end:
             opens += 1
-            with may_fail_with(errno.ELOOP, errno.ENOENT, errno.ESTALE):
-                with opened(client / "file", os.O_RDWR | os.O_NOFOLLOW) as fd:
-                    assert os.pread(fd, 20, 0) == b"inside"
-                    os.pwrite(fd, b"inside", 0)
-                    reads += 1
-                os.utime(client / "file", follow_symlinks=False)
+            with (
+                may_fail_with(errno.ELOOP, errno.ENOENT, errno.ESTALE),
+                opened(client / "file", os.O_RDWR | os.O_NOFOLLOW) as fd,
+            ):
+                assert os.pread(fd, 20, 0) == b"inside"
+                os.pwrite(fd, b"inside", 0)
+                reads += 1
     assert (outside / "file").read_bytes() == _SECRET
     assert opens > 20
     assert swapper.turns > 20
@@ -541,6 +542,44 @@ def test_few_descriptors(module_workspace: Path, level: str) -> None:
             path.rename(mountpoint / f"{number}" / "renamed")
         for number in range(1, 200, 2):
             assert os.listdir(source / f"{number}") == ["renamed"]
+
+
+@pytest.mark.parametrize("level", ["all", "data"])
+def test_reused_inode_numbers_of_what_is_not_kept_open(module_workspace: Path, level: str) -> None:
+    """What clients hold and the mount had to close must not turn into what has its number now."""
+    base = module_workspace / f"handles-{level}"
+    source = base / "source"
+    mountpoint = base / "mount"
+    for path in (base, source, mountpoint):
+        path.mkdir()
+    limit = ("prlimit", "--nofile=160:160")
+    with ExitStack() as stack:
+        served = stack.enter_context(serving(source, mountpoint, base / "log", level, prefix=limit))
+        names = [f"{number}" for number in range(150)]
+        for name in names:
+            (source / name).write_text("old")
+        held = [stack.enter_context(opened(mountpoint / name, os.O_PATH)) for name in names]
+        for _ in range(3):  # each takes a descriptor, so that those before are closed
+            for name in names:
+                (mountpoint / name).chmod(0o600)
+        numbers = {(source / name).stat().st_ino for name in names}
+        for name in names[:100]:
+            (source / name).unlink()
+            (source / name).write_text(f"new {name}")
+        reused = [name for name in names[:100] if (source / name).stat().st_ino in numbers]
+        time.sleep(served.stale_for_s)
+        for name in names[:100]:
+            assert (mountpoint / name).read_text() == f"new {name}"
+            (mountpoint / name).chmod(0o640)
+        for fd in held:
+            # On the host the old content would still be there; nobody kept it.
+            with (
+                may_fail_with(errno.ESTALE, errno.ENOENT),
+                opened(f"/proc/self/fd/{fd}", os.O_RDONLY) as again,
+            ):
+                assert os.read(again, 20) == b"old"
+    if not reused:
+        pytest.skip("this file system did not reuse an inode number")
 
 
 def test_records_tell_of_it(served: Served) -> None:

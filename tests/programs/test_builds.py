@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.programs.conftest import Run
+from tests.served import needs_root
+
+pytestmark = needs_root
 
 _MAKEFILE = """\
 objects := $(patsubst %.c,%.o,$(wildcard part*.c)) main.o

@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.programs.conftest import Listing, Run
+from tests.served import needs_root
+
+pytestmark = needs_root
 
 
 @pytest.mark.parametrize("level", ["all", "data"])

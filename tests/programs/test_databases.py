@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.programs.conftest import Run
-from tests.served import Served
+from tests.served import Served, needs_root
+
+pytestmark = needs_root
 
 _INSERTER = """\
 import sqlite3, sys

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.programs.conftest import Run
-from tests.served import serve
+from tests.served import needs_root, serve
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [needs_root, pytest.mark.timeout(120)]
 
 
 @pytest.fixture

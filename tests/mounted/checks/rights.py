@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.mounted.acting import User, acting_as, with_umask
-from tests.mounted.checks.table import check, fails_with, opened
+from tests.mounted.checks.table import check, fails_with, lacking, opened
 
 ALICE: Final = User(61001, 61001, (61100,))
 BOB: Final = User(61002, 61002)
@@ -218,6 +218,27 @@ def root_keeps_set_id_bits(directory: Path) -> None:
     with opened(path, os.O_WRONLY | os.O_TRUNC):
         pass
     assert mode_of(path) == 0o6755
+
+
+@check
+def root_keeps_set_id_bits_that_came_while_the_file_was_open(directory: Path) -> None:
+    path = directory / "program"
+    with opened(path, os.O_WRONLY | os.O_CREAT, 0o644) as fd:
+        os.fchmod(fd, 0o6755)
+        os.write(fd, b"written last")
+        assert mode_of(path) == 0o6755
+    other = directory / "other"
+    with opened(other, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o4755) as fd:
+        os.write(fd, b"made so")
+        assert mode_of(other) == 0o4755
+
+
+@lacking("pyfuse3 does not tell who writes, so that it goes by who opened the file")
+def set_id_bits_go_by_who_writes(directory: Path) -> None:
+    path = _program(directory, "program", 0o6755)
+    with opened(path, os.O_WRONLY) as fd:
+        acting_as(BOB, lambda: os.write(fd, b"x"))
+    assert mode_of(path) == 0o755
 
 
 @check
