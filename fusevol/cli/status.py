@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from fusevol.accesslog.text import printable
 from fusevol.daemon import registry
 from fusevol.daemon.encoding import encode
 
@@ -19,8 +20,8 @@ def status(as_json: bool) -> None:
     if not served:
         click.echo("nothing is served")
     for mount in served:
-        click.echo(mount.mountpoint)
-        click.echo(f"  source {mount.source}")
+        click.echo(printable(mount.mountpoint))
+        click.echo(f"  source {printable(mount.source)}")
         click.echo(f"  level  {mount.level}")
-        click.echo(f"  log    {mount.log}")
+        click.echo(f"  log    {printable(mount.log)}")
         click.echo(f"  daemon {mount.pid}, worker {mount.worker}")

@@ -239,9 +239,7 @@ class Operations(pyfuse3.Operations):
         record.path = self.volume.paths.of(found)
         record.ino = inode
         status = attributes.getattr(self.volume, found)
-        # The root is 1 for the kernel, but stat(2) may show the number it has on the host.
-        shown = None if found is self.volume.inodes.root else found
-        return convert.attributes(shown, status, self._timeout)
+        return convert.attributes(found, status, self._timeout)
 
     @by_caller("setattr")
     def setattr(
@@ -271,8 +269,7 @@ class Operations(pyfuse3.Operations):
         status = attributes.setattr(self.volume, changed, changes, file, keeps)
         if changes.mode is not None and changes.mode & _SET_ID:
             self._set_id_appeared(changed)
-        shown = None if changed is self.volume.inodes.root else changed
-        return convert.attributes(shown, status, self._timeout)
+        return convert.attributes(changed, status, self._timeout)
 
     @by_caller("statfs")
     def statfs(self, record: AccessRecord, ctx: RequestContext) -> StatvfsData:

@@ -30,6 +30,12 @@ NOT_AT_DATA: Final = frozenset(
 """Operations that the level `data` leaves out: caching hides most of them anyway."""
 
 
+_BY_NAME: Final = frozenset(
+    ("lookup", "mknod", "mkdir", "symlink", "unlink", "rmdir", "rename", "create")
+)
+"""Operations on a name in a directory; their first arguments are the two."""
+
+
 def by_caller(op: str) -> Callable[[Handler], Any]:
     """Answer a request that names its caller: the last argument is a RequestContext.
 
@@ -50,7 +56,7 @@ def by_caller(op: str) -> Callable[[Handler], Any]:
             reply = None
             try:
                 if self.admit is not None:
-                    self.admit()
+                    _admit(self, record, args)
                 if self.serially is None:
                     reply = handler(self, record, *args)
                 else:
@@ -69,6 +75,26 @@ def by_caller(op: str) -> Callable[[Handler], Any]:
         return answer
 
     return decorate
+
+
+def _admit(operations: "Operations", record: AccessRecord, args: tuple[Any, ...]) -> None:
+    """Refuse an operation that could not be recorded; its record, if any, then tells on what.
+
+    Raises:
+        OSError: EIO if the operation must not have any effect.
+    """
+    assert operations.admit is not None
+    try:
+        operations.admit()
+    except OSError:
+        volume = operations.volume
+        if record.op == "statfs":
+            record.path = "/"
+        elif record.op in _BY_NAME:
+            record.path = volume.paths.child(volume.directory(args[0]), args[1])
+        else:
+            record.path = volume.paths.of(volume.inode(args[0]))
+        raise
 
 
 def _unrecorded(handler: Handler, op: str, operations: "Operations") -> Handler:

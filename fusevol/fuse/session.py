@@ -48,6 +48,20 @@ _MOST_PINS: Final = 8192
 _MESSAGE_BYTES: Final = 1 << 16
 
 
+def _is_news(message: logging.LogRecord) -> bool:
+    """Tell whether a message of pyfuse3 is worth showing.
+
+    An answer to a request that nobody waits for any more fails with ENOENT (fs/fuse/dev.c,
+    fuse_dev_do_write): the client was killed, or the file system unmounted before the last release
+    was answered.
+    """
+    text = message.getMessage()
+    return not ("fuse_reply" in text and text.endswith(os.strerror(errno.ENOENT)))
+
+
+logging.getLogger("pyfuse3").addFilter(_is_news)
+
+
 class Session:
     """Serves one mount in this process."""
 

@@ -25,6 +25,7 @@ class Inode:
         used: the pin was used since the last search for one to give up.
         removed: no name leads here any more; the pin must be kept.
         files: open files of this inode, or None.
+        size: length in bytes as the kernel was last told.
         stamp: (mtime, ctime, size) of the data that the kernel may have cached, or None.
     """
 
@@ -40,6 +41,7 @@ class Inode:
         "name",
         "parent",
         "removed",
+        "size",
         "stamp",
         "used",
     )
@@ -59,6 +61,7 @@ class Inode:
         self.used = False
         self.removed = False
         self.files: dict[int, OpenFile] | None = None
+        self.size = 0
         self.stamp: tuple[int, int, int] | None = None
 
 

@@ -104,6 +104,8 @@ class InodeTable:
         if inode is self.root:
             return
         if inode.parent is not parent:
+            if isinstance(inode, Directory):
+                self._untangle(inode, parent)
             if inode.parent is not None:
                 inode.parent.children -= 1
             parent.children += 1
@@ -114,6 +116,24 @@ class InodeTable:
         inode.removed = False
         if isinstance(inode, Directory):
             self.epoch += 1
+
+    def _untangle(self, inode: Directory, parent: Directory) -> None:
+        """Take out of `inode` what leads to `parent`, as `inode` is about to move below `parent`.
+
+        On the host two directories may change places, and no request tells of it. If each became
+        an ancestor of the other, every walk up to the root would go round for ever.
+        """
+        above = parent
+        while above.parent is not None:
+            if above.parent is inode:
+                # Where it is now shows when it is looked up again; its descriptor or handle, or
+                # ESTALE, stand in until then.
+                assert isinstance(self.root, Directory)
+                inode.children -= 1
+                self.root.children += 1
+                above.parent = self.root
+                return
+            above = above.parent
 
     def gone(self, inode: Inode) -> None:
         """Note that the host object is no more: what has its number now is another one."""

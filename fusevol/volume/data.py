@@ -1,6 +1,7 @@
 """Data: open, create, read, write, flush, fsync, release."""
 
 import errno
+import fcntl
 import os
 import stat
 import time
@@ -13,7 +14,7 @@ from fusevol.linux.credentials import keeping_set_id_bits
 from fusevol.linux.files import descriptor_path
 from fusevol.linux.filesystems import Storage
 from fusevol.model import Caller
-from fusevol.volume.descriptors import stale
+from fusevol.volume.descriptors import describes, stale
 from fusevol.volume.volume import Creator, Volume
 
 MAX_READ_BYTES: Final = 1 << 20
@@ -26,6 +27,9 @@ _NOT_PASSED_ON: Final = (
 
 _ALWAYS: Final = os.O_CLOEXEC | os.O_NONBLOCK
 """O_NONBLOCK so that a FIFO put in place of the file at the last moment cannot hold us up."""
+
+_RWF_NOAPPEND: Final = 0x20
+"""pwritev2(2), Linux 6.9."""
 
 _RACY_NS: Final = 20_000_000
 """Two changes within one tick of the clock (1 to 10 ms) may leave the same mtime."""
@@ -50,7 +54,7 @@ def open(
             raise
         fd = volume.with_descriptors(_open_inode, volume, inode, flags, keeps_set_id)
     status = os.fstat(fd)
-    if status.st_ino != inode.host_ino or status.st_dev != inode.dev:
+    if not describes(status, inode):
         os.close(fd)
         raise stale(inode)
     return _opened(volume, inode, fd, flags, caller, uid, gid), status
@@ -184,16 +188,39 @@ def write(file: OpenFile, offset: int, data: bytes) -> int:
 
 
 def _write(file: OpenFile, offset: int, data: bytes) -> int:
-    done = os.pwrite(file.fd, data, offset)
+    inode = file.inode
+    # The kernel places an append at the end as it knows it; the host may have a later one, and
+    # O_APPEND on the host goes there. Any other place is meant: mapped memory is written back
+    # through whatever handle there is, and O_APPEND may have been switched off (fcntl(2)).
+    placed = bool(file.flags & os.O_APPEND) and offset != inode.size
+    pwrite = _pwrite_in_place if placed else os.pwrite
+    done = pwrite(file.fd, data, offset)
     while done < len(data):
         try:
-            more = os.pwrite(file.fd, memoryview(data)[done:], offset + done)
+            more = pwrite(file.fd, memoryview(data)[done:], offset + done)
         except OSError:
             break
         if more == 0:
             break
         done += more
+    if offset + done > inode.size:
+        inode.size = offset + done
     return done
+
+
+def _pwrite_in_place(fd: int, data: bytes | memoryview, offset: int) -> int:
+    """Write at `offset` although `fd` has O_APPEND."""
+    try:
+        return os.pwritev(fd, [data], offset, _RWF_NOAPPEND)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~os.O_APPEND)
+    try:
+        return os.pwrite(fd, data, offset)
+    finally:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags)
 
 
 def flush(file: OpenFile) -> None:

@@ -25,6 +25,15 @@ def stale(inode: Inode) -> OSError:
     return OSError(errno.ESTALE, os.strerror(errno.ESTALE), inode.name)
 
 
+def describes(status: stat_result, inode: Inode) -> bool:
+    """Tell whether `status` can be that of `inode`, and not of what got its name or number."""
+    return (
+        status.st_ino == inode.host_ino
+        and status.st_dev == inode.dev
+        and status.st_mode & 0o170000 == inode.kind
+    )
+
+
 class Descriptors:
     """Pins host objects and finds them again."""
 
@@ -125,7 +134,7 @@ class Descriptors:
             status = os.stat(inode.name, dir_fd=self.pin(parent), follow_symlinks=False)
         except FileNotFoundError:
             raise stale(inode) from None
-        if status.st_ino != inode.host_ino or status.st_dev != inode.dev:
+        if not describes(status, inode):
             raise stale(inode)
         return status
 
@@ -158,7 +167,7 @@ class Descriptors:
         except (FileNotFoundError, NotADirectoryError):
             raise stale(inode) from None
         status = os.fstat(fd)
-        if status.st_ino != inode.host_ino or status.st_dev != inode.dev:
+        if not describes(status, inode):
             os.close(fd)
             raise stale(inode)
         return fd

@@ -22,6 +22,7 @@ from tests.served import (
     assert_no_gap_in_numbers,
     fusevol,
     is_mounted,
+    name_of,
     needs_root,
     runs,
     serve,
@@ -679,9 +680,20 @@ def test_the_foreground_ends_on_control_c_of_a_terminal(place: Path) -> None:
 def test_source_mount_point_and_log_can_have_any_name(tmp_path: Path, name: bytes) -> None:
     directory = Path(os.fsdecode(bytes(tmp_path) + b"/" + name))
     directory.mkdir()
-    with serve(directory, "--name", "plain") as mount:
+    with serve(directory) as mount:
         (mount.mountpoint / "f").write_text("x")
         assert mount.status()["source"] == str(mount.source)
+        # The volume is called after its mount point, and found by both.
+        for option in ("--mount", "--volume"):
+            shown = fusevol("log", "tail", "--json", "--op", "create", option, mount.mountpoint)
+            assert '"path":"/f"' in shown.stdout
+            assert shown.stderr == ""
+        # A name of several lines is still one line.
+        status = fusevol("status").stdout.splitlines()
+        assert all(line.startswith(("/", "  ")) for line in status)
+    first = mount.records()[0]
+    assert name_of(first, "volume") == os.fsencode(mount.mountpoint)
+    assert name_of(first, "source") == os.fsencode(mount.source)
     assert (mount.source / "f").read_text() == "x"
     assert mount.records()[-1]["op"] == "unmount"
 

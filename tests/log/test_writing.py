@@ -414,8 +414,11 @@ def _state(source: Path) -> list[tuple[object, ...]]:
     ]  # fmt: skip
 
 
-def test_under_deny_what_cannot_be_recorded_does_not_happen(tmp_path: Path, disk: Disk) -> None:
-    options = ("-o", "on_log_failure=deny")
+@pytest.mark.parametrize("level", ["all", "data"])
+def test_under_deny_what_cannot_be_recorded_does_not_happen(
+    tmp_path: Path, disk: Disk, level: str
+) -> None:
+    options = ("-o", "on_log_failure=deny", "--record", level)
     with serve(tmp_path, *options, log=disk.root / "access.log") as mount:
         root = mount.mountpoint
         (root / "file").write_bytes(b"content")
@@ -442,8 +445,9 @@ def test_under_deny_what_cannot_be_recorded_does_not_happen(tmp_path: Path, disk
                     attempt()
                 assert refused.value.errno == errno.EIO, name
                 assert _state(mount.source) == before, name
-            with pytest.raises(OSError, match="Input/output"):
-                os.pread(fd, 1, 0)
+            if level == "all":
+                with pytest.raises(OSError, match="Input/output"):
+                    os.pread(fd, 1, 0)
 
             disk.make_room()
             _wait_for_the_next_attempt()
@@ -454,6 +458,12 @@ def test_under_deny_what_cannot_be_recorded_does_not_happen(tmp_path: Path, disk
             os.close(fd)
     records = mount.records()
     assert_no_gap_in_numbers(records)
+    told = {(r["op"], r["path"]) for r in records if r["result"] == "EIO"}
+    if level == "data":
+        assert {("mkdir", "/new"), ("unlink", "/file"), ("rename", "/file")} <= told
+    else:
+        # The kernel asks for the directory first, and goes no further.
+        assert {("getattr", "/"), ("write", "/file")} <= told
     made = [r["path"] for r in records if r["op"] == "mkdir" and r["result"] == "ok"]
     assert made == ["/directory", "/new"]
 

@@ -3,6 +3,7 @@
 import errno
 import itertools
 import os
+import shutil
 import stat
 import threading
 import time
@@ -212,6 +213,24 @@ def test_directories_exchanged_on_the_host(pair: Pair) -> None:
     pair.soon(lambda: (pair.client / "b" / "file").read_text() == "a")
     (pair.client / "a" / "made").touch()
     assert (pair.host / "a" / "made").exists()
+
+
+def test_directories_nested_the_other_way_round_on_the_host(pair: Pair) -> None:
+    """What is known of either of them must not make each the parent of the other."""
+    (pair.client / "outer" / "inner").mkdir(parents=True)
+    with opened(pair.client / "outer" / "inner", os.O_RDONLY | os.O_DIRECTORY) as inner:
+        (pair.host / "outer" / "inner").rename(pair.host / "inner")
+        (pair.host / "outer").rename(pair.host / "inner" / "outer")
+        # The kernel refuses to see a directory that it knows above another one below it.
+        with may_fail_with(errno.ELOOP):
+            assert stat.S_ISDIR(os.stat("outer", dir_fd=inner).st_mode)
+        assert os.listdir(inner) == ["outer"]
+        os.mkdir("made", dir_fd=inner)
+    pair.soon((pair.client / "inner" / "outer").is_dir)
+    pair.soon((pair.client / "inner" / "made").is_dir)
+    (pair.client / "inner" / "made").rename(pair.client / "last")
+    shutil.rmtree(pair.client / "inner")
+    assert os.listdir(pair.host) == ["last"]
 
 
 def test_entries_come_and_go_while_clients_read(pair: Pair) -> None:

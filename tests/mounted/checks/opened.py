@@ -135,7 +135,7 @@ def append_goes_to_the_end(directory: Path) -> None:
     assert path.read_bytes() == b"1234567\0\0\0008"
 
 
-@lacking("pyfuse3 does not tell the flags of a write, so that the host goes on appending")
+@check
 def append_can_be_switched_on_and_off(directory: Path) -> None:
     path = directory / "file"
     path.write_bytes(b"12345")
@@ -285,7 +285,7 @@ def shared_memory_and_calls_agree(directory: Path) -> None:
     assert content[_PAGE : _PAGE + 6] == b"stored"
 
 
-@lacking("pyfuse3 does not tell which writes come from mapped memory, so that they are appended")
+@check
 def memory_mapped_from_an_append_only_descriptor(directory: Path) -> None:
     path = directory / "file"
     path.write_bytes(b"0" * 100)
