@@ -4,8 +4,8 @@ FUSE tells the thread that makes a request. While it waits for the answer it can
 /proc entry can be read without a race. The entry's `comm` file is kept open: it belongs to that
 very thread and fails with ESRCH when the thread is gone, so one pread(2) tells at each request both
 that the id was not given to another thread and what the process is called now. Everything else is
-read once for a thread, again when its name changes (exec), and again after a few seconds (a
-process may be moved to another cgroup).
+read once for a thread, again when its name changes (exec), and again after a quarter of a second
+(a process may be moved to another cgroup).
 """
 
 import os
@@ -18,7 +18,7 @@ from fusevol.model import Caller
 
 _KEPT: Final = 512
 """Callers remembered at once; each keeps one descriptor."""
-_FRESH_NS: Final = 5_000_000_000
+_FRESH_NS: Final = 250_000_000
 """How long a container id is taken for right without a look."""
 _COMM_BYTES: Final = 64
 

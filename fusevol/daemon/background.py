@@ -1,5 +1,6 @@
 """Running the daemon in the background, and telling the caller when it is ready."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -43,12 +44,8 @@ def _become_daemon(
 ) -> NoReturn:
     os.setsid()
     os.chdir("/")
-    null = os.open(os.devnull, os.O_RDWR)
-    log = os.open(messages, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    for fd, source in ((0, null), (1, null), (2, log)):
-        os.dup2(source, fd)
-    os.close(null)
-    os.close(log)
+    _use_as_standard_files(_new_file(messages))
+    _close_all_but(0, 1, 2, sending)
 
     def ready() -> None:
         os.write(sending, b"ready")
@@ -62,4 +59,35 @@ def _become_daemon(
     except BaseException:
         logging.getLogger(__name__).exception("the daemon failed")
     finally:
+        _remove_if_empty(messages)
         os._exit(status)
+
+
+def _new_file(path: str) -> int:
+    """Put a new, empty file at `path`, whatever stood there, and return its descriptor."""
+    temporary = f"{path}.{os.getpid()}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    os.rename(temporary, path)
+    return fd
+
+
+def _use_as_standard_files(messages: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd, source in ((0, null), (1, null), (2, messages)):
+        os.dup2(source, fd)
+
+
+def _close_all_but(*kept: int) -> None:
+    """Close what was inherited: it may keep a pipe of the caller, or a mount, in use."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            with contextlib.suppress(OSError):
+                os.close(int(name))
+
+
+def _remove_if_empty(messages: str) -> None:
+    """Remove the file of messages if there are none; another daemon's is left alone."""
+    ours = os.fstat(2)
+    with contextlib.suppress(OSError):
+        if ours.st_size == 0 and os.stat(messages).st_ino == ours.st_ino:
+            os.unlink(messages)

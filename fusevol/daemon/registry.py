@@ -103,7 +103,10 @@ def get(mountpoint: str) -> Served | None:
 
 
 def all_served() -> list[Served]:
-    """Return the entries whose mount is there, in the order of their mount points."""
+    """Return the entries whose mount is there, in the order of their mount points.
+
+    Entries that a killed daemon left behind are removed.
+    """
     found = []
     directory = runtime_directory()
     for name in os.listdir(directory):
@@ -116,6 +119,8 @@ def all_served() -> list[Served]:
             continue
         if is_mounted(served):
             found.append(served)
+        elif not os.path.exists(f"/proc/{served.pid}"):
+            remove(served.mountpoint)
     return sorted(found, key=lambda served: served.mountpoint)
 
 
