@@ -17,7 +17,7 @@ from fusevol.linux.credentials import CAP_FSETID
 from fusevol.model import Caller
 
 _KEPT: Final = 512
-"""Callers remembered at once; each keeps one descriptor."""
+"""Control groups whose container is remembered."""
 _FRESH_NS: Final = 250_000_000
 """How long a container id is taken for right without a look."""
 _COMM_BYTES: Final = 64
@@ -40,7 +40,9 @@ class _Known(Caller):
 class Callers:
     """The threads that made requests lately. One thread only."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        """Start with none known; keep up to `limit` of them, each with a descriptor."""
+        self._limit = limit
         self._known: dict[int, _Known] = {}
         self._containers: dict[bytes, str | None] = {}
 
@@ -78,7 +80,7 @@ class Callers:
         except OSError:
             os.close(fd)
             return Caller(tid)
-        if len(self._known) >= _KEPT:
+        if len(self._known) >= self._limit:
             self._drop(next(iter(self._known)))
         known = self._known[tid] = _Known(_process_of(tid), fd)
         return self._refresh(known, tid, raw, now_ns)

@@ -107,7 +107,7 @@ class LogWriter:
 
     def reopen(self) -> None:
         """Open the file anew, after it was renamed (logrotate); keep the old one if that fails."""
-        if self.path == STDOUT:
+        if self.path == STDOUT or self._is_at_its_path():
             return
         try:
             fd = self._open()
@@ -118,6 +118,13 @@ class LogWriter:
         self._fd = fd
         self._reserved = 0
         self._torn = False
+
+    def _is_at_its_path(self) -> bool:
+        """Tell whether the file was not renamed; its own lock would keep it from being reopened."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._fd))
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Close the log; a loss that could not be reported in it is reported in the messages."""

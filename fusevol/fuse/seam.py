@@ -8,6 +8,7 @@ import errno
 import functools
 import inspect
 import logging
+import os
 from collections.abc import Callable
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
@@ -17,8 +18,10 @@ from pyfuse3 import FUSEError
 from fusevol.accesslog.record import OK, AccessRecord, errno_name
 
 if TYPE_CHECKING:
+    from fusevol.accesslog.writer import LogWriter
     from fusevol.fuse.operations import Operations
     from fusevol.inodes.opened import Opened
+    from fusevol.volume.volume import Volume
 
 logger = logging.getLogger(__name__)
 
@@ -46,15 +49,15 @@ def by_caller(op: str) -> Callable[[Handler], Any]:
         @functools.wraps(handler)
         async def answer(self: "Operations", *args: Any) -> Any:
             started = perf_counter_ns()
-            ctx = args[-1]
-            caller = self.callers.identify(ctx.pid, started)
-            record = AccessRecord(
-                "", -1, self.name, op, None, None, OK, -1,
-                ctx.uid, ctx.gid, caller.pid, caller.comm, caller.container,
-            )  # fmt: skip
+            record = reply = None
             number = 0
-            reply = None
             try:
+                ctx = args[-1]
+                caller = self.callers.identify(ctx.pid, started)
+                record = AccessRecord(
+                    "", -1, self.name, op, None, None, OK, -1,
+                    ctx.uid, ctx.gid, caller.pid, caller.comm, caller.container,
+                )  # fmt: skip
                 if self.admit is not None:
                     _admit(self, record, args)
                 if self.serially is None:
@@ -64,9 +67,7 @@ def by_caller(op: str) -> Callable[[Handler], Any]:
             except Exception as error:
                 number = _errno_of(error, op)
             if op in self.logged:
-                if number:
-                    record.result = errno_name(number)
-                self.log.append(record, started)
+                _record(self.log, record, started, number)
             if number:
                 raise FUSEError(number)
             return reply
@@ -129,21 +130,15 @@ def by_handle(op: str) -> Callable[[Handler], Any]:
         @functools.wraps(handler)
         async def answer(self: "Operations", fh: int, *args: Any) -> Any:
             started = perf_counter_ns()
-            opened: Opened
-            try:
-                opened = (
-                    self.volume.directories.get(fh) if of_directory else self.volume.files.get(fh)
-                )
-            except KeyError:
-                raise FUSEError(errno.EBADF) from None
-            caller = opened.caller
-            record = AccessRecord(
-                "", -1, self.name, op, self.volume.paths.of(opened.inode), opened.inode.ino, OK, -1,
-                opened.uid, opened.gid, caller.pid, caller.comm, caller.container,
-            )  # fmt: skip
+            record = reply = None
             number = 0
-            reply = None
             try:
+                opened = _opened(self.volume, fh, of_directory)
+                inode, caller = opened.inode, opened.caller
+                record = AccessRecord(
+                    "", -1, self.name, op, self.volume.paths.of(inode), inode.ino, OK, -1,
+                    opened.uid, opened.gid, caller.pid, caller.comm, caller.container,
+                )  # fmt: skip
                 if self.admit is not None and not op.startswith("release"):
                     self.admit()
                 if waits:
@@ -155,9 +150,7 @@ def by_handle(op: str) -> Callable[[Handler], Any]:
             except Exception as error:
                 number = _errno_of(error, op)
             if op in self.logged:
-                if number:
-                    record.result = errno_name(number)
-                self.log.append(record, started)
+                _record(self.log, record, started, number)
             if number:
                 raise FUSEError(number)
             return reply
@@ -165,6 +158,25 @@ def by_handle(op: str) -> Callable[[Handler], Any]:
         return answer
 
     return decorate
+
+
+def _opened(volume: "Volume", fh: int, of_directory: bool) -> "Opened":
+    try:
+        return volume.directories.get(fh) if of_directory else volume.files.get(fh)
+    except KeyError:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
+
+
+def _record(log: "LogWriter", record: AccessRecord | None, started: int, number: int) -> None:
+    """Record an operation that ended with errno `number`; 0 is success."""
+    if record is None:
+        return
+    try:
+        if number:
+            record.result = errno_name(number)
+        log.append(record, started)
+    except Exception:
+        logger.exception("a record of %s could not be written", record.op)
 
 
 def _errno_of(error: Exception, op: str) -> int:

@@ -45,6 +45,7 @@ _NEEDED: Final = (
     credentials.CAP_SETPCAP,
 )
 _MOST_PINS: Final = 8192
+_MOST_CALLERS: Final = 512
 _MESSAGE_BYTES: Final = 1 << 16
 
 
@@ -80,6 +81,7 @@ class Session:
         if config.log != NO_LOG:
             self._log = LogWriter(config.log, config.name, config.on_log_failure)
         self._volume = Volume(root_fd, privileged, min(_MOST_PINS, descriptors // 4))
+        self._callers = min(_MOST_CALLERS, descriptors // 8)
         self.single_file = not os.path.isdir(descriptor_path(root_fd))
 
     async def serve(self, fuse_fd: int, init: bytes, started: Callable[[Flag], None]) -> None:
@@ -138,7 +140,7 @@ class Session:
             serially = partial(loop.offload, limiter=trio.CapacityLimiter(1))
         return Operations(
             encode_name(os.fsencode(self._config.name)), self._volume, self._config.level,
-            self._log, Callers(), loop, serially, self._acl, self._flushes(),
+            self._log, Callers(self._callers), loop, serially, self._acl, self._flushes(),
         )  # fmt: skip
 
     def _flushes(self) -> bool:
