@@ -100,8 +100,12 @@ class InodeTable:
         return self._next_own_ino - 1
 
     def move(self, inode: Inode, parent: Directory, name: bytes) -> None:
-        """Note that `inode` is now found under `name` in `parent`."""
-        if inode is self.root:
+        """Note that `inode` is now found under `name` in `parent`.
+
+        The root, and a directory that is found in itself (a bind mount can do that), keep the
+        place they have: a path has to end.
+        """
+        if inode is self.root or inode is parent:
             return
         if inode.parent is not parent:
             if isinstance(inode, Directory):

@@ -1,0 +1,57 @@
+"""The words after -o."""
+
+import pytest
+
+from fusevol.config import DEFAULT_FLAGS, Options, parse_level, parse_options
+from fusevol.errors import UnsupportedError, UsageError
+from fusevol.model import OnLogFailure, RecordLevel
+
+
+def test_nothing_said_is_the_default() -> None:
+    assert parse_options("") == Options()
+    assert Options().flags == DEFAULT_FLAGS
+
+
+def test_values() -> None:
+    options = parse_options("name=data,log=/var/log/a\\,b,record=data,on_log_failure=deny")
+    assert options.name == "data"
+    assert options.log == "/var/log/a,b"
+    assert options.record is RecordLevel.DATA
+    assert options.on_log_failure is OnLogFailure.DENY
+
+
+@pytest.mark.parametrize(
+    ("text", "set_bits", "cleared"),
+    [("ro", 1, 0), ("ro,rw", 0, 1), ("suid", 0, 2), ("dev,noexec", 8, 4), ("nosuid,nodev", 6, 0)],
+)
+def test_flags(text: str, set_bits: int, cleared: int) -> None:
+    flags = parse_options(text).flags
+    assert flags & set_bits == set_bits
+    assert not flags & cleared
+
+
+@pytest.mark.parametrize("text", ["allow_other", "private"])
+def test_who_may_use_it(text: str) -> None:
+    assert parse_options(text).allow_other is (text == "allow_other")
+
+
+def test_words_for_mount_and_systemd_are_left_to_them() -> None:
+    words = "defaults,nofail,_netdev,noauto,x-systemd.automount,x-systemd.idle-timeout=1min"
+    assert parse_options(words) == Options()
+
+
+@pytest.mark.parametrize("word", ["cache", "record", "uid=5", "ro=1", "Record=all", "=", "name="])
+def test_anything_else_is_refused_by_name(word: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse_options(f"ro,{word}")
+    assert word.partition("=")[0] in str(raised.value)
+
+
+def test_levels() -> None:
+    assert parse_level("all") is RecordLevel.ALL
+    with pytest.raises(UnsupportedError, match="open"):
+        parse_level("open")
+    with pytest.raises(UsageError, match="use all or data"):
+        parse_level("some")
+    with pytest.raises(UsageError, match="continue or deny"):
+        parse_options("on_log_failure=ignore")

@@ -1,0 +1,163 @@
+"""The inode table and the paths it gives: pure state, so tried without a file system."""
+
+import os
+import stat
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fusevol.inodes.inode import Directory, Inode
+from fusevol.inodes.table import FIRST_OWN_INO, ROOT_INO, InodeTable
+from fusevol.volume.paths import SHORTENED, Paths
+
+_DEV, _OTHER_DEV = 7, 8
+
+
+def _status(ino: int, kind: int = stat.S_IFREG, dev: int = _DEV) -> os.stat_result:
+    return os.stat_result((kind | 0o644, ino, dev, 1, 0, 0, 0, 0, 0, 0))
+
+
+class _Known(InodeTable):
+    """A table over a root directory that remembers what was dropped."""
+
+    def __init__(self) -> None:
+        self.dropped: list[Inode] = []
+        super().__init__(_status(2, stat.S_IFDIR), self.dropped.append)
+
+    def look_up(
+        self, ino: int, name: bytes, parent: Inode | None = None, kind: int = stat.S_IFREG
+    ) -> Inode:
+        directory = parent or self.root
+        assert isinstance(directory, Directory)
+        inode = self.seen(directory, name, _status(ino, kind))
+        inode.lookups += 1
+        return inode
+
+    def look_up_directory(self, ino: int, name: bytes, parent: Inode | None = None) -> Inode:
+        return self.look_up(ino, name, parent, stat.S_IFDIR)
+
+
+@pytest.fixture
+def table() -> _Known:
+    return _Known()
+
+
+def test_node_ids_are_the_numbers_of_the_host(table: _Known) -> None:
+    assert table.root.ino == ROOT_INO
+    assert table.look_up(4711, b"a").ino == 4711
+
+
+def test_hard_links_are_one_inode(table: _Known) -> None:
+    assert table.look_up(10, b"a") is table.look_up(10, b"b")
+    assert Paths(table).of(table[10]) == "/b"
+
+
+def test_the_number_of_the_root_in_the_kernel_is_given_to_nothing_else(table: _Known) -> None:
+    assert table.look_up(ROOT_INO, b"one").ino == FIRST_OWN_INO
+
+
+def test_other_file_systems_get_numbers_of_their_own(table: _Known) -> None:
+    here = table.look_up(10, b"here")
+    assert isinstance(table.root, Directory)
+    there = table.seen(table.root, b"there", _status(10, dev=_OTHER_DEV))
+    assert here is not there
+    assert there.ino == FIRST_OWN_INO
+    assert table.find(_status(10, dev=_OTHER_DEV)) is there
+
+
+def test_a_number_that_the_kernel_still_uses_is_not_given_twice(table: _Known) -> None:
+    file = table.look_up(10, b"a")
+    link = table.look_up(10, b"a", kind=stat.S_IFLNK)
+    assert link is not file
+    assert (file.ino, link.ino) == (10, FIRST_OWN_INO)
+    assert table.find(_status(10)) is None
+    table.forget(10, 1)
+    assert table.find(_status(10, stat.S_IFLNK)) is link
+
+
+def test_an_inode_is_dropped_with_its_last_reference(table: _Known) -> None:
+    file = table.look_up(10, b"a")
+    table.look_up(10, b"a")
+    table.forget(10, 1)
+    assert table.dropped == []
+    table.forget(10, 1)
+    assert table.dropped == [file]
+    with pytest.raises(KeyError):
+        table[10]
+
+
+def test_a_directory_stays_known_as_long_as_something_in_it_does(table: _Known) -> None:
+    directory = table.look_up_directory(10, b"d")
+    file = table.look_up(11, b"f", directory)
+    table.forget(10, 1)
+    assert Paths(table).of(file) == "/d/f"
+    table.forget(11, 1)
+    assert table.dropped == [file, directory]
+    assert len(table) == 1
+
+
+def test_what_was_never_known_is_forgotten_without_an_error(table: _Known) -> None:
+    table.forget(99, 1)
+
+
+def test_paths_follow_a_moved_directory(table: _Known) -> None:
+    paths = Paths(table)
+    outer = table.look_up_directory(10, b"outer")
+    inner = table.look_up_directory(11, b"inner", outer)
+    file = table.look_up(12, b"file", inner)
+    assert paths.of(file) == "/outer/inner/file"
+    assert isinstance(table.root, Directory)
+    table.move(inner, table.root, b"moved")
+    assert paths.of(file) == "/moved/file"
+    assert paths.of(outer) == "/outer"
+    assert table.root.children == 2
+
+
+def test_a_path_of_any_depth_has_a_bounded_length(table: _Known) -> None:
+    parent = table.root
+    for depth in range(3000):
+        parent = table.look_up_directory(100 + depth, b"a-directory", parent)
+    path = Paths(table).of(parent)
+    assert len(path) < 40_000
+    assert path.startswith("/a-directory/a-directory")
+    assert path.endswith("/a-directory")
+    assert path.count(SHORTENED) == 1
+
+
+_names = st.sampled_from([b"a", b"b", b"c"])
+_steps = st.lists(
+    st.tuples(st.sampled_from(["file", "directory", "forget", "move"]), st.integers(0, 9), _names),
+    max_size=60,
+)
+
+
+@given(_steps)
+def test_counts_and_chains_stay_right(steps: list[tuple[str, int, bytes]]) -> None:
+    """Whatever is looked up, moved and forgotten: no reference is lost and no path is a circle."""
+    table = _Known()
+    known: list[Inode] = [table.root]
+    for step, number, name in steps:
+        known = [inode for inode in known if inode.ino == ROOT_INO or inode.lookups > 0]
+        chosen = known[number % len(known)]
+        parents = [inode for inode in known if isinstance(inode, Directory)]
+        parent = parents[number % len(parents)]
+        if step == "file":
+            known.append(table.look_up(100 + number, name, parent))
+        elif step == "directory":
+            known.append(table.look_up_directory(200 + number, name, parent))
+        elif step == "forget" and chosen is not table.root:
+            table.forget(chosen.ino, chosen.lookups)
+        elif step == "move":
+            table.move(chosen, parent, name)
+    paths = Paths(table)
+    for inode in known:
+        if inode.lookups > 0:
+            assert table[inode.ino] is inode
+            assert paths.of(inode).startswith("/")
+    for inode in set(known) - {table.root}:
+        if inode.lookups > 0:
+            table.forget(inode.ino, inode.lookups)
+    assert len(table) == 1
+    assert isinstance(table.root, Directory)
+    assert table.root.children == 0
