@@ -42,6 +42,8 @@ class Callers:
 
     def __init__(self, limit: int) -> None:
         """Start with none known; keep up to `limit` of them, each with a descriptor."""
+        self.last_tid = 0
+        """The thread that was identified last."""
         self._limit = limit
         self._known: dict[int, _Known] = {}
         self._containers: dict[bytes, str | None] = {}
@@ -53,6 +55,7 @@ class Callers:
             tid: thread id of the request; 0 if the caller is not visible in our pid namespace.
             now_ns: a monotonic clock, in nanoseconds.
         """
+        self.last_tid = tid
         known = self._known.get(tid)
         if known is not None:
             try:

@@ -112,9 +112,10 @@ class Session:
             )
             started(flags)
 
-        loop = RequestLoop(connect)
+        callers = Callers(self._callers)
+        loop = RequestLoop(connect, lambda: callers.last_tid)
         loop.install()
-        operations = self._operations(loop)
+        operations = self._operations(loop, callers)
         pyfuse3.init(operations, f"/dev/fd/{theirs.fileno()}", {"fsname=fusevol"})
         await pyfuse3.main()
         self._event(AccessRecord(op="unmount", result=OK))
@@ -133,14 +134,14 @@ class Session:
         if self._log is not None:
             self._log.event(record)
 
-    def _operations(self, loop: RequestLoop) -> Operations:
+    def _operations(self, loop: RequestLoop, callers: Callers) -> Operations:
         serially: Callable[..., Awaitable[Any]] | None = None
         if self._volume.storage is Storage.REMOTE:
             # One at a time: the state of the volume is not locked.
             serially = partial(loop.offload, limiter=trio.CapacityLimiter(1))
         return Operations(
             encode_name(os.fsencode(self._config.name)), self._volume, self._config.level,
-            self._log, Callers(self._callers), loop, serially, self._acl, self._flushes(),
+            self._log, callers, loop, serially, self._acl, self._flushes(),
         )  # fmt: skip
 
     def _flushes(self) -> bool:
