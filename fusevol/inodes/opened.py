@@ -37,7 +37,7 @@ class OpenFile(Opened):
 
     Attributes:
         flags: open(2) flags of the client.
-        waits: a write may wait for the device (O_SYNC, O_DSYNC).
+        waits: a write may wait for a device or another machine.
         keeps_set_id: the opener may write without clearing set-user-ID and set-group-ID bits.
         bytes_read, bytes_written: totals, reported at release.
     """

@@ -112,8 +112,10 @@ def _opened(
     volume: Volume, inode: Inode, fd: int, flags: int, caller: Caller, uid: int, gid: int
 ) -> OpenFile:
     file = OpenFile(inode, fd, flags, caller, uid, gid)
-    if flags & os.O_DSYNC:
-        file.waits = volume.storage_at(inode, fd) is not Storage.MEMORY
+    storage = volume.storage_at(inode, fd)
+    file.waits = storage is Storage.REMOTE or (
+        storage is Storage.LOCAL and bool(flags & os.O_DSYNC)
+    )
     fh = volume.files.add(file)
     if inode.files is None:
         inode.files = {}
