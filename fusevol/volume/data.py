@@ -47,12 +47,7 @@ def open(
     Args:
         keeps_set_id: the caller may truncate without clearing set-ID bits (O_TRUNC).
     """
-    try:
-        fd = _open_inode(volume, inode, flags, keeps_set_id)
-    except OSError as error:
-        if error.errno not in (errno.EMFILE, errno.ENFILE):
-            raise
-        fd = volume.with_descriptors(_open_inode, volume, inode, flags, keeps_set_id)
+    fd = volume.with_descriptors(_open_inode, volume, inode, flags, keeps_set_id)
     status = os.fstat(fd)
     if not describes(status, inode):
         os.close(fd)
@@ -141,7 +136,6 @@ class Reader:
     def __init__(self) -> None:
         self._buffer = bytearray(MAX_READ_BYTES)
         self._view = memoryview(self._buffer)
-        self._cached_only: dict[int, bool] = {}
 
     def read(self, volume: Volume, file: OpenFile, offset: int, size: int) -> memoryview:
         """Return what is at `offset`; less than `size` bytes only at the end of the file.
