@@ -27,7 +27,7 @@ def reload(mountpoints: tuple[str, ...]) -> None:
       fusevol reload
     """
     served = registry.all_served()
-    wanted = set(map(_resolved, mountpoints))
+    wanted = set(map(registry.resolved, mountpoints))
     unknown = wanted - {mount.mountpoint for mount in served}
     if unknown:
         raise NotFoundError(
@@ -40,12 +40,6 @@ def reload(mountpoints: tuple[str, ...]) -> None:
     ]
     if failed:
         raise FusevolError(f"the worker of {', '.join(failed)} is gone; unmount and mount anew")
-
-
-def _resolved(mountpoint: str) -> str:
-    """Return the absolute path without asking the mount itself, which may hang."""
-    path = os.path.abspath(mountpoint)
-    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 def hang_up(worker: int) -> bool:

@@ -1,7 +1,6 @@
 """`fusevol unmount`: end a mount of fusevol, and only of fusevol."""
 
 import errno
-import os
 import time
 
 import click
@@ -25,7 +24,7 @@ def unmount(mountpoint: str, lazy: bool) -> None:
     Returns when the last record is in the log. A mount left dead by a crash is removed. Mounts of
     other programs are never touched.
     """
-    mountpoint = _resolved(mountpoint)
+    mountpoint = registry.resolved(mountpoint)
     mount = mount_at(mountpoint)
     if mount is None:
         raise NotFoundError(f"nothing is mounted at {mountpoint}")
@@ -44,12 +43,6 @@ def unmount(mountpoint: str, lazy: bool) -> None:
         raise _refused(mountpoint, error) from None
     if served is not None and served.device == mount.device and not lazy:
         _await_end(served, binds)
-
-
-def _resolved(mountpoint: str) -> str:
-    """Return the absolute path without asking the mount itself, which may be dead."""
-    path = os.path.abspath(mountpoint)
-    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 def _refused(mountpoint: str, error: OSError) -> FusevolError:

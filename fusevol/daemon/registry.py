@@ -59,6 +59,12 @@ def runtime_directory() -> str:
     return path
 
 
+def resolved(mountpoint: str) -> str:
+    """Return the absolute path without asking the mount itself, which may be dead."""
+    path = os.path.abspath(mountpoint)
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+
+
 def file_name(mountpoint: str) -> str:
     """Return the name, without ending, of the files that belong to a mount point."""
     name = quote(os.fsencode(mountpoint), safe="")
