@@ -1,5 +1,6 @@
 """What a mount is made of, and the words after -o that say so."""
 
+import os
 import re
 from typing import Final
 
@@ -70,6 +71,38 @@ class MountConfig(msgspec.Struct):
 
 
 NO_LOG: Final = "none"
+STDOUT_LOG: Final = "-"
+"""Values of --log that are no file."""
+
+
+def runtime_directory() -> str:
+    """Return where sockets and what is served now stand; empty again after a reboot."""
+    if directory := os.environ.get("FUSEVOL_RUNTIME_DIRECTORY"):
+        return directory
+    if os.geteuid() == 0:
+        return "/run/fusevol"
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        return os.path.join(runtime, "fusevol")
+    return f"/tmp/fusevol-{os.geteuid()}"
+
+
+def state_directory() -> str:
+    """Return where volumes and containers are kept."""
+    return _directory("FUSEVOL_STATE_DIRECTORY", "/var/lib/fusevol")
+
+
+def log_directory() -> str:
+    """Return where access logs go unless a mount or volume says otherwise."""
+    return _directory("FUSEVOL_LOG_DIRECTORY", "/var/log/fusevol")
+
+
+def _directory(variable: str, of_root: str) -> str:
+    if directory := os.environ.get(variable):
+        return directory
+    if os.geteuid() == 0:
+        return of_root
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(state, "fusevol")
 
 
 class Options(msgspec.Struct):

@@ -18,6 +18,7 @@ from fusevol.accesslog.names import encode_name
 from fusevol.accesslog.reader import last_record
 from fusevol.accesslog.record import OK, AccessRecord, encode
 from fusevol.accesslog.times import Timestamps
+from fusevol.config import STDOUT_LOG
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
 from fusevol.linux.files import reserve
 from fusevol.model import OnLogFailure
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
-
-STDOUT: Final = "-"
 
 _RESERVE_BYTES: Final = 256 * 1024
 """Room kept allocated behind the end of the log under `deny`: a record is far smaller."""
@@ -67,7 +66,7 @@ class LogWriter:
         self.admit: Callable[[], None] | None = None
         if on_failure is OnLogFailure.DENY:
             self.admit = self._admit
-        if path == STDOUT:
+        if path == STDOUT_LOG:
             self._fd = os.dup(1)
             self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
         else:
@@ -107,7 +106,7 @@ class LogWriter:
 
     def reopen(self) -> None:
         """Open the file anew, after it was renamed (logrotate); keep the old one if that fails."""
-        if self.path == STDOUT or self._is_at_its_path():
+        if self.path == STDOUT_LOG or self._is_at_its_path():
             return
         try:
             fd = self._open()

@@ -8,13 +8,19 @@ from collections.abc import Callable
 import click
 
 from fusevol.cli.completion import complete_level
-from fusevol.config import NO_LOG, MountConfig, Options, parse_level, parse_options
+from fusevol.config import (
+    NO_LOG,
+    STDOUT_LOG,
+    MountConfig,
+    Options,
+    log_directory,
+    parse_level,
+    parse_options,
+)
 from fusevol.daemon import background, registry
 from fusevol.daemon.checks import check
 from fusevol.errors import UsageError
 from fusevol.model import OnLogFailure, RecordLevel
-
-_STDOUT = "-"
 
 
 @click.command()
@@ -77,7 +83,7 @@ def mount(
     if name is not None:
         said.name = name
     config = configure(source, mountpoint, said)
-    if config.log == _STDOUT and not foreground:
+    if config.log == STDOUT_LOG and not foreground:
         raise UsageError("--log - writes to stdout, which takes -f (stay in foreground)")
     serve(config, foreground)
 
@@ -88,7 +94,7 @@ def configure(source: str, mountpoint: str, options: Options) -> MountConfig:
         raise UsageError("a path cannot hold a NUL byte")
     mountpoint = os.path.realpath(mountpoint)
     log = options.log or default_log(options.name or mountpoint)
-    if log not in (_STDOUT, NO_LOG):
+    if log not in (STDOUT_LOG, NO_LOG):
         log = os.path.abspath(log)
     return MountConfig(
         source=os.path.realpath(source),
@@ -104,12 +110,7 @@ def configure(source: str, mountpoint: str, options: Options) -> MountConfig:
 
 def default_log(name: str) -> str:
     """Return where the records of a volume go if nothing is said."""
-    if os.geteuid() == 0:
-        directory = "/var/log/fusevol"
-    else:
-        state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-        directory = os.path.join(state, "fusevol")
-    return os.path.join(directory, name.strip("/").replace("/", "-") + ".log")
+    return os.path.join(log_directory(), name.strip("/").replace("/", "-") + ".log")
 
 
 def serve(config: MountConfig, foreground: bool) -> None:

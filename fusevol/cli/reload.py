@@ -2,15 +2,12 @@
 
 import os
 import signal
-from typing import Final
 
 import click
 
 from fusevol.cli.completion import complete_mountpoint
 from fusevol.daemon import registry
 from fusevol.errors import FusevolError, NotFoundError
-
-_WORKER: Final = b"fusevol.daemon.worker"
 
 
 @click.command()
@@ -53,11 +50,10 @@ def hang_up(worker: int) -> bool:
     except ProcessLookupError:
         return False
     try:
-        with open(f"/proc/{worker}/cmdline", "rb") as file:
-            if _WORKER not in file.read().split(b"\0"):
-                return False
+        if not registry.is_worker(worker):
+            return False
         signal.pidfd_send_signal(fd, signal.SIGHUP)
-    except (FileNotFoundError, ProcessLookupError):
+    except ProcessLookupError:
         return False
     finally:
         os.close(fd)

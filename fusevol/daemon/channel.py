@@ -9,13 +9,18 @@ Afterwards the channel is silent; its end tells each side that the other is gone
 """
 
 import socket
-from typing import Final, TypeVar
+import sys
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
 from fusevol import errors
 from fusevol.daemon.encoding import decode, encode
 from fusevol.errors import FusevolError
+
+if TYPE_CHECKING:
+    # The worker's end of the channel is an ordinary socket.
+    from trio.socket import SocketType
 
 _BYTES: Final = 1 << 16
 
@@ -47,23 +52,46 @@ class Serving(msgspec.Struct, tag=True):
     flags: int
 
 
-def send(channel: socket.socket, message: msgspec.Struct) -> None:
-    """Send one message."""
-    channel.send(encode(message))
+def pack(message: msgspec.Struct) -> bytes:
+    """Return a message as one packet."""
+    return encode(message)
 
 
-def receive(channel: socket.socket, kind: type[M]) -> M | Failed:
-    """Return the next message; EOFError if the other side is gone."""
-    packet = channel.recv(_BYTES)
+def unpack(packet: bytes, kind: type[M]) -> M:
+    """Return the message in a packet.
+
+    Raises:
+        FusevolError: the other side has failed, as it says, or is gone (an empty packet).
+    """
     if not packet:
-        raise EOFError
+        raise FusevolError("the worker ended before it could serve; see its messages")
     message: M | Failed = decode(packet, kind | Failed)
+    if isinstance(message, Failed):
+        raise message.error()
     return message
 
 
-def send_init(channel: socket.socket, init: bytes, fuse_fd: int) -> None:
+async def send(channel: "SocketType", message: msgspec.Struct) -> None:
+    """Send one message to the worker; FusevolError if it is gone."""
+    try:
+        await channel.send(pack(message))
+    except ConnectionError:
+        unpack(b"", type(message))
+
+
+async def receive(channel: "SocketType", kind: type[M]) -> M:
+    """Return the worker's next message; FusevolError if it failed or is gone."""
+    try:
+        packet = await channel.recv(_BYTES)
+    except ConnectionError:
+        packet = b""
+    return unpack(packet, kind)
+
+
+async def send_init(channel: "SocketType", init: bytes, fuse_fd: int) -> None:
     """Hand over /dev/fuse and the INIT request that was read from it."""
-    socket.send_fds(channel, [init], [fuse_fd])
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, fuse_fd.to_bytes(4, sys.byteorder))
+    await channel.sendmsg([init], [rights])
 
 
 def receive_init(channel: socket.socket) -> tuple[bytes, int]:

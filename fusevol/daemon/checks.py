@@ -4,13 +4,11 @@ import errno
 import os
 import stat
 
-from fusevol.config import NO_LOG, MountConfig
+from fusevol.config import NO_LOG, STDOUT_LOG, MountConfig
 from fusevol.daemon import registry
 from fusevol.daemon.mounting import unmount
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UsageError
 from fusevol.linux.mountinfo import Mount, is_below, mount_at, mounts
-
-_STDOUT = "-"
 
 
 def check(config: MountConfig) -> None:
@@ -106,7 +104,7 @@ def is_dead(mountpoint: str) -> bool:
 
 
 def _check_log(config: MountConfig) -> None:
-    if config.log in (_STDOUT, NO_LOG):
+    if config.log in (STDOUT_LOG, NO_LOG):
         return
     real = os.path.join(os.path.realpath(os.path.dirname(config.log)), os.path.basename(config.log))
     for place, why in ((config.mountpoint, "mount point"), (config.source, "source")):

@@ -13,12 +13,14 @@ from urllib.parse import quote
 
 import msgspec
 
+from fusevol import config
 from fusevol.daemon.encoding import decode, encode
 from fusevol.errors import NotFoundError, NotPermittedError
 from fusevol.linux.mountinfo import mount_at
 
 FSTYPE: Final = "fuse.fusevol"
-_ROOT_DIRECTORY: Final = "/run/fusevol"
+WORKER: Final = "fusevol.daemon.worker"
+"""The module that a worker runs."""
 _NAME_MAX: Final = 255
 
 
@@ -46,12 +48,7 @@ def runtime_directory() -> str:
     Raises:
         NotPermittedError: it belongs to somebody else.
     """
-    if os.geteuid() == 0:
-        path = _ROOT_DIRECTORY
-    elif runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        path = os.path.join(runtime, "fusevol")
-    else:
-        path = f"/tmp/fusevol-{os.geteuid()}"
+    path = config.runtime_directory()
     os.makedirs(path, mode=0o700, exist_ok=True)
     status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
@@ -134,6 +131,15 @@ def is_mounted(served: Served) -> bool:
     """Tell whether the mount of an entry is the one at its mount point."""
     mount = mount_at(served.mountpoint)
     return mount is not None and mount.fstype == FSTYPE and mount.device == served.device
+
+
+def is_worker(pid: int) -> bool:
+    """Tell whether a process is a worker of fusevol, by its command line."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return WORKER.encode() in file.read().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def find_log(mountpoint: str | None, volume: str | None) -> str:

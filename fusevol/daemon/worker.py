@@ -14,7 +14,7 @@ from typing import Final
 import trio
 
 from fusevol.config import MountConfig
-from fusevol.daemon.channel import Failed, Prepared, Serving, receive_init, send
+from fusevol.daemon.channel import Failed, Prepared, Serving, pack, receive_init
 from fusevol.daemon.encoding import decode
 from fusevol.errors import FusevolError
 from fusevol.fuse.init import Flag
@@ -33,9 +33,9 @@ def main(channel_fd: int) -> None:
     try:
         session = Session(config)
     except FusevolError as error:
-        send(channel, Failed(type(error).__name__, str(error)))
+        channel.send(pack(Failed(type(error).__name__, str(error))))
         return
-    send(channel, Prepared(session.single_file))
+    channel.send(pack(Prepared(session.single_file)))
     try:
         init, fuse_fd = receive_init(channel)
     except EOFError:
@@ -43,7 +43,7 @@ def main(channel_fd: int) -> None:
     _keep_garbage_collection_rare()
 
     def started(flags: Flag) -> None:
-        send(channel, Serving(int(flags)))
+        channel.send(pack(Serving(int(flags))))
 
     async def serve() -> None:
         async with trio.open_nursery() as nursery:

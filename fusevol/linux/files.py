@@ -40,6 +40,19 @@ _fchownat.argtypes = (
 )
 _utimensat = quick_libc.utimensat
 _utimensat.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int)
+_SYS_OPENAT2: Final = 437
+_RESOLVE_NO_MAGICLINKS: Final = 0x02
+_RESOLVE_IN_ROOT: Final = 0x10
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
 _fallocate = libc.fallocate
 _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
@@ -47,6 +60,22 @@ _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int6
 def descriptor_path(fd: int) -> str:
     """Return a path that leads to the very object `fd` refers to, also for O_PATH descriptors."""
     return f"/proc/self/fd/{fd}"
+
+
+def open_in_root(root_fd: int, path: str | bytes, flags: int, mode: int = 0) -> int:
+    """Open `path` as a process would whose root directory is `root_fd`; closed on exec.
+
+    Symbolic links and ".." never lead out of the root (openat2(2) with RESOLVE_IN_ROOT, Linux 5.6),
+    and the magic links of /proc are refused with ELOOP.
+
+    Raises:
+        OSError: as of open(2); EAGAIN if something was renamed meanwhile, which can be tried again.
+    """
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    name = os.fsencode(path)
+    return checked(
+        libc.syscall(_SYS_OPENAT2, root_fd, name, ctypes.byref(how), ctypes.sizeof(how)), path
+    )
 
 
 def renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:

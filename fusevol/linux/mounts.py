@@ -1,4 +1,7 @@
-"""Making and removing mounts: mount(2), umount2(2), open_tree(2), mount_setattr(2)."""
+"""Making, copying, attaching and removing mounts.
+
+mount(2), umount2(2), open_tree(2), move_mount(2), mount_setattr(2).
+"""
 
 import ctypes
 import os
@@ -17,6 +20,12 @@ MS_NOATIME: Final = 1024
 MS_NODIRATIME: Final = 2048
 MS_RELATIME: Final = 1 << 21
 MS_STRICTATIME: Final = 1 << 24
+MS_REMOUNT: Final = 32
+MS_BIND: Final = 4096
+MS_REC: Final = 16384
+MS_PRIVATE: Final = 1 << 18
+MS_SLAVE: Final = 1 << 19
+MS_SHARED: Final = 1 << 20
 
 MNT_FORCE: Final = 1
 MNT_DETACH: Final = 2
@@ -25,14 +34,21 @@ UMOUNT_NOFOLLOW: Final = 8
 # The generic numbers: the same on every architecture whose table is younger than 2019, and on
 # x86-64, arm64 and riscv64 in particular. alpha alone differs.
 _SYS_OPEN_TREE: Final = 428
+_SYS_MOVE_MOUNT: Final = 429
 _SYS_MOUNT_SETATTR: Final = 442
 _OPEN_TREE_CLONE: Final = 1
 _OPEN_TREE_CLOEXEC: Final = os.O_CLOEXEC
 _AT_FDCWD: Final = -100
 _AT_EMPTY_PATH: Final = 0x1000
+_AT_SYMLINK_NOFOLLOW: Final = 0x100
 _AT_RECURSIVE: Final = 0x8000
-_MOUNT_ATTR_NOSUID: Final = 0x2
-_MOUNT_ATTR_NODEV: Final = 0x4
+_MOVE_MOUNT_F_EMPTY_PATH: Final = 0x4
+_MOVE_MOUNT_T_EMPTY_PATH: Final = 0x40
+
+MOUNT_ATTR_RDONLY: Final = 0x1
+MOUNT_ATTR_NOSUID: Final = 0x2
+MOUNT_ATTR_NODEV: Final = 0x4
+MOUNT_ATTR_NOEXEC: Final = 0x8
 
 
 class _MountAttr(ctypes.Structure):
@@ -57,34 +73,75 @@ def umount(target: str, flags: int = UMOUNT_NOFOLLOW) -> None:
     checked(libc.umount2(os.fsencode(target), flags), target)
 
 
+def make_shared(mountpoint: str) -> None:
+    """Let what is mounted on a mount later show in the copies made of it (mount(2), MS_SHARED)."""
+    checked(libc.mount(None, os.fsencode(mountpoint), None, MS_SHARED, None), mountpoint)
+
+
+def open_tree(path: str, dir_fd: int = _AT_FDCWD, recursive: bool = False) -> int:
+    """Return an O_PATH descriptor of a copy of the mount at `path`, attached nowhere.
+
+    Of what is mounted below `path` nothing is in the copy unless `recursive`. What is mounted there
+    later never is (open_tree(2) with OPEN_TREE_CLONE, Linux 5.2). If `path` is no mount point, the
+    root of the copy is that directory or file.
+
+    Args:
+        path: relative to `dir_fd`; empty for what `dir_fd` itself refers to.
+
+    Raises:
+        OSError: EPERM without CAP_SYS_ADMIN, ENOSYS on older kernels, EINVAL if `dir_fd` belongs to
+            a copy itself (allowed since Linux 6.15) or to another mount namespace.
+    """
+    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_SYMLINK_NOFOLLOW
+    flags |= _AT_RECURSIVE if recursive else 0
+    flags |= 0 if path else _AT_EMPTY_PATH
+    return checked(libc.syscall(_SYS_OPEN_TREE, dir_fd, os.fsencode(path), flags), path)
+
+
+def set_attributes(fd: int, attributes: int, propagation: int = 0, recursive: bool = False) -> None:
+    """Set MOUNT_ATTR_* attributes, and the propagation, of the mount that `fd` is the root of.
+
+    Raises:
+        OSError: EINVAL if `fd` is not the root of a mount (mount_setattr(2), Linux 5.12).
+    """
+    change = _MountAttr(attr_set=attributes, propagation=propagation)
+    flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+    checked(
+        libc.syscall(
+            _SYS_MOUNT_SETATTR, fd, b"", flags, ctypes.byref(change), ctypes.sizeof(change)
+        )
+    )
+
+
+def move_mount(fd: int, target_fd: int) -> None:
+    """Attach the mount `fd`, a copy of `open_tree`, over what `target_fd` refers to.
+
+    Both descriptors may be O_PATH; no path is looked up, so nothing can be swapped meanwhile
+    (move_mount(2), Linux 5.2).
+
+    Raises:
+        OSError: EINVAL if `target_fd` is not in this process's mount namespace, ENOTDIR if one of
+            the two is a directory and the other not, EPERM without CAP_SYS_ADMIN.
+    """
+    flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH
+    checked(libc.syscall(_SYS_MOVE_MOUNT, fd, b"", target_fd, b"", flags))
+
+
 def clone_tree(path: str) -> int:
     """Return an O_PATH descriptor of a private copy of the mounts at and below `path`.
 
-    The copy is attached nowhere (open_tree(2), Linux 5.2). What is mounted over `path` or below it
-    later does not show in it, so a file system that is served from the copy can never run into
-    its own mount. It is made nodev, so that a device node inside it can never be opened by
-    whoever holds the descriptor (mount_setattr(2), Linux 5.12).
+    A file system that is served from the copy can never run into its own mount, wherever that is
+    mounted later. The copy is made nodev, so that a device node inside it can never be opened by
+    whoever holds the descriptor.
 
     Raises:
         OSError: EPERM without CAP_SYS_ADMIN, ENOSYS on older kernels.
     """
     if platform.machine() == "alpha":
         raise OSError(38, os.strerror(38))
-    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_RECURSIVE
-    fd = checked(libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags), path)
-    attributes = _MountAttr(attr_set=_MOUNT_ATTR_NODEV | _MOUNT_ATTR_NOSUID)
+    fd = open_tree(path, recursive=True)
     try:
-        checked(
-            libc.syscall(
-                _SYS_MOUNT_SETATTR,
-                fd,
-                b"",
-                _AT_EMPTY_PATH | _AT_RECURSIVE,
-                ctypes.byref(attributes),
-                ctypes.sizeof(attributes),
-            ),
-            path,
-        )
+        set_attributes(fd, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, recursive=True)
     except OSError:
         os.close(fd)
         raise

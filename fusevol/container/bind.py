@@ -1,0 +1,171 @@
+"""Binding a volume into the root file system of a container.
+
+The destination is looked up by descriptors inside the container's root, so that no symbolic link
+in an image, and none that a running container puts in at the right moment, leads anywhere else.
+"""
+
+import errno
+import os
+import re
+import stat
+from typing import Final
+
+import msgspec
+
+from fusevol.errors import FusevolError, UsageError
+from fusevol.linux import mounts
+from fusevol.linux.files import open_in_root
+
+_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+_TRIES: Final = 100
+"""How often a look-up that met a rename is tried again."""
+
+
+class Binding(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A volume and where it appears in a container.
+
+    Attributes:
+        volume: name of a volume of `fusevol serve`, or absolute path of a directory or file.
+        subpath: what of a named volume appears, relative to its root; empty for all of it.
+        destination: absolute path in the container.
+    """
+
+    volume: str
+    destination: str
+    subpath: str = ""
+    read_only: bool = False
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the volume is one of `fusevol serve`, not a path."""
+        return not self.volume.startswith("/")
+
+
+def is_volume_name(text: str) -> bool:
+    """Tell whether `text` can be the name of a volume."""
+    return _NAME.fullmatch(text) is not None
+
+
+def parse_binding(text: str) -> Binding:
+    """Return what `NAME[/SUBPATH]:/DESTINATION[:ro|rw]` or `PATH:/DESTINATION[:ro|rw]` says.
+
+    A path begins with "/", "./" or "../", or is "." or "..".
+
+    Raises:
+        UsageError: it says nothing that can be meant.
+    """
+    what, *rest = text.split(":")
+    if len(rest) not in (1, 2) or not what:
+        raise UsageError(f"{text!r} is no volume; use NAME:/DESTINATION or PATH:/DESTINATION[:ro]")
+    mode = rest[1] if len(rest) == 2 else "rw"
+    if mode not in ("ro", "rw"):
+        raise UsageError(f"{text!r}: unknown mode {mode!r}; use ro or rw")
+    destination = _checked_destination(rest[0], text)
+    if what.startswith(("/", "./", "../")) or what in (".", ".."):
+        return Binding(os.path.abspath(what), destination, read_only=mode == "ro")
+    name, _, subpath = what.partition("/")
+    if not is_volume_name(name):
+        raise UsageError(
+            f"{text!r}: {name!r} cannot be a volume's name; a path begins with / or ./"
+        )
+    if ".." in subpath.split("/"):
+        raise UsageError(f"{text!r}: a sub-path cannot hold '..'")
+    return Binding(name, destination, subpath.strip("/"), mode == "ro")
+
+
+def _checked_destination(destination: str, text: str) -> str:
+    if not destination.startswith("/") or "\0" in destination:
+        raise UsageError(f"{text!r}: the destination has to be an absolute path in the container")
+    normal = os.path.normpath(destination)
+    if normal.strip("/") == "":
+        raise UsageError(f"{text!r}: a volume cannot take the place of the container's root")
+    return "/" + normal.lstrip("/")
+
+
+def bind(tree_fd: int, root_fd: int, destination: str, read_only: bool, is_file: bool) -> list[str]:
+    """Attach the mount `tree_fd` at `destination` inside the root directory `root_fd`.
+
+    The mount is nosuid and nodev, and private: nothing that is mounted on it shows elsewhere.
+    Missing directories are made with mode 0755, a missing file empty with mode 0644.
+
+    Args:
+        tree_fd: a copy that is attached nowhere (`linux.mounts.open_tree`); still to be closed.
+        root_fd: in the mount namespace of this process.
+
+    Returns:
+        The paths that were made.
+
+    Raises:
+        FusevolError: it cannot be bound there, and why.
+    """
+    attributes = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV
+    if read_only:
+        attributes |= mounts.MOUNT_ATTR_RDONLY
+    made: list[str] = []
+    try:
+        mounts.set_attributes(tree_fd, attributes, mounts.MS_PRIVATE)
+        target = open_destination(root_fd, destination, is_file, made)
+        try:
+            mounts.move_mount(tree_fd, target)
+        finally:
+            os.close(target)
+    except OSError as error:
+        raise FusevolError(f"binding at {destination} failed: {error.strerror}") from None
+    return made
+
+
+def open_destination(root_fd: int, destination: str, is_file: bool, made: list[str]) -> int:
+    """Return an O_PATH descriptor of `destination` inside `root_fd`; make what is missing.
+
+    Raises:
+        OSError: a part of it is no directory, or it is of the other kind than `is_file` says.
+    """
+    parts = destination.strip("/").split("/")
+    for count in range(1, len(parts)):
+        os.close(_open_or_make(root_fd, "/".join(parts[:count]), False, made))
+    fd = _open_or_make(root_fd, "/".join(parts), is_file, made)
+    if stat.S_ISDIR(os.fstat(fd).st_mode) == is_file:
+        os.close(fd)
+        number = errno.EISDIR if is_file else errno.ENOTDIR
+        raise OSError(number, os.strerror(number), destination)
+    return fd
+
+
+def _open_or_make(root_fd: int, path: str, is_file: bool, made: list[str]) -> int:
+    flags = os.O_PATH if is_file else os.O_PATH | os.O_DIRECTORY
+    for _ in range(_TRIES):
+        try:
+            return open_in_root(root_fd, path, flags)
+        except FileNotFoundError:
+            if _make(root_fd, path, is_file):
+                made.append("/" + path)
+        except OSError as error:
+            if error.errno != errno.EAGAIN:
+                raise
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
+
+
+def _make(root_fd: int, path: str, is_file: bool) -> bool:
+    """Make `path`, whose parent is there; return whether it was missing."""
+    parent, _, name = path.rpartition("/")
+    try:
+        parent_fd = open_in_root(root_fd, parent or "/", os.O_PATH | os.O_DIRECTORY)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            return False
+        raise
+    try:
+        if is_file:
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+            os.close(os.open(name, flags, 0o644, dir_fd=parent_fd))
+        else:
+            os.mkdir(name, 0o755, dir_fd=parent_fd)
+    except FileExistsError:
+        # A symbolic link that leads nowhere is there, and yet is not found.
+        entry = os.lstat(name, dir_fd=parent_fd)
+        if stat.S_ISLNK(entry.st_mode):
+            raise OSError(errno.ENOENT, "it is a symbolic link that leads nowhere", path) from None
+        return False
+    finally:
+        os.close(parent_fd)
+    return True

@@ -1,0 +1,142 @@
+"""Containers of `fusevol run`, as they are kept on disk.
+
+Each has a directory named after its id below STATE/containers, readable for its owner only:
+
+    container.json   what it is and how it is (`Container`), replaced atomically
+    upper, work      what it changed, and overlayfs's scratch space
+
+Entries are believed as far as the processes they name still run.
+"""
+
+import os
+import re
+import shutil
+from typing import Final
+
+import msgspec
+
+from fusevol import config
+from fusevol.container.bind import Binding
+from fusevol.errors import NotFoundError, UsageError
+from fusevol.linux.process import start_ticks
+
+ID_LENGTH: Final = 64
+"""Hexadecimal digits of an id, as with other engines."""
+
+_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+_FILE: Final = "container.json"
+
+
+class Process(msgspec.Struct, frozen=True):
+    """A process, told from a later one with the same id by when it started."""
+
+    pid: int
+    start_ticks: int
+
+    def runs(self) -> bool:
+        """Tell whether it still runs."""
+        return self.pid > 0 and start_ticks(self.pid) == self.start_ticks
+
+
+class Container(msgspec.Struct):
+    """A container, running or ended.
+
+    Attributes:
+        id: 64 hexadecimal digits.
+        created: RFC 3339, UTC.
+        command: what runs in it.
+        image: `oci:DIR[:TAG]`; empty if it was made from a directory.
+        manifest_digest: the very manifest; empty without an image.
+        lowers: directories of the root file system below `upper`, the topmost first.
+        bindings: its volumes.
+        init: the first process of the container, as the host sees it; None before it starts.
+        monitor: the process that waits for it and cleans up.
+        status: exit status of the command, 128 + N if signal N ended it; None until it ended.
+    """
+
+    id: str
+    name: str
+    created: str
+    command: list[str]
+    lowers: list[str]
+    image: str = ""
+    manifest_digest: str = ""
+    bindings: list[Binding] = []
+    init: Process | None = None
+    monitor: Process | None = None
+    status: int | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its first process runs."""
+        return self.init is not None and self.init.runs()
+
+    @property
+    def directory(self) -> str:
+        """Where it is kept."""
+        return os.path.join(containers_directory(), self.id)
+
+    @property
+    def upper(self) -> str:
+        """The directory of what it changed, in overlayfs's form."""
+        return os.path.join(self.directory, "upper")
+
+    def save(self) -> None:
+        """Write its entry; replaces an older one atomically."""
+        path = os.path.join(self.directory, _FILE)
+        with open(f"{path}.new", "wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(msgspec.json.encode(self))
+        os.rename(f"{path}.new", path)
+
+    def remove(self) -> None:
+        """Remove its directory and what it changed."""
+        shutil.rmtree(self.directory)
+
+
+def containers_directory() -> str:
+    """Return where containers are kept, made with mode 0700 if it is missing."""
+    path = os.path.join(config.state_directory(), "containers")
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    return path
+
+
+def check_name(name: str) -> None:
+    """Raise UsageError if a container cannot be called so."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be a container's name; use letters, digits, '_', '.' and '-', at "
+            f"most 128, and begin with a letter or digit"
+        )
+
+
+def all_containers() -> list[Container]:
+    """Return all containers, the oldest first; entries that cannot be read are left out."""
+    found = []
+    with os.scandir(containers_directory()) as entries:
+        for entry in entries:
+            try:
+                with open(os.path.join(entry.path, _FILE), "rb") as file:
+                    found.append(msgspec.json.decode(file.read(), type=Container))
+            except (OSError, msgspec.DecodeError):
+                continue
+    return sorted(found, key=lambda container: container.created)
+
+
+def find_container(word: str) -> Container:
+    """Return the container with this name, this id, or an id that alone begins so.
+
+    Raises:
+        NotFoundError: there is none.
+        UsageError: several ids begin so.
+    """
+    found = all_containers()
+    for container in found:
+        if word in (container.name, container.id):
+            return container
+    begun = [container for container in found if word and container.id.startswith(word)]
+    if len(begun) > 1:
+        raise UsageError(f"several containers have an id that begins with {word}; say more of it")
+    if not begun:
+        raise NotFoundError(f"there is no container {word}; `fusevol ps --all` lists them")
+    return begun[0]

@@ -1,0 +1,1 @@
+"""What container engines talk to: Docker's volume plugin protocol, OCI hooks, CDI."""
