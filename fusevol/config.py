@@ -53,6 +53,7 @@ class MountConfig(msgspec.Struct):
         log: file that gets the access records, "-" for stdout, "none" for no log.
         flags: flags of mount(2).
         allow_other: other users than the one who mounts may use it.
+        subpath: what of the source is served, relative to it; empty for all of it.
     """
 
     source: str
@@ -63,6 +64,12 @@ class MountConfig(msgspec.Struct):
     on_log_failure: OnLogFailure = OnLogFailure.CONTINUE
     flags: int = DEFAULT_FLAGS
     allow_other: bool = True
+    subpath: str = ""
+
+    @property
+    def served_path(self) -> str:
+        """The directory or file that is the root of the mount."""
+        return os.path.join(self.source, self.subpath) if self.subpath else self.source
 
     @property
     def read_only(self) -> bool:

@@ -12,6 +12,8 @@ from fusevol.errors import EXIT_FAILED, FusevolError
 COMMANDS: Final = {
     "mount": "fusevol.cli.mount:mount",
     "unmount": "fusevol.cli.unmount:unmount",
+    "serve": "fusevol.cli.serve:serve",
+    "volume": "fusevol.cli.volume:volume",
     "status": "fusevol.cli.status:status",
     "log": "fusevol.cli.log:log",
     "doctor": "fusevol.cli.doctor:doctor",

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from types import TracebackType
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Self
 
 import msgspec
 
@@ -78,7 +78,7 @@ def blob_path(layout: str, digest: str) -> str:
 
 
 class BlobReader:
-    """A blob, read from its beginning to its end once; `verify` says whether it was the right one."""
+    """A blob, read from beginning to end once; `verify` says whether it was the right one."""
 
     def __init__(self, layout: str, descriptor: Descriptor) -> None:
         """Open the blob.
@@ -124,7 +124,7 @@ class BlobReader:
         """Close the file."""
         self._file.close()
 
-    def __enter__(self) -> "BlobReader":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -17,13 +17,18 @@ def check(config: MountConfig) -> None:
     Raises:
         UsageError, NotFoundError, NotPermittedError, FusevolError: what is wrong.
     """
-    source = _check_source(config.source)
+    source = check_source(config.served_path)
     _check_overlap(config)
     _check_mountpoint(config, source)
     _check_log(config)
 
 
-def _check_source(source: str) -> os.stat_result:
+def check_source(source: str) -> os.stat_result:
+    """Return the status of a directory or file that can be served.
+
+    Raises:
+        UsageError, NotFoundError, NotPermittedError, FusevolError: why it cannot.
+    """
     try:
         status = os.stat(source)
     except FileNotFoundError:

@@ -173,8 +173,9 @@ def check_kernel(release: str, version: tuple[int, int], flags: Flag) -> Iterato
 
 def check_copying() -> Finding:
     """Copy a mount, attached nowhere, and drop it again."""
+    fd = os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)
     try:
-        os.close(clone_tree(os.devnull))
+        os.close(clone_tree(fd))
     except OSError as error:
         return _warning(
             "mount copies", f"not possible: {error.strerror} (takes Linux 5.12, CAP_SYS_ADMIN)",
@@ -182,6 +183,8 @@ def check_copying() -> Finding:
             "mounted over its own source",
             "a newer kernel; keep mount points out of sources",
         )  # fmt: skip
+    finally:
+        os.close(fd)
     return _ok("mount copies", "sources are served from a private copy of their mounts")
 
 

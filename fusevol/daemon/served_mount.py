@@ -6,10 +6,12 @@ Runs in trio. Nothing here waits for the source or for the mount on trio's own t
 import errno
 import logging
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
+from typing import Final
 
 import trio
 
@@ -24,6 +26,8 @@ from fusevol.linux.mounts import make_shared
 from fusevol.model import RecordLevel
 
 logger = logging.getLogger(__name__)
+
+_REAP_S: Final = 5.0
 
 
 class ServedMount:
@@ -60,7 +64,10 @@ class ServedMount:
                 await self._mount(ours)
             except BaseException:
                 self._process.kill()
-                self._process.wait()
+                # One that waits for a hung source ends later, and is reaped with its Popen.
+                with trio.CancelScope(deadline=trio.current_time() + _REAP_S, shield=True):
+                    await trio.lowlevel.wait_readable(self._pidfd)
+                self._process.poll()
                 self.close()
                 raise
 
@@ -168,6 +175,12 @@ class ServedMount:
             mounting.unmount(self.config.mountpoint, lazily=True)
         except (OSError, FusevolError) as error:
             logger.error("unmounting %s: %s", self.config.mountpoint, error)
+
+    def is_serving(self) -> bool:
+        """Tell whether the worker runs and its mount is there."""
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return not poll.poll(0) and self.is_mounted()
 
     def is_mounted(self) -> bool:
         """Tell whether this very mount is the one at its mount point."""

@@ -27,7 +27,7 @@ from fusevol.fuse.init import WANTED, Flag, amend_reply
 from fusevol.fuse.operations import Operations
 from fusevol.fuse.requestloop import RequestLoop
 from fusevol.linux import credentials
-from fusevol.linux.files import descriptor_path
+from fusevol.linux.files import descriptor_path, open_beneath
 from fusevol.linux.filesystems import Storage
 from fusevol.linux.mountinfo import is_below, mounts
 from fusevol.linux.mounts import clone_tree
@@ -75,7 +75,7 @@ class Session:
         self._config = config
         descriptors = _raise_descriptor_limit()
         privileged = _take_credentials()
-        root_fd = _open_source(config.source, privileged)
+        root_fd = _open_source(config, privileged)
         self._acl = _has_acls(root_fd)
         self._log: LogWriter | None = None
         if config.log != NO_LOG:
@@ -179,25 +179,34 @@ def _take_credentials() -> bool:
     return True
 
 
-def _open_source(source: str, privileged: bool) -> int:
+def _open_source(config: MountConfig, privileged: bool) -> int:
+    source = config.served_path
     try:
-        if privileged and credentials.has_capability(credentials.CAP_SYS_ADMIN):
-            try:
-                return clone_tree(source)
-            except OSError as error:
-                if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EINVAL):
-                    raise
-                logger.warning(
-                    "cannot copy the mounts at %s (%s); mounts made there later will show",
-                    source, error.strerror,
-                )  # fmt: skip
-        return os.open(source, os.O_PATH | os.O_CLOEXEC)
+        fd = os.open(config.source, os.O_PATH | os.O_CLOEXEC)
+        if config.subpath:
+            # Whoever may write to the source could put a symbolic link in its place.
+            outer, fd = fd, open_beneath(fd, config.subpath, os.O_PATH)
+            os.close(outer)
     except FileNotFoundError:
         raise NotFoundError(f"source {source} does not exist; create it first") from None
     except PermissionError:
         raise NotPermittedError(f"source {source} cannot be opened: permission denied") from None
     except OSError as error:
         raise FusevolError(f"source {source} cannot be opened: {error.strerror}") from None
+    if not (privileged and credentials.has_capability(credentials.CAP_SYS_ADMIN)):
+        return fd
+    try:
+        copy = clone_tree(fd)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EINVAL):
+            raise FusevolError(f"source {source} cannot be opened: {error.strerror}") from None
+        logger.warning(
+            "cannot copy the mounts at %s (%s); mounts made there later will show",
+            source, error.strerror,
+        )  # fmt: skip
+        return fd
+    os.close(fd)
+    return copy
 
 
 def _has_acls(root_fd: int) -> bool:

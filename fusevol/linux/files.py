@@ -42,6 +42,8 @@ _utimensat = quick_libc.utimensat
 _utimensat.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int)
 _SYS_OPENAT2: Final = 437
 _RESOLVE_NO_MAGICLINKS: Final = 0x02
+_RESOLVE_NO_SYMLINKS: Final = 0x04
+_RESOLVE_BENEATH: Final = 0x08
 _RESOLVE_IN_ROOT: Final = 0x10
 
 
@@ -71,10 +73,25 @@ def open_in_root(root_fd: int, path: str | bytes, flags: int, mode: int = 0) -> 
     Raises:
         OSError: as of open(2); EAGAIN if something was renamed meanwhile, which can be tried again.
     """
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    resolve = _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS
+    return _openat2(root_fd, path, _OpenHow(flags | os.O_CLOEXEC, mode, resolve))
+
+
+def open_beneath(dir_fd: int, path: str | bytes, flags: int) -> int:
+    """Open `path`, which has to lead below `dir_fd` without any symbolic link; closed on exec.
+
+    Raises:
+        OSError: as of open(2); ELOOP for a symbolic link, EXDEV for "..", EAGAIN if something was
+            renamed meanwhile, which can be tried again (openat2(2), Linux 5.6).
+    """
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)
+    return _openat2(dir_fd, path, how)
+
+
+def _openat2(dir_fd: int, path: str | bytes, how: _OpenHow) -> int:
     name = os.fsencode(path)
     return checked(
-        libc.syscall(_SYS_OPENAT2, root_fd, name, ctypes.byref(how), ctypes.sizeof(how)), path
+        libc.syscall(_SYS_OPENAT2, dir_fd, name, ctypes.byref(how), ctypes.sizeof(how)), path
     )
 
 

@@ -127,8 +127,8 @@ def move_mount(fd: int, target_fd: int) -> None:
     checked(libc.syscall(_SYS_MOVE_MOUNT, fd, b"", target_fd, b"", flags))
 
 
-def clone_tree(path: str) -> int:
-    """Return an O_PATH descriptor of a private copy of the mounts at and below `path`.
+def clone_tree(fd: int) -> int:
+    """Return an O_PATH descriptor of a private copy of the mounts at and below what `fd` refers to.
 
     A file system that is served from the copy can never run into its own mount, wherever that is
     mounted later. The copy is made nodev, so that a device node inside it can never be opened by
@@ -139,10 +139,10 @@ def clone_tree(path: str) -> int:
     """
     if platform.machine() == "alpha":
         raise OSError(38, os.strerror(38))
-    fd = open_tree(path, recursive=True)
+    copy = open_tree("", fd, recursive=True)
     try:
-        set_attributes(fd, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, recursive=True)
+        set_attributes(copy, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID, recursive=True)
     except OSError:
-        os.close(fd)
+        os.close(copy)
         raise
-    return fd
+    return copy

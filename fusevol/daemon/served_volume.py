@@ -1,0 +1,267 @@
+"""One volume of `fusevol serve`, and the worker that serves it when somebody needs it.
+
+Belongs to trio's thread. What may wait for a source or a mount waits elsewhere, under the lock of
+this one volume.
+"""
+
+import logging
+import os
+import signal
+import stat
+import time
+from typing import Final
+
+import msgspec
+import trio
+
+from fusevol.config import DEFAULT_FLAGS, MountConfig, log_directory
+from fusevol.daemon import mounting, registry, store
+from fusevol.daemon.checks import check, check_source
+from fusevol.daemon.control import VolumeState
+from fusevol.daemon.served_mount import ServedMount, why_ended
+from fusevol.daemon.store import Reference, StoredVolume
+from fusevol.daemon.volume_options import VolumeOptions
+from fusevol.errors import FusevolError
+from fusevol.linux import mounts
+from fusevol.linux.mountinfo import mount_at
+from fusevol.linux.process import start_ticks
+
+logger = logging.getLogger(__name__)
+
+_END_S: Final = 10.0
+"""How long a worker has to end after its mount is gone."""
+
+
+class ServedVolume:
+    """A volume.
+
+    Attributes:
+        references: who refers to it.
+        message: why its worker ended, if it failed.
+        unused_since: when it lost its last reference, on the clock of trio.
+    """
+
+    def __init__(self, stored: StoredVolume, nursery: trio.Nursery) -> None:
+        """Make it known; nothing is served yet.
+
+        Args:
+            nursery: where the workers are watched.
+        """
+        self.stored = stored
+        self.references: dict[str, Reference] = {}
+        self.message = ""
+        self.unused_since = trio.current_time()
+        self._nursery = nursery
+        self._lock = trio.Lock()
+        # A hung source holds up one thread, and what else wants to look at this source.
+        self._thread = trio.CapacityLimiter(1)
+        self._mount: ServedMount | None = None
+        self._ended = trio.Event()
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.stored.name
+
+    @property
+    def source(self) -> str:
+        """The directory or file behind it."""
+        return self.stored.options.source or store.data_directory(self.name)
+
+    @property
+    def mountpoint(self) -> str:
+        """Where it appears on the host while it is served."""
+        return os.path.join(store.mountpoints_directory(), self.name)
+
+    @property
+    def device(self) -> int:
+        """st_dev of its files while it is served; else 0."""
+        return self._mount.device if self._mount else 0
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether a worker serves it."""
+        return self._mount is not None
+
+    def state(self) -> VolumeState:
+        """Return what is told about it."""
+        options = self.stored.options
+        serving = self.is_serving
+        return VolumeState(
+            name=self.name,
+            source=self.source,
+            subpath=options.subpath,
+            record=options.record.value,
+            read_only=options.ro,
+            log=self._log,
+            on_log_failure=options.on_log_failure.value,
+            created=self.stored.created,
+            anonymous=self.stored.anonymous,
+            references={holder: found.count for holder, found in self.references.items()},
+            state="serving" if serving else "failed" if self.message else "idle",
+            mountpoint=self.mountpoint if serving else "",
+            worker=self._mount.worker if self._mount else 0,
+            message=self.message,
+        )
+
+    def refer(self, holder: str, pid: int) -> None:
+        """Count one more mount of a holder; `pid` is the process it ends with, 0 for none."""
+        reference = self.references.setdefault(holder, Reference(since=time.time()))
+        reference.count += 1
+        if pid:
+            reference.pid, reference.start_ticks = pid, start_ticks(pid)
+
+    def unrefer(self, holder: str, *, whole: bool = False) -> None:
+        """Count one mount of a holder less, or forget the `whole` holder; unknown ones are fine."""
+        reference = self.references.get(holder)
+        if reference is None:
+            return
+        reference.count -= 1
+        if whole or reference.count <= 0:
+            del self.references[holder]
+            self.unused_since = trio.current_time()
+
+    async def ensure(self) -> None:
+        """Have it served.
+
+        Raises:
+            FusevolError: it cannot be served, and why.
+        """
+        async with self._lock:
+            if self._mount is not None and self._mount.is_serving():
+                return
+            await self._await_end()
+            config = await trio.to_thread.run_sync(
+                self._prepare, limiter=self._thread, abandon_on_cancel=True
+            )
+            mount = ServedMount(config)
+            await mount.start()
+            self._watch(mount)
+
+    async def stop(self) -> bool:
+        """Unmount it if nothing on the host uses it; return whether it is served no more."""
+        async with self._lock:
+            if self._mount is None:
+                return True
+            if not await self._mount.unmount():
+                return False
+            with trio.move_on_after(_END_S):
+                await self._ended.wait()
+            return self._mount is None
+
+    def adopt(self) -> None:
+        """Go on with the worker of an earlier daemon; remove what is dead at the mount point."""
+        served = registry.get(self.mountpoint)
+        if served is not None:
+            config = self._config(served.source)
+            config.log = served.log
+            mount = ServedMount(config)
+            if mount.adopt(served):
+                self._watch(mount)
+                return
+            registry.remove(self.mountpoint)
+        self._remove_dead()
+
+    async def check_source(self) -> None:
+        """Look at the source; FusevolError if it cannot be served."""
+        path = self._config(self.source).served_path
+        await trio.to_thread.run_sync(
+            check_source, path, limiter=self._thread, abandon_on_cancel=True
+        )
+
+    def change(self, options: VolumeOptions) -> None:
+        """Take other options, for when it is served the next time."""
+        self.stored = msgspec.structs.replace(self.stored, options=options)
+
+    def reopen_log(self) -> None:
+        """Have the worker open its log anew, after it was renamed."""
+        if self._mount is not None:
+            self._mount.signal(signal.SIGHUP)
+
+    def _watch(self, mount: ServedMount) -> None:
+        self._mount, self._ended, self.message = mount, trio.Event(), ""
+        self._nursery.start_soon(self._watch_until_end, mount)
+
+    async def _watch_until_end(self, mount: ServedMount) -> None:
+        status = await mount.ended()
+        if status:
+            self.message = why_ended(status)
+            logger.error("volume %s: %s", self.name, self.message)
+            mount.detach()
+        mount.close()
+        self._mount = None
+        self._ended.set()
+        self.unused_since = trio.current_time()
+        if status:
+            await trio.to_thread.run_sync(mount.record_end, self.message)
+
+    async def _await_end(self) -> None:
+        """Wait for a worker that has lost its mount: two of them would number the same records."""
+        if self._mount is None:
+            return
+        with trio.move_on_after(_END_S):
+            await self._ended.wait()
+        if self._mount is not None:
+            raise FusevolError(
+                f"volume {self.name} was unmounted on the host and is still in use elsewhere; "
+                f"end what uses it (its worker is process {self._mount.worker})"
+            )
+
+    @property
+    def _log(self) -> str:
+        return self.stored.options.log or os.path.join(log_directory(), f"{self.name}.log")
+
+    def _config(self, source: str) -> MountConfig:
+        options = self.stored.options
+        flags = DEFAULT_FLAGS
+        for on, flag in ((options.ro, mounts.MS_RDONLY), (options.noexec, mounts.MS_NOEXEC)):
+            flags |= flag if on else 0
+        for on, flag in ((options.suid, mounts.MS_NOSUID), (options.dev, mounts.MS_NODEV)):
+            flags &= ~flag if on else ~0
+        return MountConfig(
+            source=source,
+            mountpoint=self.mountpoint,
+            name=self.name,
+            log=self._log,
+            level=options.record,
+            on_log_failure=options.on_log_failure,
+            flags=flags,
+            allow_other=os.geteuid() == 0,
+            subpath=options.subpath,
+        )
+
+    def _prepare(self) -> MountConfig:
+        """Return the mount to make; its mount point and the log's directory are there then."""
+        if not self.stored.options.source:
+            store.make_data_directory(self.name)
+        config = self._config(os.path.realpath(self.source))
+        self._remove_dead()
+        _make_mountpoint(self.mountpoint, config.served_path)
+        if not self.stored.options.log:
+            os.makedirs(log_directory(), mode=0o700, exist_ok=True)
+        check(config)
+        return config
+
+    def _remove_dead(self) -> None:
+        while (mount := mount_at(self.mountpoint)) and mount.fstype == registry.FSTYPE:
+            mounting.unmount(self.mountpoint, lazily=True)
+
+
+def _make_mountpoint(path: str, source: str) -> None:
+    """Make an empty mount point, of the kind that `source` is, that nobody can use unmounted."""
+    is_file = os.path.isfile(source)
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        pass
+    else:
+        if stat.S_ISREG(status.st_mode) == is_file:
+            return
+        if stat.S_ISDIR(status.st_mode):
+            os.rmdir(path)
+        else:
+            os.unlink(path)
+    if is_file:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o000))
+    else:
+        os.mkdir(path, 0o000)

@@ -1,0 +1,104 @@
+"""What a volume is made of, and the words that say so: `volume create -o`, Docker, the config."""
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from fusevol.config import NO_LOG, parse_level
+from fusevol.errors import UsageError
+from fusevol.model import OnLogFailure, RecordLevel
+
+KNOWN: Final = (
+    "source", "subpath", "record", "ro", "log", "on_log_failure", "suid", "dev", "noexec",
+)  # fmt: skip
+_ALIASES: Final = {"device": "source", "read_only": "ro"}
+
+_TRUE: Final = frozenset(("true", "1", "yes", "on", ""))
+_FALSE: Final = frozenset(("false", "0", "no", "off"))
+
+
+class VolumeOptions(msgspec.Struct, frozen=True):
+    """How a volume is served.
+
+    Attributes:
+        source: absolute path of a directory or file; empty for a directory that fusevol keeps.
+        subpath: what of the source is the volume, relative; empty for all of it.
+        log: file, or "none"; empty for LOG_DIRECTORY/NAME.log.
+        suid, dev, noexec: as in mount(8).
+    """
+
+    source: str = ""
+    subpath: str = ""
+    record: RecordLevel = RecordLevel.ALL
+    ro: bool = False
+    log: str = ""
+    on_log_failure: OnLogFailure = OnLogFailure.CONTINUE
+    suid: bool = False
+    dev: bool = False
+    noexec: bool = False
+
+
+def parse(words: Mapping[str, str], base: VolumeOptions | None = None) -> VolumeOptions:
+    """Return `base` (else the defaults) with what `words`, names and values, say.
+
+    `device` is another name for `source`, `read_only` for `ro`; a dash in a name is an underscore.
+
+    Raises:
+        UsageError: an unknown word, or a value that is not one of those possible.
+        UnsupportedError: record level `open`.
+    """
+    changes: dict[str, Any] = {}
+    for word, value in words.items():
+        key = word.replace("-", "_")
+        key = _ALIASES.get(key, key)
+        if key not in KNOWN:
+            raise UsageError(f"unknown volume option {word!r}; known are {', '.join(KNOWN)}")
+        if key in changes:
+            raise UsageError(f"volume option {key} is given twice")
+        changes[key] = _value(key, value)
+    return msgspec.structs.replace(base or VolumeOptions(), **changes)
+
+
+def _value(key: str, value: str) -> object:
+    if "\0" in value:
+        raise UsageError(f"volume option {key} cannot hold a NUL byte")
+    if key in ("ro", "suid", "dev", "noexec"):
+        return _boolean(key, value)
+    if key == "record":
+        return parse_level(value)
+    if key == "on_log_failure":
+        try:
+            return OnLogFailure(value)
+        except ValueError:
+            raise UsageError(
+                f"unknown policy on_log_failure={value}; use continue or deny"
+            ) from None
+    if key == "subpath":
+        return _subpath(value)
+    return _absolute(key, value)
+
+
+def _boolean(key: str, value: str) -> bool:
+    if value.lower() in _TRUE:
+        return True
+    if value.lower() in _FALSE:
+        return False
+    raise UsageError(f"volume option {key}={value}: use true or false")
+
+
+def _subpath(value: str) -> str:
+    parts = [part for part in value.split("/") if part not in ("", ".")]
+    if ".." in parts or value.startswith("/"):
+        raise UsageError(f"volume option subpath={value}: a path below the source, without '..'")
+    return "/".join(parts)
+
+
+def _absolute(key: str, value: str) -> str:
+    if key == "log" and value in ("", NO_LOG):
+        return value
+    if not value.startswith("/"):
+        # The daemon's working directory is not the caller's.
+        raise UsageError(f"volume option {key}={value}: has to be an absolute path")
+    return os.path.normpath(value)
