@@ -14,11 +14,13 @@ ro = true
 
 import os
 import tomllib
-from typing import Annotated, Final
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
 
 import msgspec
 
-from fusevol.errors import NotFoundError, NotPermittedError, UsageError
+from fusevol.daemon import volume_options
+from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UsageError
 
 DEFAULT_PATH: Final = "/etc/fusevol/fusevol.toml"
 PLUGIN_SOCKET: Final = "/run/docker/plugins/fusevol.sock"
@@ -52,7 +54,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     idle_timeout: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 10.0
     docker: Docker = Docker()
-    volumes: dict[str, dict[str, str | bool]] = {}
+    volumes: dict[str, dict[str, Any]] = {}
 
 
 def load(path: str | None) -> Settings:
@@ -81,11 +83,23 @@ def load(path: str | None) -> Settings:
         raise UsageError(f"configuration {path}: {error}") from None
     if not settings.docker.socket.startswith("/"):
         raise UsageError(f"configuration {path}: docker.socket has to be an absolute path")
+    for name, words in settings.volumes.items():
+        try:
+            volume_options.parse(options_of(words))
+        except FusevolError as error:
+            raise type(error)(f"configuration {path}: volume {name}: {error}") from None
     return settings
 
 
-def options_of(words: dict[str, str | bool]) -> dict[str, str]:
-    """Return the options of a volume in the configuration as words for `volume_options.parse`."""
+def options_of(words: Mapping[str, Any]) -> dict[str, str]:
+    """Return the options of a volume in the configuration as words for `volume_options.parse`.
+
+    Raises:
+        UsageError: a value is neither a string nor true or false.
+    """
+    for word, value in words.items():
+        if not isinstance(value, str | bool):
+            raise UsageError(f"option {word} has to be a string, true or false")
     return {
         word: str(value).lower() if isinstance(value, bool) else value
         for word, value in words.items()
