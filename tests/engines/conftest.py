@@ -1,0 +1,54 @@
+"""Real engines, with directories of their own, each for one module of tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engines import bundle as bundles
+from tests.engines.daemon import PLUGIN_SOCKET, Daemon
+from tests.engines.daemon import daemon as serving
+from tests.engines.docker import Docker, docker_daemon
+from tests.engines.machine import DISK
+from tests.engines.podman import RUNTIMES, Podman, podman_with
+from tests.engines.rootfs import make_oci_layout, make_rootfs
+
+
+@pytest.fixture(scope="session")
+def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root file system of busybox. Not to be changed."""
+    return make_rootfs(tmp_path_factory.mktemp("image") / "rootfs")
+
+
+@pytest.fixture(scope="session")
+def oci_image(rootfs: Path) -> str:
+    """An image made of it, as `oci:DIR:TAG`."""
+    return make_oci_layout(rootfs, rootfs.with_name("layout"))
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    """`fusevol serve` with the plugin's socket."""
+    with serving() as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def docker(rootfs: Path) -> Iterator[Docker]:
+    """A dockerd of its own."""
+    with docker_daemon(rootfs) as docker:
+        yield docker
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def podman(request: pytest.FixtureRequest, rootfs: Path) -> Iterator[Podman]:
+    """A Podman of its own, with each runtime."""
+    with podman_with(request.param, rootfs, PLUGIN_SOCKET) as podman:
+        yield podman
+
+
+@pytest.fixture(params=RUNTIMES)
+def bundle(request: pytest.FixtureRequest, rootfs: Path) -> Iterator[bundles.Bundle]:
+    """A bundle for each plain runtime."""
+    with bundles.bundle_for(request.param, rootfs) as bundle:
+        yield bundle

@@ -1,0 +1,162 @@
+"""What engines leave on a machine and how it goes: mounts, processes, control groups.
+
+Everything is found below one directory that belongs to the test run, so nothing of others is hit.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from fusevol.linux.mounts import MNT_DETACH, umount
+from tests.served import runs, wait_until
+
+DISK: Final = "/var/tmp"
+"""Not a tmpfs (overlay2 wants trusted.* attributes below it); short, for the paths of sockets."""
+
+COMMAND_S: Final = 60.0
+_END_S: Final = 20.0
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+
+
+class Mount(NamedTuple):
+    """A line of /proc/PID/mountinfo (proc_pid_mountinfo(5))."""
+
+    id: int
+    parent: int
+    device: str
+    root: str
+    point: str
+    fstype: str
+    source: str
+
+
+def mounts(pid: int | str = "self") -> list[Mount]:
+    """Return the mounts that a process sees, in the order of the table."""
+    found = []
+    for line in Path(f"/proc/{pid}/mountinfo").read_text(errors="surrogateescape").splitlines():
+        fields = line.split(" ")
+        dash = fields.index("-")
+        found.append(
+            Mount(
+                int(fields[0]), int(fields[1]), fields[2], _decoded(fields[3]),
+                _decoded(fields[4]), fields[dash + 1], _decoded(fields[dash + 2]),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _decoded(field: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
+
+
+def mounts_below(directory: Path) -> list[str]:
+    """Return the mount points below a directory, the newest last."""
+    return [mount.point for mount in mounts() if mount.point.startswith(f"{directory}/")]
+
+
+def unmount_below(directory: Path) -> None:
+    """Take everything from the name space that is mounted below a directory."""
+    for point in reversed(mounts_below(directory)):
+        try:
+            umount(point, MNT_DETACH)
+        except OSError:
+            # Propagation may have taken it along with another.
+            continue
+
+
+def processes_of(directory: Path) -> list[int]:
+    """Return the ids of processes that have a directory of the run on their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                command = (entry / "cmdline").read_bytes()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if os.fsencode(f"{directory}/") in command:
+                found.append(int(entry.name))
+    return found
+
+
+def end(pid: int, number: signal.Signals = signal.SIGTERM, seconds: float = _END_S) -> bool:
+    """End a process and wait until it is gone; SIGKILL if it takes too long.
+
+    Returns:
+        Whether `number` was enough.
+    """
+    try:
+        os.kill(pid, number)
+        wait_until(lambda: not runs(pid), f"end of {pid}", seconds)
+    except ProcessLookupError:
+        return True
+    except AssertionError:
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not runs(pid), f"end of {pid} after SIGKILL", seconds)
+        return False
+    return True
+
+
+def sweep(directory: Path) -> list[str]:
+    """End processes of a directory and unmount what is below it; return what had to go."""
+    left = []
+    for pid in processes_of(directory):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        left.append(command.decode(errors="replace"))
+        end(pid, signal.SIGKILL)
+    left += mounts_below(directory)
+    unmount_below(directory)
+    return left
+
+
+def remove_empty_cgroups(name: str) -> None:
+    """Remove what an engine made at the top of each hierarchy; one that is in use stays."""
+    for path in (*_CGROUPS.glob(f"*/{name}"), _CGROUPS / name):
+        try:
+            path.rmdir()
+        except OSError:
+            continue
+
+
+@contextmanager
+def workspace(prefix: str) -> Iterator[Path]:
+    """A directory for an engine; fails if its end leaves processes or mounts there."""
+    path = Path(tempfile.mkdtemp(prefix=f"fv-{prefix}-", dir=DISK))
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        left = sweep(path)
+        shutil.rmtree(path)
+    assert not left, f"left behind in {path}: {left}"
+
+
+def command(
+    *words: str | Path, env: Mapping[str, str] | None = None, check: bool = True,
+    input: bytes | None = None, seconds: float = COMMAND_S,
+) -> "subprocess.CompletedProcess[str]":  # fmt: skip
+    """Run a program; fail with what it said if `check` and it does not succeed.
+
+    Args:
+        env: what to add to the environment.
+    """
+    done = subprocess.run(
+        list(map(str, words)), input=input or b"", capture_output=True, timeout=seconds,
+        env={**os.environ, **(env or {})}, check=False,
+    )  # fmt: skip
+    text = subprocess.CompletedProcess(
+        done.args, done.returncode,
+        done.stdout.decode(errors="surrogateescape"), done.stderr.decode(errors="surrogateescape"),
+    )  # fmt: skip
+    if check:
+        assert text.returncode == 0, f"{' '.join(map(str, words))}: {text.stderr or text.stdout}"
+    return text
