@@ -273,20 +273,26 @@ def test_a_second_daemon_for_the_same_directories_is_refused(daemon: Daemon) -> 
     assert daemon.volumes() == []
 
 
+def creating(name: str, source: Path) -> bytes:
+    """Return the request to make a volume."""
+    request = {"type": "Create", "name": name, "options": {"source": str(source)}}
+    return json.dumps(request).encode() + b"\n"
+
+
 def test_sigkill_at_any_moment_loses_nothing_that_was_answered(source: Path) -> None:
     rng = random.Random(4)
     with plain_daemon() as daemon:
         known: set[str] = set()
         for turn in range(6):
-            created, removed = set(), set()
+            created: set[str] = set()
+            removed: set[str] = set()
             until = time.monotonic() + rng.uniform(0.05, 0.3)
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
                 asking.connect(f"{daemon.env['FUSEVOL_RUNTIME_DIRECTORY']}/control.sock")
                 answers = asking.makefile("rb")
                 while time.monotonic() < until:
                     name = f"v{turn}-{len(created)}"
-                    request = {"type": "Create", "name": name, "options": {"source": str(source)}}
-                    asking.sendall(json.dumps(request).encode() + b"\n")
+                    asking.sendall(creating(name, source))
                     assert json.loads(answers.readline())["type"] == "State"
                     created.add(name)
                     if rng.random() < 0.3:
@@ -294,8 +300,7 @@ def test_sigkill_at_any_moment_loses_nothing_that_was_answered(source: Path) -> 
                         assert json.loads(answers.readline())["type"] == "State"
                         removed.add(name)
                 # One more is under way when the daemon is killed.
-                request["name"] = f"v{turn}-last"
-                asking.sendall(json.dumps(request).encode() + b"\n")
+                asking.sendall(creating(f"v{turn}-last", source))
                 daemon.kill()
                 answers.close()
             daemon.start()
