@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -293,9 +294,8 @@ def test_the_record_is_there_before_the_client_sees_the_result(served: Served) -
                     except FileNotFoundError:
                         wanted = b'"op":"lookup","path":"/none","result":"ENOENT"'
                     os.rmdir(root + b"/d")
-            seen = log.read()
-            assert wanted in seen, number
-            assert seen.endswith(b"\n")
+            # Releases come when the kernel likes: one may be half written behind the record.
+            assert re.search(re.escape(wanted) + rb"[^\n]*\n", log.read()), number
 
 
 def test_a_client_killed_by_the_way_leaves_a_whole_log(served: Served) -> None:
