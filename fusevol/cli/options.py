@@ -158,5 +158,5 @@ def _sources(files: Sequence[str], volume: str | None, mount: str | None) -> lis
     if not (volume or mount):
         raise UsageError("no log to read; give FILE, --volume NAME or --mount MOUNTPOINT")
     # Loaded here, as logs can be read where nothing is served.
-    registry = importlib.import_module("fusevol.daemon.registry")
-    return [registry.find_log(mountpoint=mount, volume=volume)]
+    logs = importlib.import_module("fusevol.daemon.logs")
+    return [logs.find_log(mountpoint=mount, volume=volume)]

@@ -15,7 +15,7 @@ import msgspec
 
 from fusevol import config
 from fusevol.daemon.encoding import decode, encode
-from fusevol.errors import NotFoundError, NotPermittedError
+from fusevol.errors import NotPermittedError
 from fusevol.linux.mountinfo import mount_at
 
 FSTYPE: Final = "fuse.fusevol"
@@ -140,24 +140,6 @@ def is_worker(pid: int) -> bool:
             return WORKER.encode() in file.read().split(b"\0")
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def find_log(mountpoint: str | None, volume: str | None) -> str:
-    """Return the access log of a served mount, given its mount point or its volume's name.
-
-    Raises:
-        NotFoundError: nothing is served there, or it has no log that can be read.
-    """
-    what = f"at {mountpoint}" if mountpoint is not None else f"as volume {volume}"
-    path = None if mountpoint is None else os.path.realpath(mountpoint)
-    for served in all_served():
-        if served.mountpoint == path or (volume is not None and served.name == volume):
-            if served.log in ("-", "none"):
-                raise NotFoundError(
-                    f"the mount {what} has no log file (--log {served.log}); mount with --log FILE"
-                )
-            return served.log
-    raise NotFoundError(f"nothing is served {what}; `fusevol status` lists what is")
 
 
 def _path(mountpoint: str) -> str:

@@ -93,7 +93,7 @@ class ServedVolume:
             subpath=options.subpath,
             record=options.record.value,
             read_only=options.ro,
-            log=self._log,
+            log=self.stored.log,
             on_log_failure=options.on_log_failure.value,
             created=self.stored.created,
             anonymous=self.stored.anonymous,
@@ -207,10 +207,6 @@ class ServedVolume:
                 f"end what uses it (its worker is process {self._mount.worker})"
             )
 
-    @property
-    def _log(self) -> str:
-        return self.stored.options.log or os.path.join(log_directory(), f"{self.name}.log")
-
     def _config(self, source: str) -> MountConfig:
         options = self.stored.options
         flags = DEFAULT_FLAGS
@@ -222,7 +218,7 @@ class ServedVolume:
             source=source,
             mountpoint=self.mountpoint,
             name=self.name,
-            log=self._log,
+            log=self.stored.log,
             level=options.record,
             on_log_failure=options.on_log_failure,
             flags=flags,

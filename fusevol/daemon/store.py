@@ -39,6 +39,11 @@ class StoredVolume(msgspec.Struct):
     options: VolumeOptions
     anonymous: bool = False
 
+    @property
+    def log(self) -> str:
+        """The file that gets its records, or "none"."""
+        return self.options.log or os.path.join(config.log_directory(), f"{self.name}.log")
+
 
 class Reference(msgspec.Struct):
     """What one holder has of a volume.

@@ -74,6 +74,7 @@ def test_a_volume_is_served_while_somebody_refers_to_it(
     wait_until(lambda: client.inspect(volume).state == "idle", "end of the idle worker")
     assert daemon.mounted() == []
     assert [r["op"] for r in daemon.records(volume)][-1] == "unmount"
+    assert "unmount" in daemon.cli("log", "tail", "--volume", volume)
 
 
 def test_it_is_not_stopped_while_the_host_uses_it(client: Client, volume: str) -> None:

@@ -29,7 +29,12 @@ RANKS: Final = {
 }
 """Layer -> rank; "" is fusevol/__init__.py. A layer imports itself and what has a lower rank."""
 
-SAME_RANK: Final = {("accesslog", "linux"), ("config", "errors"), ("config", "model")}
+SAME_RANK: Final = {
+    ("accesslog", "linux"),
+    ("cli", "plugin"),
+    ("config", "errors"),
+    ("config", "model"),
+}
 """(importer, imported) pairs of one rank that are allowed all the same."""
 
 RESERVED: Final = {

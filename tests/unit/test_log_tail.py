@@ -174,7 +174,7 @@ def registry(log: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | Non
         return str(log)
 
     module = types.SimpleNamespace(find_log=find_log)
-    monkeypatch.setitem(sys.modules, "fusevol.daemon.registry", module)
+    monkeypatch.setitem(sys.modules, "fusevol.daemon.logs", module)
     return asked
 
 
