@@ -15,6 +15,7 @@ from tests.served import FUSEVOL, is_mounted, read_log, wait_until
 
 UNITS = Path(__file__).parents[2] / "systemd"
 SERVICES = sorted(UNITS.glob("*.service"))
+SOCKET = UNITS / "fusevol.socket"
 
 CUTS_PROPAGATION = re.compile(
     r"(Private(Mounts|Tmp|Devices)|Protect(System|Home|Kernel\w+|ControlGroups|Proc)|"
@@ -25,13 +26,16 @@ CUTS_PROPAGATION = re.compile(
 
 
 def test_there_are_units() -> None:
-    assert [path.name for path in SERVICES] == ["fusevol-example.service", "fusevol@.service"]
+    assert [path.name for path in SERVICES] == [
+        "fusevol-example.service", "fusevol.service", "fusevol@.service",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("unit", SERVICES, ids=lambda path: path.name)
 def test_systemd_finds_nothing_wrong(unit: Path, tmp_path: Path) -> None:
     # systemd finds `fusevol` in /usr/local/bin and the like, the tests have it elsewhere.
     copy = tmp_path / unit.name.replace("@.", "@data.")
+    (tmp_path / SOCKET.name).write_text(SOCKET.read_text())
     copy.write_text(re.sub(r"(?m)^(Exec\w+=)fusevol\b", rf"\1{FUSEVOL}", unit.read_text()))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", copy],
