@@ -54,10 +54,10 @@ def serve(path: str | None, check: bool) -> None:
         async def docker(
             volumes: Volumes, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
         ) -> None:
-            from fusevol.plugin import docker as plugin
+            from fusevol.plugin.docker import serve as serve_plugin
 
             listener = daemon.passed_socket("docker-plugin") or settings.docker.socket
-            await plugin.serve(volumes, listener, task_status=task_status)
+            await serve_plugin(volumes, listener, task_status=task_status)
 
         fronts = [docker] if settings.docker.is_enabled else []
         await daemon.serve(settings, fronts, lambda: load(path))

@@ -25,7 +25,12 @@ _CREDENTIALS: Final = struct.Struct("3i")
 
 
 def listen(path: str) -> trio.SocketListener:
-    """Return a listener on a new Unix socket with mode 0600; a socket that is there is replaced.
+    """Return a listener on a new Unix socket; see `listening_socket`."""
+    return trio.SocketListener(trio.socket.from_stdlib_socket(listening_socket(path)))
+
+
+def listening_socket(path: str) -> socket.socket:
+    """Listen on a new Unix socket with mode 0600; a socket that is there is replaced.
 
     Raises:
         FusevolError: something else is there, or the path is too long.
@@ -45,7 +50,7 @@ def listen(path: str) -> trio.SocketListener:
     finally:
         os.umask(before)
     listening.listen(_BACKLOG)
-    return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+    return listening
 
 
 async def serve(volumes: Volumes, listener: trio.SocketListener) -> None:
