@@ -91,6 +91,10 @@ def bundle_for(runtime: str, rootfs: Path) -> Iterator[Bundle]:
                 yield bundle
             finally:
                 bundle_state = directory / "state"
-                names = [entry.name for entry in bundle_state.iterdir()] if bundle_state.exists() else []
+                names = (
+                    [entry.name for entry in bundle_state.iterdir()]
+                    if bundle_state.exists()
+                    else []
+                )
                 for name in names:
                     command(*bundle.words("delete", "--force", name), check=False)

@@ -9,7 +9,6 @@ from tests.engines import bundle as bundles
 from tests.engines.daemon import PLUGIN_SOCKET, Daemon
 from tests.engines.daemon import daemon as serving
 from tests.engines.docker import Docker, docker_daemon
-from tests.engines.machine import DISK
 from tests.engines.podman import RUNTIMES, Podman, podman_with
 from tests.engines.rootfs import make_oci_layout, make_rootfs
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from tests.engines.machine import command, end, remove_empty_cgroups, workspace
+from tests.engines.machine import command, end, remove_empty_cgroups, traceable, workspace
 from tests.engines.rootfs import tar_of
 from tests.served import runs, wait_until
 
@@ -36,6 +36,7 @@ class Docker:
             "DOCKER_CONFIG": str(directory / "client"),
         }
         self._options = options
+        self._runtime = traceable("runc", directory)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -54,7 +55,8 @@ class Docker:
                     "--exec-root", self.directory / "exec", "--pidfile", self.directory / "pid",
                     "--host", self.env["DOCKER_HOST"], "--storage-driver", "overlay2",
                     "--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false",
-                    "--userland-proxy=false", *self._options,
+                    "--userland-proxy=false", "--add-runtime", f"traceable={self._runtime}",
+                    "--default-runtime=traceable", *self._options,
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env={**os.environ, "PATH": path},

@@ -9,7 +9,7 @@ from typing import Protocol
 from tests.engines.daemon import Daemon
 from tests.engines.docker import IMAGE as DOCKER_IMAGE
 from tests.engines.docker import Docker
-from tests.engines.machine import command
+from tests.engines.machine import TRACER, command
 from tests.engines.podman import IMAGE as PODMAN_IMAGE
 from tests.engines.podman import Podman
 from tests.engines.shell import Shell
@@ -32,6 +32,10 @@ class Volume:
 
 class Engine(Protocol):
     """Runs containers of the image `bb` with volumes."""
+
+    @property
+    def trace(self) -> Path:
+        """The directory that gets traces of how containers are made, while it is there."""
 
     def add_volume(self, name: str, source: Path) -> Volume:
         """Make a volume of a directory or a file."""
@@ -138,12 +142,13 @@ class _Bound:
 
 class _Docker:
     docker: Docker
-    runtime = ""
+
+    @property
+    def trace(self) -> Path:
+        return self.docker.directory / "trace"
 
     def run_words(self, name: str, volumes: Sequence[str]) -> list[str]:
         words = ["docker", "run", "--interactive", "--network=none", "--name", name]
-        if self.runtime:
-            words.append(f"--runtime={self.runtime}")
         return [*words, *(f"--volume={volume}" for volume in volumes), DOCKER_IMAGE]
 
     def environment(self) -> dict[str, str]:
@@ -166,6 +171,10 @@ class _Docker:
 
 class _Podman:
     podman: Podman
+
+    @property
+    def trace(self) -> Path:
+        return self.podman.directory / "trace"
 
     def run_words(self, name: str, volumes: Sequence[str]) -> list[str]:
         words = [*self.podman.words, "run", "--interactive", "--name", name]
@@ -249,6 +258,10 @@ class Run(_Served):
         self._image = image
         self._directory = directory
 
+    @property
+    def trace(self) -> Path:
+        return self._directory.with_name("trace")
+
     def add_volume(self, name: str, source: Path) -> Volume:
         self.daemon.create(name, source)
         return self._volume(name)
@@ -258,7 +271,13 @@ class Run(_Served):
 
     def run_words(self, name: str, volumes: Sequence[str]) -> list[str]:
         binds = [word for volume in volumes for word in ("-v", volume)]
-        return [*self.daemon.words("run", "--image", self._image, "--name", name), *binds, "--"]
+        tracer = [*TRACER, "-o", str(self.trace / name)] if self.trace.exists() else []
+        return [
+            *tracer,
+            *self.daemon.words("run", "--image", self._image, "--name", name),
+            *binds,
+            "--",
+        ]
 
     def environment(self) -> dict[str, str]:
         return self.daemon.env
@@ -275,4 +294,6 @@ class Run(_Served):
         self.daemon.cli("commit", name, f"docker-archive:{archive}")
 
     def run_image(self, image: str, *process: str) -> str:
-        return self.daemon.cli("run", "--rm", "--image", f"oci:{self._directory}:{image}", "--", *process)
+        return self.daemon.cli(
+            "run", "--rm", "--image", f"oci:{self._directory}:{image}", "--", *process
+        )

@@ -1,5 +1,6 @@
 """What is in an image that an engine wrote out."""
 
+import gzip
 import io
 import json
 import tarfile
@@ -45,16 +46,9 @@ class Image:
 
     def holders(self, needle: bytes) -> list[str]:
         """Return what holds some bytes: members of the archive, layers unpacked."""
-        found = []
         with tarfile.open(self._archive) as whole:
-            for member in whole.getmembers():
-                if member.isfile() and needle in _read(whole, member.name):
-                    found.append(member.name)
-            for layer in self._layers:
-                # Only a compressed one says more unpacked.
-                if needle in _unpacked(self._layer(whole, layer)):
-                    found.append(layer)
-        return found
+            files = [member.name for member in whole.getmembers() if member.isfile()]
+            return [name for name in files if needle in _unpacked(_read(whole, name))]
 
     def _layer(self, whole: tarfile.TarFile, name: str) -> tarfile.TarFile:
         return tarfile.open(fileobj=io.BytesIO(_read(whole, name)), mode="r:*")
@@ -66,7 +60,5 @@ def _read(whole: tarfile.TarFile, name: str) -> bytes:
     return file.read()
 
 
-def _unpacked(layer: tarfile.TarFile) -> bytes:
-    assert layer.fileobj
-    layer.fileobj.seek(0)
-    return layer.fileobj.read()
+def _unpacked(layer: bytes) -> bytes:
+    return gzip.decompress(layer) if layer.startswith(b"\x1f\x8b") else layer

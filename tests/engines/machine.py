@@ -21,6 +21,18 @@ DISK: Final = "/var/tmp"
 """Not a tmpfs (overlay2 wants trusted.* attributes below it); short, for the paths of sockets."""
 
 COMMAND_S: Final = 60.0
+
+TRACER: Final = (
+    "strace", "-f", "-qq", "-ttt", "-s", "4096", "-e", "trace=mount,move_mount,pivot_root",
+)  # fmt: skip
+"""Writes down how a root file system is put together."""
+
+_TRACED: Final = """\
+#!/bin/sh
+# Traced while the directory {trace} is there.
+if [ -d {trace} ]; then exec {tracer} -o {trace}/$$ {program} "$@"; fi
+exec {program} "$@"
+"""
 _END_S: Final = 20.0
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 
@@ -125,6 +137,15 @@ def remove_empty_cgroups(name: str) -> None:
             path.rmdir()
         except OSError:
             continue
+
+
+def traceable(program: Path | str, directory: Path) -> Path:
+    """Return a script that runs a program, under strace(1) while `directory`/trace is there."""
+    script = directory / f"traceable-{Path(program).name}"
+    trace = directory / "trace"
+    script.write_text(_TRACED.format(trace=trace, tracer=" ".join(TRACER), program=program))
+    script.chmod(0o755)
+    return script
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from tests.engines.machine import command, remove_empty_cgroups, workspace
+from tests.engines.machine import command, remove_empty_cgroups, traceable, workspace
 from tests.engines.rootfs import tar_of
 
 RUNTIMES: Final = ("crun", "runc")
@@ -37,7 +37,8 @@ hooks_dir = ["{directory}/hooks.d"]
 lock_type = "file"
 
 [engine.runtimes]
-crun = ["{directory}/crun"]
+crun = ["{crun}"]
+runc = ["{runc}"]
 
 [engine.volume_plugins]
 fusevol = "{plugin}"
@@ -76,9 +77,11 @@ class Podman:
         self.runtime = runtime
         self.hooks_directory = directory / "hooks.d"
         self.hooks_directory.mkdir()
-        runtime_path("crun", directory)
         configuration = directory / "containers.conf"
-        configuration.write_text(_CONFIGURATION.format(directory=directory, plugin=plugin))
+        runtimes = {name: traceable(runtime_path(name, directory), directory) for name in RUNTIMES}
+        configuration.write_text(
+            _CONFIGURATION.format(directory=directory, plugin=plugin, **runtimes)
+        )
         self.env = {"CONTAINERS_CONF": str(configuration)}
         self.words = (
             "podman", "--root", str(directory / "root"), "--runroot", str(directory / "run"),

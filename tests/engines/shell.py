@@ -3,6 +3,7 @@
 import os
 import re
 import select
+import signal
 import subprocess
 import tempfile
 import time
@@ -33,7 +34,7 @@ class Shell:
         Raises:
             ShellError: the container does not come up; with what the engine said.
         """
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the pipes
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
             env={**os.environ, **(env or {})}, bufsize=0,
@@ -79,7 +80,7 @@ class Shell:
 
     def kill(self) -> None:
         """End the engine's command, not the container."""
-        end(self._process.pid)
+        end(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._close_pipes()
 
@@ -101,7 +102,9 @@ class Shell:
             if not more:
                 raise ShellError(self._said())
             got += more
-        return got[: found.start()].decode(errors="surrogateescape").removesuffix("\n"), int(found[1])
+        return got[: found.start()].decode(errors="surrogateescape").removesuffix("\n"), int(
+            found[1]
+        )
 
     def _said(self) -> str:
         self._process.wait(_ANSWER_S)
