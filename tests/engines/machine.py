@@ -23,7 +23,7 @@ DISK: Final = "/var/tmp"
 COMMAND_S: Final = 60.0
 
 TRACER: Final = (
-    "strace", "-f", "-qq", "-ttt", "-s", "4096", "-e", "trace=mount,move_mount,pivot_root",
+    "strace", "-D", "-f", "-qq", "-ttt", "-s", "4096", "-e", "trace=mount,move_mount,pivot_root",
 )  # fmt: skip
 """Writes down how a root file system is put together."""
 
