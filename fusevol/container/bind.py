@@ -25,7 +25,8 @@ class Binding(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """A volume and where it appears in a container.
 
     Attributes:
-        volume: name of a volume of `fusevol serve`, or absolute path of a directory or file.
+        volume: name of a volume of `fusevol serve`, or absolute path of a directory or file; empty
+            for a new volume that goes with the container.
         subpath: what of a named volume appears, relative to its root; empty for all of it.
         destination: absolute path in the container.
     """
@@ -38,7 +39,7 @@ class Binding(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     @property
     def is_named(self) -> bool:
         """Whether the volume is one of `fusevol serve`, not a path."""
-        return not self.volume.startswith("/")
+        return not self.volume.startswith("/") and bool(self.volume)
 
 
 def is_volume_name(text: str) -> bool:
@@ -49,12 +50,15 @@ def is_volume_name(text: str) -> bool:
 def parse_binding(text: str) -> Binding:
     """Return what `NAME[/SUBPATH]:/DESTINATION[:ro|rw]` or `PATH:/DESTINATION[:ro|rw]` says.
 
-    A path begins with "/", "./" or "../", or is "." or "..".
+    A path begins with "/", "./" or "../", or is "." or "..". `/DESTINATION` alone stands for a new
+    volume.
 
     Raises:
         UsageError: it says nothing that can be meant.
     """
     what, *rest = text.split(":")
+    if not rest and what.startswith("/"):
+        return Binding("", _checked_destination(what, text))
     if len(rest) not in (1, 2) or not what:
         raise UsageError(f"{text!r} is no volume; use NAME:/DESTINATION or PATH:/DESTINATION[:ro]")
     mode = rest[1] if len(rest) == 2 else "rw"
@@ -80,6 +84,31 @@ def _checked_destination(destination: str, text: str) -> str:
     if normal.strip("/") == "":
         raise UsageError(f"{text!r}: a volume cannot take the place of the container's root")
     return "/" + normal.lstrip("/")
+
+
+def open_subpath(mountpoint: str, subpath: str) -> int:
+    """Return a copy of a mount, attached nowhere, whose root is `subpath` of it.
+
+    Nothing leads out of the volume on the way: no symbolic link and no "..".
+
+    Raises:
+        FusevolError: there is no such mount, or nothing below it is called so.
+    """
+    try:
+        if not subpath:
+            return mounts.open_tree(mountpoint)
+        root = os.open(mountpoint, os.O_PATH | os.O_CLOEXEC)
+        try:
+            fd = open_in_root(root, subpath, os.O_PATH)
+        finally:
+            os.close(root)
+        try:
+            return mounts.open_tree("", fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        what = os.path.join(mountpoint, subpath) if subpath else mountpoint
+        raise FusevolError(f"{what} cannot be bound: {error.strerror}") from None
 
 
 def bind(tree_fd: int, root_fd: int, destination: str, read_only: bool, is_file: bool) -> list[str]:

@@ -66,6 +66,16 @@ class Container(msgspec.Struct):
     monitor: Process | None = None
     status: int | None = None
 
+    @classmethod
+    def load(cls, container_id: str) -> "Container":
+        """Return a container by its full id, as it is now.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        with open(os.path.join(containers_directory(), container_id, _FILE), "rb") as file:
+            return msgspec.json.decode(file.read(), type=cls)
+
     @property
     def is_running(self) -> bool:
         """Whether its first process runs."""
@@ -80,6 +90,23 @@ class Container(msgspec.Struct):
     def upper(self) -> str:
         """The directory of what it changed, in overlayfs's form."""
         return os.path.join(self.directory, "upper")
+
+    @property
+    def work(self) -> str:
+        """Overlayfs's scratch space."""
+        return os.path.join(self.directory, "work")
+
+    @property
+    def merged(self) -> str:
+        """Where its root file system is put together, in its own mount namespace only."""
+        return os.path.join(self.directory, "merged")
+
+    def create(self) -> None:
+        """Make its directories, empty, and its entry."""
+        os.mkdir(self.directory, 0o700)
+        for path in (self.upper, self.work, self.merged):
+            os.mkdir(path, 0o755)
+        self.save()
 
     def save(self) -> None:
         """Write its entry; replaces an older one atomically."""
@@ -116,8 +143,7 @@ def all_containers() -> list[Container]:
     with os.scandir(containers_directory()) as entries:
         for entry in entries:
             try:
-                with open(os.path.join(entry.path, _FILE), "rb") as file:
-                    found.append(msgspec.json.decode(file.read(), type=Container))
+                found.append(Container.load(entry.name))
             except (OSError, msgspec.DecodeError):
                 continue
     return sorted(found, key=lambda container: container.created)

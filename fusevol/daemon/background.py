@@ -14,8 +14,8 @@ from fusevol.errors import FusevolError
 _BYTES: Final = 1 << 16
 
 
-def start(run: Callable[[Callable[[], None]], int], messages: str) -> None:
-    """Run `run` in a process of its own; return when it calls the `ready` it is given.
+def start(run: Callable[[Callable[[], None]], int], messages: str) -> int:
+    """Run `run` in a process of its own; return its id when it calls the `ready` it is given.
 
     Args:
         run: gets `ready`; its result is the exit status of the new process.
@@ -27,7 +27,8 @@ def start(run: Callable[[Callable[[], None]], int], messages: str) -> None:
     receiving, sending = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
     sys.stderr.flush()
-    if os.fork() == 0:
+    pid = os.fork()
+    if pid == 0:
         os.close(receiving)
         _become_daemon(run, sending, messages)
     os.close(sending)
@@ -37,6 +38,7 @@ def start(run: Callable[[Callable[[], None]], int], messages: str) -> None:
         raise FusevolError(f"the daemon ended before it was ready; see {messages}")
     if said != b"ready":
         raise decode(said, Failed).error()
+    return pid
 
 
 def _become_daemon(

@@ -5,6 +5,7 @@ makes the system calls, and a change of identity must never span an await.
 """
 
 import ctypes
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -114,6 +115,17 @@ def limit_capabilities(kept: Iterable[int]) -> None:
         sets[word].effective = sets[word].permitted
         sets[word].inheritable = 0
     checked(libc.capset(ctypes.byref(_header), sets))
+
+
+def become(uid: int, gid: int, groups: Iterable[int]) -> None:
+    """Take another identity for good, in a process of one thread; as root, rights go with it.
+
+    Raises:
+        OSError: EPERM without CAP_SETUID and CAP_SETGID.
+    """
+    os.setgroups(list(groups))  # noqa: TID251  # meant: the whole process changes
+    os.setresgid(gid, gid, gid)  # noqa: TID251
+    os.setresuid(uid, uid, uid)  # noqa: TID251
 
 
 @contextmanager

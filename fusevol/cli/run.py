@@ -1,0 +1,173 @@
+"""`fusevol run`: a command in a container of its own, with volumes, without an engine."""
+
+import os
+import secrets
+import sys
+from datetime import UTC, datetime
+
+import click
+
+from fusevol.container.bind import Binding, parse_binding
+from fusevol.container.state import Container, all_containers, check_name
+from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UsageError
+
+
+@click.command(context_settings={"ignore_unknown_options": False})
+@click.option("--image", metavar="oci:DIR[:TAG]", help="Image in a directory in OCI layout.")
+@click.option(
+    "--rootfs",
+    type=click.Path(readable=False),
+    metavar="DIR",
+    help="Directory that holds a root file system. It is not changed.",
+)
+@click.option(
+    "-v",
+    "--volume",
+    "volumes",
+    multiple=True,
+    metavar="NAME|PATH:/DST[:ro]",
+    help="A volume of `fusevol serve`, NAME or NAME/SUBDIR, or a directory or file of the host, "
+    "/PATH or ./PATH, which needs no daemon. /DST alone: a new volume that goes with the "
+    "container. Can be repeated.",
+)
+@click.option("--name", help="The container's name.", show_default="made up")
+@click.option("--rm", "remove", is_flag=True, help="Remove the container when it has ended.")
+@click.option("-e", "--env", multiple=True, metavar="NAME=VALUE", help="Can be repeated.")
+@click.option("-w", "--workdir", metavar="DIR", help="Directory to start in.")
+@click.option("-u", "--user", metavar="USER[:GROUP]", help="Names of the image, or numbers.")
+@click.option("--hostname", help="Host name.", show_default="begin of the id")
+@click.option(
+    "--network",
+    type=click.Choice(("none", "host")),
+    default="none",
+    show_default=True,
+    help="none: a loopback device only. host: the host's network, which is no protection from it.",
+)
+@click.argument("command", nargs=-1, metavar="[--] [COMMAND]...")
+def run(
+    image: str | None,
+    rootfs: str | None,
+    volumes: tuple[str, ...],
+    name: str | None,
+    remove: bool,
+    env: tuple[str, ...],
+    workdir: str | None,
+    user: str | None,
+    hostname: str | None,
+    network: str,
+    command: tuple[str, ...],
+) -> None:
+    """Run COMMAND in a new container and return its exit status.
+
+    The root file system comes from an image or a directory; what is changed in it is kept with the
+    container (`fusevol commit` makes an image of it, `fusevol rm` removes it). Each operation on a
+    volume is recorded with the container's id. 128 + N is the status after signal N, 127 if the
+    command is not found, 126 if it cannot be executed.
+
+    \b
+      fusevol run --rm --rootfs /srv/rootfs -v ./src:/src:ro -v data:/data -- make -C /src
+    """
+    if (image is None) == (rootfs is None):
+        raise UsageError("a container is made of one thing: give --image or --rootfs")
+    if os.geteuid() != 0:
+        raise NotPermittedError("fusevol run takes root; it makes mounts and namespaces")
+    bindings = _bindings(volumes)
+    for word in env:
+        if "=" not in word:
+            raise UsageError(f"-e {word}: use NAME=VALUE")
+    container_id = secrets.token_hex(32)
+    name = name or f"run-{container_id[:8]}"
+    check_name(name)
+    sys.exit(
+        _run(
+            container_id, name, image, rootfs, bindings, remove, env, workdir, user,
+            hostname or container_id[:12], network, command,
+        )
+    )  # fmt: skip
+
+
+def _run(
+    container_id: str, name: str, image: str | None, rootfs: str | None, bindings: list[Binding],
+    remove: bool, env: tuple[str, ...], workdir: str | None, user: str | None, hostname: str,
+    network: str, command: tuple[str, ...],
+) -> int:  # fmt: skip
+    from fusevol.cli.served import ServedVolumes
+    from fusevol.container import layers
+    from fusevol.container.image import Settings, open_image
+    from fusevol.container.init import Plan
+    from fusevol.container.monitor import run_container
+
+    if any(found.name == name for found in all_containers()):
+        raise UsageError(f"there is a container {name}; remove it with `fusevol rm {name}`")
+    settings, digest = Settings(), ""
+    if image is not None:
+        opened = open_image(image)
+        settings, digest = opened.settings, opened.manifest_digest
+        lowers = layers.unpack(opened)
+    else:
+        assert rootfs is not None
+        lowers = [_rootfs(rootfs)]
+    words = _command(settings.entrypoint, settings.cmd, command)
+    container = Container(
+        id=container_id,
+        name=name,
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        command=words,
+        lowers=lowers,
+        image=image or "",
+        manifest_digest=digest,
+        bindings=bindings,
+    )
+    container.create()
+    plan = Plan(
+        command=words,
+        environment=[*(settings.env or []), *env],
+        directory="/" + (workdir or settings.working_dir or "/").strip("/"),
+        user=settings.user or "" if user is None else user,
+        host_name=hostname,
+        lowers=lowers,
+        upper=container.upper,
+        work=container.work,
+        merged=container.merged,
+        own_network=network == "none",
+    )
+    served = ServedVolumes(container)
+    try:
+        status = run_container(container, plan, served.obtain, served.release)
+    except FusevolError:
+        container.remove()
+        raise
+    if remove:
+        container.remove()
+    return status
+
+
+def _bindings(words: tuple[str, ...]) -> list[Binding]:
+    bindings = [parse_binding(word) for word in words]
+    seen = set()
+    for binding in bindings:
+        place = binding.destination
+        if place in seen:
+            raise UsageError(f"two volumes cannot both appear at {place}")
+        if place.split("/")[1] in ("proc", "sys"):
+            raise UsageError(f"a volume cannot appear at {place}, which is the kernel's")
+        seen.add(place)
+        if binding.volume.startswith("/") and not os.path.exists(binding.volume):
+            raise NotFoundError(f"source {binding.volume} does not exist; create it first")
+    return bindings
+
+
+def _rootfs(path: str) -> str:
+    path = os.path.realpath(path)
+    if not os.path.isdir(path):
+        raise NotFoundError(f"--rootfs {path} is no directory")
+    return path
+
+
+def _command(
+    entrypoint: list[str] | None, default: list[str] | None, command: tuple[str, ...]
+) -> list[str]:
+    words = [*(entrypoint or []), *(command or default or [])]
+    if not words:
+        raise UsageError("no command to run, and the image names none; add -- COMMAND")
+    return words

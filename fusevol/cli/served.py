@@ -1,0 +1,116 @@
+"""Having the volumes of a container of `fusevol run` served.
+
+Those that have a name are served by `fusevol serve`; those that are a path by a server of their
+own, so that they need no daemon.
+"""
+
+import logging
+import os
+import shutil
+import signal
+import stat
+import sys
+from collections.abc import Callable
+
+from fusevol.config import MountConfig, log_directory
+from fusevol.container.bind import Binding, open_subpath
+from fusevol.container.root import Bind
+from fusevol.container.state import Container
+from fusevol.daemon import background, registry
+from fusevol.daemon.checks import check
+from fusevol.errors import FusevolError
+from fusevol.linux.process import die_with_parent
+
+
+class ServedVolumes:
+    """Has the volumes of one container served. Used by its monitor only."""
+
+    def __init__(self, container: Container) -> None:
+        """Prepare."""
+        self._container = container
+        self._servers: list[int] = []
+        self._referred: list[str] = []
+        self._directory = os.path.join(registry.runtime_directory(), "runs", container.id)
+
+    def obtain(self) -> list[Bind]:
+        """Have all volumes served; return copies of their mounts.
+
+        Raises:
+            FusevolError: one cannot be served.
+        """
+        return [self._obtain(binding) for binding in self._container.bindings]
+
+    def release(self) -> None:
+        """End the servers and give the references back; the container has ended."""
+        for pid in self._servers:
+            os.kill(pid, signal.SIGTERM)
+            os.waitpid(pid, 0)
+        shutil.rmtree(self._directory, ignore_errors=True)
+        if not self._referred:
+            return
+        from fusevol.daemon.control import Client
+
+        try:
+            with Client() as daemon:
+                for name in self._referred:
+                    daemon.unmount(name, self._container.id)
+        except FusevolError:
+            # The daemon is away; it finds out by itself when it is back that we have ended.
+            return
+
+    def _obtain(self, binding: Binding) -> Bind:
+        if binding.volume.startswith("/"):
+            mountpoint = self._serve(binding)
+        else:
+            mountpoint = self._refer(binding)
+        fd = open_subpath(mountpoint, binding.subpath)
+        is_file = not stat.S_ISDIR(os.stat(f"/proc/self/fd/{fd}").st_mode)
+        return Bind(fd, binding.destination, binding.read_only, is_file)
+
+    def _refer(self, binding: Binding) -> str:
+        from fusevol.daemon.control import Client
+
+        with Client() as daemon:
+            name = binding.volume or daemon.create("", {}).name
+            state = daemon.mount(name, self._container.id, os.getpid())
+            self._referred.append(name)
+            return state.mountpoint
+
+    def _serve(self, binding: Binding) -> str:
+        """Serve a path; the server ends with this process."""
+        config = self._config(binding)
+        os.makedirs(os.path.dirname(config.mountpoint), mode=0o700, exist_ok=True)
+        if os.path.isfile(config.source):
+            with open(config.mountpoint, "x"):
+                pass
+        else:
+            os.mkdir(config.mountpoint, 0o000)
+        os.makedirs(log_directory(), mode=0o700, exist_ok=True)
+        check(config)
+        monitor = os.getpid()
+
+        def run(ready: Callable[[], None]) -> int:
+            die_with_parent(signal.SIGTERM)
+            if os.getppid() != monitor:
+                return 1
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            logging.basicConfig(format="fusevol: %(levelname)s: %(message)s", stream=sys.stderr)
+            import trio
+
+            from fusevol.daemon.supervisor import Supervisor
+
+            return trio.run(Supervisor(config, ready).run)
+
+        messages = registry.messages_path(config.mountpoint)
+        self._servers.append(background.start(run, messages))
+        return config.mountpoint
+
+    def _config(self, binding: Binding) -> MountConfig:
+        place = binding.destination.strip("/").replace("/", "-")
+        name = f"{self._container.name}-{place}"
+        return MountConfig(
+            source=os.path.realpath(binding.volume),
+            mountpoint=os.path.join(self._directory, str(len(self._servers))),
+            name=binding.volume,
+            log=os.path.join(log_directory(), f"{name}.log"),
+        )

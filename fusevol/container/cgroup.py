@@ -1,0 +1,77 @@
+"""The control group of a container: its id in the path is what tells its processes from others.
+
+    .../fusevol/ID      in the unified hierarchy, or where there is none in those of version 1
+
+No limits are set.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Final
+
+from fusevol.errors import FusevolError
+from fusevol.linux.mountinfo import mounts
+
+_PARENT: Final = "fusevol"
+_VERSION_1: Final = ("name=systemd", "cpu", "memory", "pids", "freezer")
+"""Hierarchies of version 1 in which a container is looked for, or frozen."""
+
+
+def create(container_id: str, pid: int) -> None:
+    """Make the control group of a container and move a process there.
+
+    Raises:
+        FusevolError: there is no hierarchy, or it cannot be written.
+    """
+    made = False
+    for path in _paths(container_id):
+        try:
+            os.makedirs(path, exist_ok=True)
+            with open(os.path.join(path, "cgroup.procs"), "w") as file:
+                file.write(str(pid))
+            made = True
+        except OSError as error:
+            raise FusevolError(
+                f"control group {path} cannot be used: {error.strerror}; containers are told "
+                f"apart by it"
+            ) from None
+    if not made:
+        raise FusevolError(
+            "no control groups are mounted, by which containers are told apart; mount -t cgroup2 "
+            "none /sys/fs/cgroup"
+        )
+
+
+def remove(container_id: str) -> None:
+    """Remove the control groups of a container that has ended."""
+    for path in _paths(container_id):
+        for directory in (path, os.path.dirname(path)):
+            try:
+                os.rmdir(directory)
+            except OSError:
+                # Not there, or in use by another container.
+                break
+
+
+def freeze(container_id: str, frozen: bool) -> bool:
+    """Stop all processes of a container, or let them go on; return whether that is possible."""
+    for path in _paths(container_id):
+        for name, words in (("cgroup.freeze", "01"), ("freezer.state", ("THAWED", "FROZEN"))):
+            try:
+                with open(os.path.join(path, name), "r+") as file:
+                    file.write(words[frozen])
+            except OSError:
+                continue
+            return True
+    return False
+
+
+def _paths(container_id: str) -> Iterator[str]:
+    found = mounts()
+    unified = [mount for mount in found if mount.fstype == "cgroup2"]
+    if unified:
+        yield os.path.join(unified[0].mountpoint, _PARENT, container_id)
+        return
+    for mount in found:
+        if mount.fstype == "cgroup" and set(mount.super_options.split(",")) & set(_VERSION_1):
+            yield os.path.join(mount.mountpoint, _PARENT, container_id)
