@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "run": "fusevol.cli.run:run",
     "ps": "fusevol.cli.ps:ps",
     "rm": "fusevol.cli.rm:rm",
+    "commit": "fusevol.cli.commit:commit",
     "status": "fusevol.cli.status:status",
     "log": "fusevol.cli.log:log",
     "doctor": "fusevol.cli.doctor:doctor",

@@ -113,16 +113,9 @@ def protect() -> None:
 
 
 def _protect_one(path: str) -> None:
-    tree = mounts.open_tree(path, recursive=True)
-    try:
-        mounts.set_attributes(tree, mounts.MOUNT_ATTR_RDONLY, recursive=True)
-        target = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        try:
-            mounts.move_mount(tree, target)
-        finally:
-            os.close(target)
-    finally:
-        os.close(tree)
+    mounts.mount(path, path, "", mounts.MS_BIND | mounts.MS_REC, "")
+    flags = mounts.MS_BIND | mounts.MS_REMOUNT | mounts.MS_RDONLY | _NO_FILES
+    mounts.mount("none", path, "", flags, "")
 
 
 def _mount(root_fd: int, path: str, fstype: str, flags: int, data: str) -> None:
