@@ -8,6 +8,7 @@ holds a space is quoted, so that no name can be mistaken for several columns.
 """
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
 from typing import Final
@@ -88,7 +89,9 @@ def _json_escaped(character: str) -> str:
     return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
 
 
-def format_record(record: AccessRecord, *, color: bool = False) -> str:
+def format_record(
+    record: AccessRecord, *, color: bool = False, name_of: Callable[[str], str | None] | None = None
+) -> str:
     """Return `record` as one line without a newline.
 
     The columns are local time, operation, path, result, details, duration and caller (uid, pid,
@@ -97,13 +100,14 @@ def format_record(record: AccessRecord, *, color: bool = False) -> str:
     Args:
         record: what to show.
         color: add escape sequences of ANSI terminals.
+        name_of: returns the name of a container by its id, None if it has none.
     """
     if record.op == "gap":
         return _format_gap(record, color)
     failed = record.result != OK
     op = f"{quoted(record.op):<11}"
     result = f"{quoted(record.result):<9}"
-    rest = f"{_details(record):<16} {_duration(record.us):>7}  {_caller(record)}".rstrip()
+    rest = f"{_details(record):<16} {_duration(record.us):>7}  {_caller(record, name_of)}".rstrip()
     if color:
         if failed:
             op, result = (click.style(column, fg="red", bold=True) for column in (op, result))
@@ -168,7 +172,7 @@ def _duration(us: int) -> str:
     return f"{us / 1_000_000:.1f}s"
 
 
-def _caller(record: AccessRecord) -> str:
+def _caller(record: AccessRecord, name_of: Callable[[str], str | None] | None) -> str:
     """Who asked; nothing for fusevol's own events."""
     if record.uid is None and record.pid is None:
         return ""
@@ -178,5 +182,6 @@ def _caller(record: AccessRecord) -> str:
     if record.container is not None:
         is_id = len(record.container) == _ID_LENGTH
         shown = record.container[:_SHORT_ID_LENGTH] if is_id else record.container
-        words.append(quoted(shown))
+        name = name_of(record.container) if name_of is not None else None
+        words.append(quoted(shown) if name is None else f"{quoted(name)}({quoted(shown)})")
     return " ".join(words)

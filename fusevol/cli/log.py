@@ -1,7 +1,10 @@
 """`fusevol log`: look into access logs."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Final
 
 import click
 
@@ -12,7 +15,11 @@ from fusevol.accesslog.reader import Predicate, Skipped, last, read
 from fusevol.accesslog.record import AccessRecord
 from fusevol.accesslog.text import format_record, printable, printable_json
 from fusevol.cli.options import Parsed, color_option, log_options, wants_color
+from fusevol.container.engines import ContainerNames
 from fusevol.errors import UsageError
+
+_ID: Final = re.compile(r"[0-9a-f]{6,64}")
+"""An id, or its beginning."""
 
 Entries = Iterator[tuple[bytes, AccessRecord]]
 
@@ -74,8 +81,9 @@ def tail(
     if follow and len(sources) > 1:
         raise UsageError("--follow: only one log can be followed; give one FILE")
     skipped = Skipped()
-    keep = wanted.compile()
-    show = _shower(as_json, color)
+    names = ContainerNames()
+    keep = _by_id(wanted, names).compile()
+    show = _shower(as_json, color, names)
     out = sys.stdout.buffer
     try:
         if follow:
@@ -108,7 +116,18 @@ def _last(sources: list[str], count: int, keep: Predicate, skipped: Skipped) -> 
     yield from found
 
 
-def _shower(as_json: bool, color: str) -> Callable[[bytes, AccessRecord], bytes]:
+def _by_id(wanted: Filter, names: ContainerNames) -> Filter:
+    """Return the filter with the ids of containers in place of names that an engine knows."""
+    found = [
+        word if word == "-" or _ID.fullmatch(word) else names.id(word) or word
+        for word in wanted.containers
+    ]
+    return replace(wanted, containers=tuple(found))
+
+
+def _shower(
+    as_json: bool, color: str, names: ContainerNames
+) -> Callable[[bytes, AccessRecord], bytes]:
     """Return what makes a line of output of a record."""
     if as_json and sys.stdout.isatty():
         return lambda line, _record: printable_json(line) + b"\n"
@@ -116,8 +135,10 @@ def _shower(as_json: bool, color: str) -> Callable[[bytes, AccessRecord], bytes]
         return lambda line, _record: line + b"\n"
     in_color = wants_color(color)
     encoding = sys.stdout.encoding
-    return lambda _line, record: f"{format_record(record, color=in_color)}\n".encode(
-        encoding, "backslashreplace"
+    return lambda _line, record: (
+        f"{format_record(record, color=in_color, name_of=names.name)}\n".encode(
+            encoding, "backslashreplace"
+        )
     )
 
 

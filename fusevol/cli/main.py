@@ -18,6 +18,8 @@ COMMANDS: Final = {
     "ps": "fusevol.cli.ps:ps",
     "rm": "fusevol.cli.rm:rm",
     "commit": "fusevol.cli.commit:commit",
+    "attach": "fusevol.cli.attach:attach",
+    "detach": "fusevol.cli.attach:detach",
     "status": "fusevol.cli.status:status",
     "log": "fusevol.cli.log:log",
     "doctor": "fusevol.cli.doctor:doctor",

@@ -117,8 +117,15 @@ class Container(msgspec.Struct):
         os.rename(f"{path}.new", path)
 
     def remove(self) -> None:
-        """Remove its directory and what it changed."""
-        shutil.rmtree(self.directory)
+        """Remove its directory and what it changed; another may be doing so, too."""
+
+        def go_on(
+            _function: object, _path: str, raised: tuple[object, BaseException, object]
+        ) -> None:
+            if not isinstance(raised[1], FileNotFoundError):
+                raise raised[1]
+
+        shutil.rmtree(self.directory, onerror=go_on)
 
 
 def containers_directory() -> str:
