@@ -20,6 +20,8 @@ COMMANDS: Final = {
     "commit": "fusevol.cli.commit:commit",
     "attach": "fusevol.cli.attach:attach",
     "detach": "fusevol.cli.attach:detach",
+    "hook": "fusevol.cli.hook:hook",
+    "cdi": "fusevol.cli.hook:cdi",
     "status": "fusevol.cli.status:status",
     "log": "fusevol.cli.log:log",
     "doctor": "fusevol.cli.doctor:doctor",

@@ -116,9 +116,10 @@ class Volumes(msgspec.Struct, tag=True):
 
 
 class State(msgspec.Struct, tag=True):
-    """One volume."""
+    """One volume. `daemon` is the process that answers, in whose mount namespace volumes are."""
 
     volume: VolumeState
+    daemon: int
 
 
 Request = Create | Update | List | Inspect | Remove | Mount | Unmount
@@ -156,6 +157,8 @@ class Client:
                 "`fusevol serve`"
             ) from None
         self._buffer = b""
+        self.pid = 0
+        """Process id of the daemon, once it has told of a volume."""
 
     def create(self, name: str, options: dict[str, str]) -> VolumeState:
         """Make a volume; an empty `name` makes an anonymous one. Options as after `-o`."""
@@ -209,6 +212,7 @@ class Client:
     def _state(self, request: msgspec.Struct) -> VolumeState:
         reply = self._ask(request)
         assert isinstance(reply, State)
+        self.pid = reply.daemon
         return reply.volume
 
     def _ask(self, request: msgspec.Struct) -> Volumes | State:

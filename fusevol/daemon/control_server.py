@@ -111,19 +111,23 @@ async def _answer(volumes: Volumes, line: bytes) -> Reply:
 async def _carry_out(volumes: Volumes, request: Request) -> Reply:
     match request:
         case control.Create():
-            return State(await volumes.create(request.name, request.options))
+            return State(await volumes.create(request.name, request.options), os.getpid())
         case control.Update():
-            return State(await volumes.update(request.name, request.options))
+            return State(await volumes.update(request.name, request.options), os.getpid())
         case control.List():
             return control.Volumes(volumes.all())
         case control.Inspect():
-            return State(volumes.get(request.name))
+            return State(volumes.get(request.name), os.getpid())
         case control.Remove():
-            return State(await volumes.remove(request.name))
+            return State(await volumes.remove(request.name), os.getpid())
         case control.Mount():
-            return State(await volumes.mount(request.name, request.holder, request.pid))
+            return State(
+                await volumes.mount(request.name, request.holder, request.pid), os.getpid()
+            )
         case control.Unmount():
-            return State(await volumes.unmount(request.name, request.holder, request.all))
+            return State(
+                await volumes.unmount(request.name, request.holder, request.all), os.getpid()
+            )
         case _:
             assert_never(request)
 

@@ -36,6 +36,8 @@ hooks_dir = ["{directory}/hooks.d"]
 # In a file: shared memory would be shared with any other Podman of this machine.
 lock_type = "file"
 
+tmp_dir = "{directory}/tmp"
+
 [engine.runtimes]
 crun = ["{crun}"]
 runc = ["{runc}"]
@@ -43,6 +45,15 @@ runc = ["{runc}"]
 [engine.volume_plugins]
 fusevol = "{plugin}"
 """
+
+
+_STORAGE: Final = """\
+[storage]
+driver = "overlay"
+graphroot = "{directory}/root"
+runroot = "{directory}/run"
+"""
+"""The same as by options of the command, for `fusevol attach podman:NAME`."""
 
 
 def runtime_path(name: str, directory: Path) -> Path:
@@ -82,7 +93,11 @@ class Podman:
         configuration.write_text(
             _CONFIGURATION.format(directory=directory, plugin=plugin, **runtimes)
         )
-        self.env = {"CONTAINERS_CONF": str(configuration)}
+        storage = directory / "storage.conf"
+        storage.write_text(_STORAGE.format(directory=directory))
+        self.env = {
+            "CONTAINERS_CONF": str(configuration), "CONTAINERS_STORAGE_CONF": str(storage),
+        }  # fmt: skip
         self.words = (
             "podman", "--root", str(directory / "root"), "--runroot", str(directory / "run"),
             "--tmpdir", str(directory / "tmp"), "--storage-driver", "overlay", "--runtime", runtime,

@@ -1,0 +1,58 @@
+"""`fusevol hook` and `fusevol cdi`: volumes for engines without a plugin."""
+
+import json
+import sys
+
+import click
+
+from fusevol.errors import UsageError
+
+
+@click.command()
+@click.argument("volumes", nargs=-1, metavar="[NAME|PATH:/DST[:ro]]...")
+@click.option(
+    "--config", "as_config", is_flag=True,
+    help="Print the file that has Podman, CRI-O and Buildah call the hook.",
+)  # fmt: skip
+def hook(volumes: tuple[str, ...], as_config: bool) -> None:
+    """Bind volumes into a container that is being made; called by OCI runtimes.
+
+    As createContainer or createRuntime hook it reads the state of the container from standard
+    input, and binds the volumes of its annotation io.fusevol.mounts and of the arguments.
+    `fusevol serve` has to run.
+
+    \b
+      fusevol hook --config > /etc/containers/oci/hooks.d/fusevol.json
+      podman run --annotation io.fusevol.mounts=data:/data,logs:/var/log/app:ro ...
+    """
+    if as_config:
+        if volumes:
+            raise UsageError("--config takes no volumes; they stand in annotations")
+        from fusevol.plugin.specs import hooks_d
+
+        click.echo(json.dumps(hooks_d(), indent=2))
+        return
+    from fusevol.plugin.hook import STATE_MAX_BYTES, bind_volumes, read_state, wanted
+
+    if sys.stdin.isatty():
+        raise UsageError("`fusevol hook` is called by OCI runtimes; see fusevol hook --help")
+    state = read_state(sys.stdin.buffer.read(STATE_MAX_BYTES + 1))
+    bindings = wanted(state, volumes)
+    if bindings:
+        bind_volumes(state, bindings)
+
+
+@click.command()
+@click.argument("volumes", nargs=-1, required=True, metavar="NAME[/SUBDIR]:/DST[:ro]...")
+def cdi(volumes: tuple[str, ...]) -> None:
+    """Print a CDI specification with a device for each volume.
+
+    \b
+      fusevol cdi data:/data logs:/var/log/app:ro > /etc/cdi/fusevol.json
+      podman run --device fusevol.io/volume=data ...
+    """
+    from fusevol.container.bind import parse_binding
+    from fusevol.plugin.specs import cdi as specification
+
+    bindings = [(word, parse_binding(word)) for word in volumes]
+    click.echo(json.dumps(specification(bindings), indent=2))

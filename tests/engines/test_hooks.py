@@ -1,0 +1,174 @@
+"""Volumes by OCI hook and by CDI, without a plugin: plain runtimes, and Podman with each."""
+
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.engines.bundle import Bundle
+from tests.engines.daemon import Daemon, plain_daemon
+from tests.engines.machine import mounts
+from tests.engines.podman import IMAGE, RUNTIMES, Podman, podman_with
+from tests.engines.rootfs import ORIGINAL
+from tests.engines.shell import Shell
+from tests.served import FUSEVOL, needs_root, wait_until
+
+pytestmark = needs_root
+
+ANNOTATION: Final = "io.fusevol.mounts"
+CDI_DIRECTORY: Final = Path("/etc/cdi")
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    with plain_daemon("idle_timeout = 0.5\n") as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    directory = tmp_path / "source"
+    (directory / "inner").mkdir(parents=True)
+    (directory / "from-host").write_text("made on the host\n")
+    (directory / "inner/file").write_text("inner\n")
+    return directory
+
+
+@pytest.fixture
+def volume(daemon: Daemon, source: Path) -> Iterator[str]:
+    name = daemon.create(f"data{next(_numbers)}", source)
+    yield name
+    wait_until(lambda: daemon.references(name) == {}, "end of the references")
+    daemon.cli("volume", "rm", name)
+
+
+@pytest.fixture(params=["createContainer", "createRuntime"])
+def hooked(request: pytest.FixtureRequest, bundle: Bundle, daemon: Daemon) -> Bundle:
+    """A bundle with the hook."""
+    bundle.add_hook(request.param, FUSEVOL, "hook", env={"PATH": "/usr/bin:/bin", **daemon.env})
+    return bundle
+
+
+def says_nothing(bundle: Bundle) -> bool:
+    """Tell whether the runtime keeps what a hook says for itself."""
+    return "crun" in bundle.runtime.name
+
+
+def test_a_plain_runtime_binds_what_the_annotation_says(
+    daemon: Daemon, hooked: Bundle, volume: str, source: Path
+) -> None:
+    name = "ab" * 32
+    hooked.annotate(ANNOTATION, f"{volume}:/data,{volume}/inner:/mnt/inner:ro")
+    with hooked.shell(name) as shell:
+        assert shell("cat /data/from-host /mnt/inner/file") == "made on the host\ninner"
+        shell("echo inside >/data/new")
+        assert "Read-only" in shell("echo x >/mnt/inner/new", check=False)
+        assert (source / "new").read_text() == "inside\n"
+        assert daemon.references(volume) == {name: 2}
+        table = mounts(hooked.pid(name))
+        (inside,) = [mount for mount in table if mount.point == "/data"]
+        assert inside.fstype == "fuse.fusevol"
+        below = f"{hooked.directory}/"
+        assert [
+            m for m in mounts() if m.device == inside.device and m.point.startswith(below)
+        ] == []
+    assert (hooked.rootfs / "data/original").read_text() == ORIGINAL
+
+
+def test_a_symbolic_link_in_the_image_leads_nowhere_else(
+    hooked: Bundle, volume: str, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (hooked.rootfs / "link").symlink_to(outside)
+    hooked.annotate(ANNOTATION, f"{volume}:/link/data")
+    text = hooked.run("c1", "cat", "/link/data/from-host", check=False)
+    assert list(outside.iterdir()) == []
+    # Inside the image the link leads to a path that is not there.
+    assert "made on the host" not in text
+    assert says_nothing(hooked) or "binding at /link/data failed" in text
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("none:/data", "there is no volume none"),
+        ("data", "is no volume"),
+        ("data:relative", "absolute path"),
+        ("data:/", "container's root"),
+        ("data/../..:/data", "'..'"),
+        ("data:/a,data:/a", "two volumes"),
+    ],
+)
+def test_what_cannot_be_bound_ends_the_making_of_the_container(
+    daemon: Daemon, bundle: Bundle, volume: str, said: str, answer: str
+) -> None:
+    bundle.add_hook("createContainer", FUSEVOL, "hook", env={"PATH": "/bin", **daemon.env})
+    bundle.annotate(ANNOTATION, said)
+    text = bundle.run("c1", "echo", "started", check=False)
+    assert "started" not in text
+    assert says_nothing(bundle) or answer in text, text
+    assert daemon.references(volume) == {}
+
+
+def test_without_the_daemon_the_container_is_not_made(bundle: Bundle, tmp_path: Path) -> None:
+    env = {"PATH": "/bin", "FUSEVOL_RUNTIME_DIRECTORY": str(tmp_path)}
+    bundle.add_hook("createContainer", FUSEVOL, "hook", "data:/data", env=env)
+    text = bundle.run("c1", "echo", "started", check=False)
+    assert "started" not in text
+    assert says_nothing(bundle) or "fusevol serve does not run" in text
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def podman(
+    request: pytest.FixtureRequest, rootfs: Path, daemon: Daemon
+) -> Iterator[Podman]:  # fmt: skip
+    with podman_with(request.param, rootfs, Path("/nowhere")) as podman:
+        config = daemon.cli("hook", "--config")
+        (podman.hooks_directory / "fusevol.json").write_text(config)
+        yield podman
+
+
+def test_podman_binds_what_the_annotation_says(
+    daemon: Daemon, podman: Podman, volume: str, source: Path
+) -> None:
+    words = [*podman.words, "run", "--interactive", "--name=c1", "--rm",
+             f"--annotation={ANNOTATION}={volume}:/data", IMAGE, "sh"]  # fmt: skip
+    with Shell(words, podman.env) as shell:
+        assert shell("cat /data/from-host") == "made on the host"
+        shell("echo inside >/data/new")
+        state = podman.inspect("c1")
+        assert daemon.references(volume) == {state["Id"]: 1}
+    assert (source / "new").read_text() == "inside\n"
+    records = [r for r in daemon.records(volume) if r.get("path") == "/new"]
+    assert "create" in {r["op"] for r in records}
+    assert {r.get("container") for r in records if r["op"] != "lookup"} == {state["Id"]}
+
+
+def test_podman_binds_a_device_of_cdi(
+    daemon: Daemon, podman: Podman, volume: str, source: Path
+) -> None:
+    made = not CDI_DIRECTORY.exists()
+    CDI_DIRECTORY.mkdir(exist_ok=True)
+    spec = CDI_DIRECTORY / f"fusevol-test-{time.time_ns()}.json"
+    spec.write_text(daemon.cli("cdi", f"{volume}:/data"))
+    try:
+        assert json.loads(spec.read_text())["kind"] == "fusevol.io/volume"
+        said = podman.run(
+            "--rm", "--device", f"fusevol.io/volume={volume}", IMAGE, "cat", "/data/from-host"
+        )
+        assert said == "made on the host"
+    finally:
+        spec.unlink()
+        if made:
+            CDI_DIRECTORY.rmdir()
+
+
+def test_podman_without_the_annotation_is_left_alone(podman: Podman) -> None:
+    assert podman.run("--rm", IMAGE, "cat", "/data/original") == ORIGINAL.strip()
