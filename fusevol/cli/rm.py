@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from fusevol.container import cgroup
+from fusevol.cli.served import clean_up
 from fusevol.container.state import Container, find_container
 from fusevol.errors import FusevolError
 
@@ -25,7 +25,7 @@ def rm(names: tuple[str, ...], force: bool) -> None:
     for name in names:
         container = find_container(name)
         _end(container, force)
-        cgroup.remove(container.id)
+        clean_up(container)
         container.remove()
         click.echo(name)
 

@@ -91,11 +91,11 @@ def _run(
     remove: bool, env: tuple[str, ...], workdir: str | None, user: str | None, hostname: str,
     network: str, command: tuple[str, ...],
 ) -> int:  # fmt: skip
-    from fusevol.cli.served import ServedVolumes
+    from fusevol.cli.served import ServedVolumes, clean_up
     from fusevol.container import layers
     from fusevol.container.image import Settings, open_image
     from fusevol.container.init import Plan
-    from fusevol.container.monitor import run_container
+    from fusevol.container.monitor import MonitorKilledError, run_container
 
     if any(found.name == name for found in all_containers()):
         raise UsageError(f"there is a container {name}; remove it with `fusevol rm {name}`")
@@ -134,6 +134,9 @@ def _run(
     served = ServedVolumes(container)
     try:
         status = run_container(container, plan, served.obtain, served.release)
+    except MonitorKilledError:
+        clean_up(container)
+        raise
     except FusevolError:
         container.remove()
         raise

@@ -10,16 +10,43 @@ import shutil
 import signal
 import stat
 import sys
+import time
 from collections.abc import Callable
+from typing import Final
 
 from fusevol.config import MountConfig, log_directory
+from fusevol.container import cgroup
 from fusevol.container.bind import Binding, open_subpath
 from fusevol.container.root import Bind
 from fusevol.container.state import Container
 from fusevol.daemon import background, registry
 from fusevol.daemon.checks import check
 from fusevol.errors import FusevolError
+from fusevol.linux.mountinfo import is_below, mounts
 from fusevol.linux.process import die_with_parent
+
+
+_END_S: Final = 10.0
+
+
+def clean_up(container: Container) -> None:
+    """Remove what the killed monitor of a container left behind, but not what it changed.
+
+    Servers of volumes end by themselves with the monitor, which may take them a moment.
+    """
+    cgroup.remove(container.id)
+    directory = _directory(container)
+    deadline = time.monotonic() + _END_S
+    while any(is_below(mount.mountpoint, directory) for mount in mounts()):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.02)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _directory(container: Container) -> str:
+    """Return where volumes that are served for this container alone are mounted."""
+    return os.path.join(registry.runtime_directory(), "runs", container.id)
 
 
 class ServedVolumes:
@@ -30,7 +57,7 @@ class ServedVolumes:
         self._container = container
         self._servers: list[int] = []
         self._referred: list[str] = []
-        self._directory = os.path.join(registry.runtime_directory(), "runs", container.id)
+        self._directory = _directory(container)
 
     def obtain(self) -> list[Bind]:
         """Have all volumes served; return copies of their mounts.

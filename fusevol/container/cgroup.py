@@ -66,6 +66,19 @@ def freeze(container_id: str, frozen: bool) -> bool:
     return False
 
 
+def is_frozen(container_id: str) -> bool:
+    """Tell whether all processes of a container stand still, some time after `freeze`."""
+    for path in _paths(container_id):
+        for name, line in (("cgroup.events", "frozen 1"), ("freezer.state", "FROZEN")):
+            try:
+                with open(os.path.join(path, name)) as file:
+                    if line in file.read().splitlines():
+                        return True
+            except OSError:
+                continue
+    return False
+
+
 def _paths(container_id: str) -> Iterator[str]:
     found = mounts()
     unified = [mount for mount in found if mount.fstype == "cgroup2"]

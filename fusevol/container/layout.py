@@ -1,7 +1,7 @@
 """Writing images: blobs, and the forms that hold them.
 
     oci:DIR[:TAG]                     a directory in OCI image layout, which may hold other images
-    oci-archive:FILE[:TAG]            one image, as a tar archive
+    oci-archive:FILE[:NAME]           one image, as a tar archive
     docker-archive:FILE[:NAME[:TAG]]  the same archive, with the name that Docker gives it
 
 Archives hold index.json and manifest.json both, so that every loader takes either of them.
@@ -13,53 +13,69 @@ import hashlib
 import io
 import json
 import os
+import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any, Final, NamedTuple, cast
 
 from fusevol.container.blobs import BlobReader, Descriptor, blob_path
 from fusevol.container.image import REF_NAME
+from fusevol.container.reference import Target, full_name
 from fusevol.errors import FusevolError, UsageError
 
 _LAYOUT: Final = {"imageLayoutVersion": "1.0.0"}
 _INDEX_TYPE: Final = "application/vnd.oci.image.index.v1+json"
-_FORMS: Final = ("oci", "oci-archive", "docker-archive")
+_CONTAINERD_NAME: Final = "io.containerd.image.name"
+_COMPRESSION: Final = 6
+"""Of zlib, as gzip(1) and Docker have it; 9 takes twice as long and saves one percent."""
 
 
-class Target(NamedTuple):
-    """Where an image goes.
+class Built(NamedTuple):
+    """An image whose blobs are in a layout.
 
     Attributes:
-        path: absolute path of the directory or file.
-        name: tag, or name and tag, or empty.
+        entry: descriptor of the manifest, as an index has it.
+        config: digest of the configuration: the image's id with Docker and Podman.
+        layers: digests, base first.
+        blobs: digests of all that it consists of.
     """
 
-    form: str
-    path: str
-    name: str
+    entry: dict[str, Any]
+    config: str
+    layers: list[str]
+    blobs: list[str]
+
+    @property
+    def digest(self) -> str:
+        """The digest of the manifest."""
+        return str(self.entry["digest"])
 
 
-def parse_target(text: str) -> Target:
-    """Return what the text names; UsageError if it names nothing that can be written."""
-    form, _, rest = text.partition(":")
-    path, _, name = rest.partition(":")
-    if form not in _FORMS or not path or "\0" in rest:
-        raise UsageError(
-            f"{text!r} is no place for an image; use oci:DIR[:TAG], oci-archive:FILE[:TAG] or "
-            f"docker-archive:FILE[:NAME[:TAG]]"
-        )
-    return Target(form, os.path.abspath(path), name)
+def check_layout(path: str) -> None:
+    """Raise UsageError if a directory holds other things than an image layout."""
+    try:
+        if os.listdir(path) and not os.path.exists(os.path.join(path, "index.json")):
+            raise UsageError(
+                f"{path} is no OCI image layout and not empty; choose another directory"
+            )
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise UsageError(f"{path} is no directory; oci-archive:FILE writes a file") from None
 
 
 class BlobWriter:
-    """Puts blobs into the layout at `directory`, which is made if it is missing."""
+    """Puts blobs into the layout at `directory`, which is made if it is missing.
+
+    All methods raise FusevolError if that fails.
+    """
 
     def __init__(self, directory: str) -> None:
         self._layout = directory
-        self._blobs = os.path.join(directory, "blobs/sha256")
-        os.makedirs(self._blobs, exist_ok=True)
+        with _writing(directory):
+            os.makedirs(os.path.join(directory, "blobs/sha256"), exist_ok=True)
 
     def put(self, data: bytes, media_type: str) -> Descriptor:
         """Put a blob; return what refers to it."""
@@ -69,63 +85,78 @@ class BlobWriter:
 
     def put_document(self, document: dict[str, Any], media_type: str) -> Descriptor:
         """Put a JSON document."""
-        return self.put(json.dumps(document, separators=(",", ":")).encode(), media_type)
+        return self.put(_json(document), media_type)
 
     def copy(self, layout: str, blob: Descriptor) -> None:
-        """Put a blob of another layout, if it is not here; its digest is checked."""
-        if os.path.exists(blob_path(self._layout, blob.digest)):
-            return
-        os.makedirs(os.path.dirname(blob_path(self._layout, blob.digest)), exist_ok=True)
-        with BlobReader(layout, blob) as reader, self._new() as file:
-            for data in reader:
-                file.write(data)
-            reader.verify()
-            self._keep(file, blob.digest, blob.media_type)
+        """Put a blob of another layout, if it is not here; its digest is checked in any case."""
+        with BlobReader(layout, blob) as reader:
+            if self._has(blob):
+                reader.verify()
+                return
+            with self._new() as file:
+                for data in reader:
+                    file.write(data)
+                reader.verify()
+                self._keep(file, blob.digest, blob.media_type)
+
+    def _has(self, blob: Descriptor) -> bool:
+        path = blob_path(self._layout, blob.digest)
+        return os.path.exists(path) and os.path.getsize(path) == blob.size
 
     def put_layer(
         self, write: Callable[[IO[bytes]], None], media_type: str
     ) -> tuple[Descriptor, str]:
         """Put what `write` writes, compressed; return what refers to it, and its diff id."""
         with self._new() as file:
-            stored = _Hashing(file)
+            stored = _Hashing(file, self._layout)
             with gzip.GzipFile(
-                filename="", mode="wb", fileobj=cast("IO[bytes]", stored), mtime=0
-            ) as compressed:
-                plain = _Hashing(cast("IO[bytes]", compressed))
+                filename="", mode="wb", fileobj=cast("IO[bytes]", stored), mtime=0,
+                compresslevel=_COMPRESSION,
+            ) as compressed:  # fmt: skip
+                plain = _Hashing(cast("IO[bytes]", compressed), self._layout)
                 write(cast("IO[bytes]", plain))
             return self._keep(file, stored.digest, media_type), plain.digest
 
     @contextmanager
     def _new(self) -> Iterator[IO[bytes]]:
-        with tempfile.NamedTemporaryFile(dir=self._blobs, prefix=".new-", delete=False) as file:
+        # Not among the blobs, where tools take every name for a digest.
+        with _writing(self._layout), tempfile.NamedTemporaryFile(
+            dir=self._layout, prefix=".new-", delete=False
+        ) as file:  # fmt: skip
             try:
                 yield cast("IO[bytes]", file)
             finally:
-                if os.path.exists(file.name):
+                with suppress(FileNotFoundError):
                     os.unlink(file.name)
 
     def _keep(self, file: IO[bytes], digest: str, media_type: str) -> Descriptor:
         file.flush()
         os.fchmod(file.fileno(), 0o644)
         size = os.fstat(file.fileno()).st_size
-        os.rename(file.name, blob_path(self._layout, digest))
+        path = blob_path(self._layout, digest)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.rename(file.name, path)
         return Descriptor(digest, size, media_type)
 
 
 class _Hashing:
     """A stream that hashes what is written to it."""
 
-    def __init__(self, out: IO[bytes]) -> None:
+    def __init__(self, out: IO[bytes], what: str) -> None:
         self._out = out
+        self._what = what
         self._hash = hashlib.sha256()
 
     def write(self, data: bytes) -> int:
         self._hash.update(data)
-        return self._out.write(data)
+        # Told apart here from failures of whoever writes, which reads, too.
+        with _writing(self._what):
+            return self._out.write(data)
 
     def flush(self) -> None:
         """Flush what is behind it."""
-        self._out.flush()
+        with _writing(self._what):
+            self._out.flush()
 
     @property
     def digest(self) -> str:
@@ -137,67 +168,80 @@ def add_to_index(layout: str, entry: dict[str, Any], tag: str) -> None:
     """Have a tag of a layout refer to an image; what had the tag loses it. Atomic.
 
     Raises:
-        FusevolError: index.json is none.
+        FusevolError: index.json is none, or cannot be written.
     """
-    directory = os.open(layout, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
-        _write(layout, "oci-layout", _LAYOUT)
-        index = _index(os.path.join(layout, "index.json"))
-        index["manifests"] = [
-            one for one in index["manifests"] if (one.get("annotations") or {}).get(REF_NAME) != tag
-        ]
-        index["manifests"].append({**entry, "annotations": {REF_NAME: tag}})
-        _write(layout, "index.json", index)
-    finally:
-        os.close(directory)
+    with _writing(layout):
+        directory = os.open(layout, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            if not os.path.exists(os.path.join(layout, "oci-layout")):
+                _replace(layout, "oci-layout", _LAYOUT)
+            index = _index(os.path.join(layout, "index.json"))
+            index["manifests"] = [one for one in index["manifests"] if _tag(one) != tag]
+            index["manifests"].append({**entry, "annotations": {REF_NAME: tag}})
+            _replace(layout, "index.json", index)
+        finally:
+            os.close(directory)
 
 
-def write_archive(
-    path: str, layout: str, entry: dict[str, Any], blobs: list[Descriptor], config: str,
-    layers: list[str], name: str, docker_name: str, when_s: int,
-) -> None:  # fmt: skip
-    """Write one image of a layout as an archive, atomically.
+def write_archive(target: Target, layout: str, image: Built, when_s: int) -> None:
+    """Write one image of a layout as an archive, atomically, or to standard output.
 
     Args:
-        path: the file.
+        target: the file, and the image's names.
         layout: holds the blobs.
-        entry: descriptor of the manifest.
-        blobs: what goes in.
-        config: digest of the config.
-        layers: digests of the layers, base first.
-        name: the tag in index.json.
-        docker_name: NAME:TAG for manifest.json; empty for none.
+        image: what goes in.
         when_s: time of all members, in seconds since 1970.
+
+    Raises:
+        FusevolError: it cannot be written.
     """
+    if target.path == "-":
+        with _writing("standard output"):
+            _write_archive(sys.stdout.buffer, target, layout, image, when_s)
+            sys.stdout.buffer.flush()
+        return
+    temporary = f"{target.path}.new-{os.getpid()}"
+    with _writing(target.path):
+        try:
+            with open(temporary, "xb") as out:
+                _write_archive(out, target, layout, image, when_s)
+            os.rename(temporary, target.path)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def _write_archive(
+    out: IO[bytes], target: Target, layout: str, image: Built, when_s: int
+) -> None:  # fmt: skip
     index = _new_index()
-    index["manifests"].append({**entry, **({"annotations": {REF_NAME: name}} if name else {})})
+    index["manifests"].append(image.entry)
+    if target.tag:
+        names = {REF_NAME: target.tag}
+        if target.docker_name:
+            names[_CONTAINERD_NAME] = full_name(target.docker_name)
+        index["manifests"] = [{**image.entry, "annotations": names}]
     docker = {
-        "Config": _member(config),
-        "RepoTags": [docker_name] if docker_name else [],
-        "Layers": [_member(digest) for digest in layers],
+        "Config": _member(image.config),
+        "RepoTags": [target.docker_name] if target.docker_name else [],
+        "Layers": [_member(digest) for digest in image.layers],
     }
     documents = {"oci-layout": _LAYOUT, "index.json": index, "manifest.json": [docker]}
-    temporary = f"{path}.new-{os.getpid()}"
-    try:
-        with tarfile.open(temporary, "x:") as archive:
-            for digest in sorted({blob.digest for blob in blobs}):
-                info = tarfile.TarInfo(_member(digest))
-                source = blob_path(layout, digest)
-                info.size, info.mtime = os.path.getsize(source), when_s
-                with open(source, "rb") as file:
-                    archive.addfile(info, file)
-            for member, document in documents.items():
-                data = json.dumps(document, separators=(",", ":")).encode()
-                info = tarfile.TarInfo(member)
-                info.size, info.mtime = len(data), when_s
-                archive.addfile(info, io.BytesIO(data))
-        os.rename(temporary, path)
-    except OSError as error:
-        raise FusevolError(f"{path} cannot be written: {error.strerror}") from None
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+    with tarfile.open(fileobj=out, mode="w|", bufsize=1 << 18, copybufsize=1 << 18) as archive:
+        for digest in sorted(set(image.blobs)):
+            with open(blob_path(layout, digest), "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                _add(archive, _member(digest), size, when_s, file)
+        for member, document in documents.items():
+            data = _json(document)
+            _add(archive, member, len(data), when_s, io.BytesIO(data))
+
+
+def _add(archive: tarfile.TarFile, name: str, size: int, when_s: int, file: IO[bytes]) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mtime = size, when_s
+    archive.addfile(info, file)
 
 
 def _member(digest: str) -> str:
@@ -221,9 +265,31 @@ def _index(path: str) -> dict[str, Any]:
     return index
 
 
-def _write(layout: str, name: str, document: dict[str, Any]) -> None:
+def _tag(entry: Any) -> Any:
+    annotations = entry.get("annotations") if isinstance(entry, dict) else None
+    return annotations.get(REF_NAME) if isinstance(annotations, dict) else None
+
+
+def _replace(layout: str, name: str, document: dict[str, Any]) -> None:
     path = os.path.join(layout, name)
     temporary = f"{path}.new-{os.getpid()}"
-    with open(temporary, "w") as file:
-        json.dump(document, file, separators=(",", ":"))
+    with open(temporary, "wb") as file:
+        file.write(_json(document))
+        file.flush()
+        # The index names images of others, too.
+        os.fsync(file.fileno())
     os.rename(temporary, path)
+
+
+def _json(document: Any) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+@contextmanager
+def _writing(what: str) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise FusevolError(f"{what} cannot be written: {error.strerror or error}") from None

@@ -37,6 +37,10 @@ Release = Callable[[], None]
 """Gives the volumes back, when the container has ended."""
 
 
+class MonitorKilledError(FusevolError):
+    """The monitor did not live to tell how the container ended."""
+
+
 class _Report(msgspec.Struct):
     """What the monitor tells its caller: the command's status, or why there is none."""
 
@@ -49,6 +53,7 @@ def run_container(container: Container, plan: Plan, obtain: Obtain, release: Rel
     """Run a container to its end; return its command's exit status, 128 + N after signal N.
 
     Raises:
+        MonitorKilledError: its end is not known.
         FusevolError: it could not be made.
     """
     receiving, sending = os.pipe2(os.O_CLOEXEC)
@@ -69,7 +74,10 @@ def run_container(container: Container, plan: Plan, obtain: Obtain, release: Rel
     os.waitpid(monitor, 0)
     os.close(lifeline)
     if not said:
-        raise FusevolError("the monitor of the container was killed, and the container with it")
+        raise MonitorKilledError(
+            f"the monitor of container {container.name} was killed, and the container with it; what "
+            f"it changed is kept until `fusevol rm {container.name}`"
+        )
     report = msgspec.json.decode(said, type=_Report)
     if report.kind:
         kind: type[FusevolError] = getattr(errors, report.kind)

@@ -1,0 +1,442 @@
+"""`fusevol run`, `ps` and `rm`: what a container is, how it ends, and what it leaves behind."""
+
+import hashlib
+import io
+import json
+import os
+import signal
+import stat
+import subprocess
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.engines.machine import command, mounts, workspace
+from tests.engines.rootfs import tar_of
+from tests.engines.shell import Shell
+from tests.served import FUSEVOL, Record, needs_root, read_log, runs, wait_until
+
+pytestmark = needs_root
+
+CAPABILITIES: Final = "00000000a80425fb"
+"""Docker's default set."""
+
+
+@dataclass
+class Runner:
+    """`fusevol run` with directories of its own, without a daemon."""
+
+    directory: Path
+    rootfs: Path
+    env: dict[str, str]
+
+    def words(self, *words: str | Path) -> list[str]:
+        return [FUSEVOL, "run", *map(str, words)]
+
+    def of_rootfs(self, *words: str | Path) -> list[str]:
+        return self.words("--rootfs", self.rootfs, *words)
+
+    def run(self, *words: str | Path, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        """Run a container of the root file system to its end."""
+        return command(*self.of_rootfs("--rm", *words), env=self.env, check=check)
+
+    def cli(self, *words: str | Path, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        return command(FUSEVOL, *words, env=self.env, check=check)
+
+    def ps(self) -> list[dict[str, Any]]:
+        return list(json.loads(self.cli("ps", "--all", "--json").stdout))
+
+    def find(self, name: str) -> dict[str, Any]:
+        (found,) = [one for one in self.ps() if one["name"] == name]
+        return found
+
+    def records(self, log: str) -> list[Record]:
+        return read_log(self.directory / "log" / f"{log}.log")
+
+
+@pytest.fixture(scope="module")
+def runner(rootfs: Path) -> Iterator[Runner]:
+    with workspace("run") as directory:
+        env = {
+            f"FUSEVOL_{name.upper()}_DIRECTORY": str(directory / name)
+            for name in ("state", "runtime", "log")
+        }
+        for name in ("state", "runtime", "log"):
+            (directory / name).mkdir(mode=0o700)
+        yield Runner(directory, rootfs, env)
+        assert left_over(directory) == []
+
+
+def left_over(directory: Path) -> list[str]:
+    """Return what is mounted, or in the way, after all containers have ended."""
+    mounted = [mount.point for mount in mounts() if str(directory) in mount.point]
+    groups = [str(path) for path in Path("/sys/fs/cgroup").glob("**/fusevol")]
+    running = list((directory / "runtime/runs").glob("*"))
+    return mounted + groups + [str(path) for path in running]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    directory = tmp_path / "source"
+    (directory / "inner").mkdir(parents=True)
+    (directory / "file").write_text("content\n")
+    (directory / "inner/file").write_text("inner\n")
+    return directory
+
+
+def test_the_exit_status_is_the_commands(runner: Runner) -> None:
+    assert runner.run("--", "true").returncode == 0
+    assert runner.run("--", "sh", "-c", "exit 37", check=False).returncode == 37
+    assert runner.run("--", "sh", "-c", "kill -9 $$; sleep 9 & kill -KILL $!; wait $!",
+                      check=False).returncode == 128 + 9  # fmt: skip
+    missing = runner.run("--", "/none", check=False)
+    assert (missing.returncode, missing.stderr) == (
+        127, "fusevol: /none: not found in the container\n"
+    )  # fmt: skip
+    unfit = runner.run("--", "/etc/passwd", check=False)
+    assert unfit.returncode == 126
+
+
+def test_standard_input_and_output_are_the_callers(runner: Runner) -> None:
+    done = command(
+        *runner.of_rootfs("--rm", "--", "wc", "-c"), env=runner.env, input=b"x" * 100_000
+    )
+    assert done.stdout.strip() == "100000"
+    assert runner.run("--", "sh", "-c", "echo out; echo err >&2").stderr == "err\n"
+
+
+def test_a_container_has_few_rights(runner: Runner) -> None:
+    said = runner.run("--", "cat", "/proc/self/status").stdout
+    fields = dict(line.split(":", 1) for line in said.splitlines())
+    for name in ("CapPrm", "CapEff", "CapBnd"):
+        assert fields[name].strip() == CAPABILITIES
+    assert fields["CapInh"].strip() == fields["CapAmb"].strip() == "0" * 16
+    assert fields["NoNewPrivs"].strip() == "1"
+    for attempt in ("mount -t tmpfs none /mnt", "echo 1 >/proc/sys/kernel/printk",
+                    "echo b >/proc/sysrq-trigger", "mkdir /sys/fs/x", "umount /proc"):  # fmt: skip
+        assert runner.run("--", "sh", "-c", attempt, check=False).returncode != 0, attempt
+    assert runner.run("--", "cat", "/proc/keys", "/proc/timer_list").stdout == ""
+
+
+def test_another_user_has_none(runner: Runner) -> None:
+    said = runner.run("-u", "user", "--", "sh", "-c", "id -u; id -g; grep Cap /proc/self/status")
+    uid, gid, *rest = said.stdout.splitlines()
+    assert (uid, gid) == ("1000", "1000")
+    values = dict(line.split(":\t") for line in rest)
+    assert values["CapEff"] == values["CapPrm"] == "0" * 16
+    assert "no user nobody" in runner.run("-u", "nobody", "--", "id", check=False).stderr
+
+
+def test_it_is_by_itself(runner: Runner) -> None:
+    script = (
+        "echo $$; hostname 2>/dev/null || cat /proc/sys/kernel/hostname; ls /proc/self/fd | wc -l"
+    )
+    said = runner.run("--hostname", "box", "--", "sh", "-c", script).stdout.split()
+    assert said[:2] == ["1", "box"]
+    net = runner.run("--", "cat", "/proc/net/dev").stdout
+    assert [line.split(":")[0].strip() for line in net.splitlines()[2:]] == ["lo"]
+    host = runner.run("--network=host", "--", "readlink", "/proc/self/ns/net").stdout.strip()
+    assert host == os.readlink("/proc/self/ns/net")
+    others = [
+        runner.run("--", "readlink", f"/proc/self/ns/{kind}").stdout.strip()
+        for kind in ("mnt", "pid", "uts", "ipc", "cgroup", "net")
+    ]
+    mine = [
+        os.readlink(f"/proc/self/ns/{kind}")
+        for kind in ("mnt", "pid", "uts", "ipc", "cgroup", "net")
+    ]
+    assert set(others).isdisjoint(mine)
+
+
+def test_descriptors_of_the_caller_stay_outside(runner: Runner, tmp_path: Path) -> None:
+    secret = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        done = subprocess.run(
+            runner.of_rootfs("--rm", "--", "sh", "-c", "ls /proc/self/fd"), pass_fds=(secret,),
+            env={**os.environ, **runner.env}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    finally:
+        os.close(secret)
+    # The fourth is the directory that ls reads.
+    assert done.stdout.split() == ["0", "1", "2", "3"]
+
+
+def test_the_environment_is_what_was_said(runner: Runner) -> None:
+    said = runner.run("-e", "A=b=c", "-w", "/tmp/new", "--", "sh", "-c", "env; pwd").stdout
+    lines = said.splitlines()
+    assert lines[-1] == "/tmp/new"
+    assert "A=b=c" in lines
+    assert not [line for line in lines if line.startswith("FUSEVOL")]
+
+
+def test_directories_files_and_nested_places_can_be_volumes(runner: Runner, source: Path) -> None:
+    said = runner.run(
+        "-v", f"{source}/inner:/data/deep/inner:ro", "-v", f"{source}:/data",
+        "-v", f"{source}/file:/etc/one", "--name", "nested", "--", "sh", "-c",
+        "cat /data/file /data/deep/inner/file /etc/one; echo new >/data/new; echo more >>/etc/one; "
+        "touch /data/deep/inner/x",
+        check=False,
+    )  # fmt: skip
+    assert said.stdout == "content\ninner\ncontent\n"
+    assert "Read-only file system" in said.stderr
+    assert (source / "new").read_text() == "new\n"
+    assert (source / "file").read_text() == "content\nmore\n"
+    assert [r["op"] for r in runner.records("nested-etc-one")][-1] == "unmount"
+    creates = [r for r in runner.records("nested-data") if r["op"] == "create"]
+    assert [r["path"] for r in creates] == ["/new"]
+    assert len(creates[0]["container"]) == 64
+
+
+def test_volumes_are_nosuid_and_nodev(runner: Runner, source: Path) -> None:
+    os.mknod(source / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    said = runner.run("-v", f"{source}:/data", "--", "sh", "-c", "echo x >/data/null", check=False)
+    assert "ermission denied" in said.stderr
+    table = runner.run("-v", f"{source}:/data", "--", "grep", " /data ", "/proc/mounts").stdout
+    assert {"nosuid", "nodev"} <= set(table.split()[3].split(","))
+
+
+def test_a_symbolic_link_in_the_image_leads_nowhere_else(
+    runner: Runner, source: Path, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    rootfs = tmp_path / "rootfs"
+    command("cp", "-a", runner.rootfs, rootfs)
+    (rootfs / "link").symlink_to(outside)
+    (rootfs / "etc-link").symlink_to("/etc")
+    (rootfs / "up").symlink_to("../../../../../etc")
+    for place in ("/etc-link/here", "/up/there"):
+        words = runner.words("--rm", "--rootfs", rootfs, "-v", f"{source}:{place}")
+        said = command(*words, "--", "sh", "-c", f"cat {place}/file; ls /etc", env=runner.env)
+        assert said.stdout.startswith("content\n")
+        assert place.rpartition("/")[2] in said.stdout
+    words = runner.words("--rm", "--rootfs", rootfs, "-v", f"{source}:/link/data", "--", "true")
+    assert command(*words, env=runner.env, check=False).returncode == 1
+    assert list(outside.iterdir()) == []
+    assert not Path("/etc/here").exists()
+    assert not Path("/etc/there").exists()
+    # The root file system it was made of is as it was.
+    assert sorted(os.listdir(rootfs / "etc")) == sorted(os.listdir(runner.rootfs / "etc"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-v", "data:/data", "--", "true"], "fusevol serve does not run"),
+        (["-v", "/none:/data", "--", "true"], "source /none does not exist"),
+        (["-v", "/tmp:/proc/x", "--", "true"], "cannot appear at /proc/x"),
+        (["-v", "/tmp:/a", "-v", "/var:/a", "--", "true"], "two volumes"),
+        (["-v", "/tmp", "-v", "x", "--", "true"], "is no volume"),
+        (["-e", "A", "--", "true"], "NAME=VALUE"),
+        (["--name", "../x", "--", "true"], "cannot be a container's name"),
+        ([], "no command to run"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(runner: Runner, words: Sequence[str], said: str) -> None:
+    done = runner.run(*words, check=False)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert runner.ps() == []
+
+
+def test_containers_are_listed_kept_and_removed(runner: Runner, source: Path) -> None:
+    words = runner.of_rootfs("--name", "kept", "-v", f"{source}:/data:ro", "--", "sh")
+    with Shell(words, runner.env) as shell:
+        found = runner.find("kept")
+        assert found["status"] == "running"
+        assert found["volumes"] == [
+            {"volume": str(source), "subpath": "", "destination": "/data", "read_only": True}
+        ]
+        group = Path(f"/proc/{found['pid']}/cgroup").read_text()
+        assert f"/fusevol/{found['id']}" in group
+        assert shell("cat /proc/self/cgroup | grep -c fusevol || true") == "0"
+        assert "is running" in runner.cli("rm", "kept", check=False).stderr
+        again = command(
+            *runner.of_rootfs("--name", "kept", "--", "true"), env=runner.env, check=False
+        )
+        assert "there is a container kept" in again.stderr
+        shell("exit 3", check=False)
+    found = runner.find("kept")
+    assert (found["status"], found["exit_status"], found["pid"]) == ("exited", 0, 0)
+    runner.cli("rm", found["id"][:8])
+    assert runner.ps() == []
+    assert list((runner.directory / "state/containers").iterdir()) == []
+
+
+def test_signals_reach_the_command(runner: Runner) -> None:
+    script = "trap 'echo got; exit 5' TERM; echo ready; while true; do sleep 0.05; done"
+    process = subprocess.Popen(
+        runner.of_rootfs("--rm", "--", "sh", "-c", script), stdout=subprocess.PIPE, text=True,
+        env={**os.environ, **runner.env},
+    )  # fmt: skip
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    assert process.stdout.read() == "got\n"
+    assert process.wait(10) == 5
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("victim", ["caller", "monitor", "command"])
+def test_sigkill_of_any_of_its_processes_ends_all_of_it(
+    runner: Runner, source: Path, victim: str
+) -> None:
+    process = subprocess.Popen(
+        runner.of_rootfs("--name", victim, "-v", f"{source}:/data", "--", "sh", "-c",
+                         "exec 3>/data/held; echo ready; sleep 600"),
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env={**os.environ, **runner.env},
+    )  # fmt: skip
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    found = runner.find(victim)
+    entry = runner.directory / "state/containers" / found["id"] / "container.json"
+    monitor = json.loads(entry.read_text())["monitor"]["pid"]
+    os.kill({"caller": process.pid, "monitor": monitor, "command": found["pid"]}[victim],
+            signal.SIGKILL)  # fmt: skip
+    status = process.wait(20)
+    process.stdout.close()
+    wait_until(lambda: not runs(found["pid"]) and not runs(monitor), "end of the container")
+    if victim == "command":
+        assert status == 128 + 9
+    wait_until(lambda: runner.find(victim)["status"] == "exited", "the container's end")
+    if victim != "caller":
+        # Who called could clean up.
+        assert left_over(runner.directory) == []
+    runner.cli("rm", victim)
+    assert left_over(runner.directory) == []
+
+
+def layer(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for info, content in members:
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return data.getvalue()
+
+
+def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", content: bytes = b"",
+          **fields: Any) -> tuple[tarfile.TarInfo, bytes]:  # fmt: skip
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.mode = kind, link, 0o755 if kind == tarfile.DIRTYPE else 0o644
+    for key, value in fields.items():
+        setattr(info, key, value)
+    return info, content
+
+
+def image(directory: Path, base: bytes, *layers: bytes, **settings: Any) -> str:
+    """Write an OCI layout by hand; return `oci:DIR`."""
+    blobs = directory / "blobs/sha256"
+    blobs.mkdir(parents=True)
+
+    def put(data: bytes, kind: str) -> dict[str, Any]:
+        digest = hashlib.sha256(data).hexdigest()
+        (blobs / digest).write_bytes(data)
+        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{digest}",
+                "size": len(data)}  # fmt: skip
+
+    tars = [put(data, "layer.v1.tar") for data in (base, *layers)]
+    config = {"architecture": "amd64" if os.uname().machine == "x86_64" else "arm64", "os": "linux",
+              "rootfs": {"type": "layers", "diff_ids": [one["digest"] for one in tars]},
+              "config": settings}  # fmt: skip
+    manifest = {"schemaVersion": 2, "config": put(json.dumps(config).encode(), "config.v1+json"),
+                "layers": tars}  # fmt: skip
+    index = {"schemaVersion": 2,
+             "manifests": [put(json.dumps(manifest).encode(), "manifest.v1+json")]}  # fmt: skip
+    (directory / "index.json").write_text(json.dumps(index))
+    (directory / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    return f"oci:{directory}"
+
+
+@pytest.fixture(scope="module")
+def base(rootfs: Path) -> bytes:
+    """A layer of the root file system."""
+    return tar_of(rootfs)
+
+
+def test_an_image_says_what_runs_in_it(runner: Runner, base: bytes, tmp_path: Path) -> None:
+    reference = image(
+        tmp_path / "layout", base, Env=["FROM=image", "PATH=/bin"], Entrypoint=["sh", "-c"],
+        Cmd=["echo $FROM $(id -u) $(pwd)"], User="user", WorkingDir="/tmp",
+    )  # fmt: skip
+    said = command(*runner.words("--rm", "--image", reference), env=runner.env).stdout
+    assert said == "image 1000 /tmp\n"
+    words = runner.words("--rm", "--image", reference, "-e", "FROM=me", "-u", "0", "--")
+    assert command(*words, "echo $FROM $(id -u)", env=runner.env).stdout == "me 0\n"
+
+
+def test_layers_hide_and_replace_what_is_below(runner: Runner, base: bytes, tmp_path: Path) -> None:
+    reference = image(
+        tmp_path / "layout", base,
+        layer(entry("data/.wh.original"), entry("data/new", content=b"new"),
+              entry("mnt/a", tarfile.DIRTYPE), entry("mnt/a/b"), entry("tmp/x", content=b"1")),
+        layer(entry("mnt/a", tarfile.DIRTYPE), entry("mnt/a/.wh..wh..opq"), entry("mnt/a/c"),
+              entry("tmp/x", tarfile.DIRTYPE),
+              entry("tmp/x/y", mode=0o4755, uid=7, gid=8, mtime=99)),
+    )  # fmt: skip
+    words = runner.words("--rm", "--image", reference, "--", "sh", "-c",
+                         "ls /data /mnt/a; stat -c '%a %u %g %Y' /tmp/x/y")  # fmt: skip
+    said = command(*words, env=runner.env).stdout
+    assert said.split("\n") == ["/data:", "new", "", "/mnt/a:", "c", "4755 7 8 99", ""]
+
+
+def test_a_hostile_layer_does_nothing_outside(runner: Runner, base: bytes, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "victim").write_text("safe")
+    evil = [
+        entry("../../../../../../../../../../tmp/fusevol-escaped", content=b"x"),
+        entry(str(outside / "absolute"), content=b"x"),
+        entry("link", tarfile.SYMTYPE, str(outside)),
+        entry("link/through", content=b"x"),
+        entry("hard", tarfile.LNKTYPE, str(outside / "victim")),
+    ]
+    for number, one in enumerate(evil):
+        members = evil[2:4] if number == 3 else [one]
+        reference = image(tmp_path / f"layout{number}", base, layer(*members))
+        command(
+            *runner.words("--rm", "--image", reference, "--", "true"), env=runner.env, check=False
+        )
+    assert os.listdir(outside) == ["victim"]
+    assert (outside / "victim").read_text() == "safe"
+    assert (outside / "victim").stat().st_nlink == 1
+    assert not Path("/tmp/fusevol-escaped").exists()
+    assert runner.ps() == []
+
+
+def test_a_damaged_layer_is_not_used(runner: Runner, base: bytes, tmp_path: Path) -> None:
+    added = layer(entry("data/added", content=b"right"))
+    reference = image(tmp_path / "layout", base, added)
+    blob = tmp_path / "layout/blobs/sha256" / hashlib.sha256(added).hexdigest()
+    blob.write_bytes(added.replace(b"right", b"wrong"))
+    done = command(
+        *runner.words("--rm", "--image", reference, "--", "true"), env=runner.env, check=False
+    )
+    assert done.returncode == 1
+    assert "damaged" in done.stderr
+    blob.write_bytes(added)
+    words = runner.words("--rm", "--image", reference, "--", "cat", "/data/added")
+    assert command(*words, env=runner.env).stdout == "right"
+    assert not list((runner.directory / "state/layers").glob("unpacking-*"))
+
+
+def test_containers_of_one_image_can_start_at_once(
+    runner: Runner, base: bytes, tmp_path: Path
+) -> None:
+    reference = image(tmp_path / "layout", base, layer(entry("data/unique", content=os.urandom(8))))
+    processes = [
+        subprocess.Popen(
+            runner.words("--rm", "--image", reference, "--", "sh", "-c", f"echo {n} >/x; cat /x"),
+            env={**os.environ, **runner.env}, stdout=subprocess.PIPE, text=True,
+        )
+        for n in range(5)
+    ]  # fmt: skip
+    assert [process.communicate(timeout=60)[0] for process in processes] == [
+        f"{n}\n" for n in range(5)
+    ]
