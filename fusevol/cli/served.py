@@ -25,7 +25,6 @@ from fusevol.errors import FusevolError
 from fusevol.linux.mountinfo import is_below, mounts
 from fusevol.linux.process import die_with_parent
 
-
 _END_S: Final = 10.0
 
 

@@ -75,8 +75,8 @@ def run_container(container: Container, plan: Plan, obtain: Obtain, release: Rel
     os.close(lifeline)
     if not said:
         raise MonitorKilledError(
-            f"the monitor of container {container.name} was killed, and the container with it; what "
-            f"it changed is kept until `fusevol rm {container.name}`"
+            f"the monitor of container {container.name} was killed, and the container with "
+            f"it; what it changed is kept until `fusevol rm {container.name}`"
         )
     report = msgspec.json.decode(said, type=_Report)
     if report.kind:

@@ -74,9 +74,13 @@ def runner(rootfs: Path) -> Iterator[Runner]:
 def left_over(directory: Path) -> list[str]:
     """Return what is mounted, or in the way, after all containers have ended."""
     mounted = [mount.point for mount in mounts() if str(directory) in mount.point]
-    groups = [str(path) for path in Path("/sys/fs/cgroup").glob("**/fusevol")]
     running = list((directory / "runtime/runs").glob("*"))
-    return mounted + groups + [str(path) for path in running]
+    return mounted + [str(path) for path in running]
+
+
+def control_groups(container: str) -> list[Path]:
+    """Return the control groups of a container."""
+    return list(Path("/sys/fs/cgroup").glob(f"**/fusevol/{container}"))
 
 
 @pytest.fixture
@@ -252,6 +256,7 @@ def test_containers_are_listed_kept_and_removed(runner: Runner, source: Path) ->
         assert found["volumes"] == [
             {"volume": str(source), "subpath": "", "destination": "/data", "read_only": True}
         ]
+        assert control_groups(found["id"])
         group = Path(f"/proc/{found['pid']}/cgroup").read_text()
         assert f"/fusevol/{found['id']}" in group
         assert shell("cat /proc/self/cgroup | grep -c fusevol || true") == "0"
@@ -263,6 +268,7 @@ def test_containers_are_listed_kept_and_removed(runner: Runner, source: Path) ->
         shell("exit 3", check=False)
     found = runner.find("kept")
     assert (found["status"], found["exit_status"], found["pid"]) == ("exited", 0, 0)
+    assert control_groups(found["id"]) == []
     runner.cli("rm", found["id"][:8])
     assert runner.ps() == []
     assert list((runner.directory / "state/containers").iterdir()) == []
@@ -308,8 +314,10 @@ def test_sigkill_of_any_of_its_processes_ends_all_of_it(
     if victim != "caller":
         # Who called could clean up.
         assert left_over(runner.directory) == []
+        assert control_groups(found["id"]) == []
     runner.cli("rm", victim)
     assert left_over(runner.directory) == []
+    assert control_groups(found["id"]) == []
 
 
 def layer(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
