@@ -31,12 +31,13 @@ _END_S: Final = 10.0
 def clean_up(container: Container) -> None:
     """Remove what the killed monitor of a container left behind, but not what it changed.
 
-    Servers of volumes end by themselves with the monitor, which may take them a moment.
+    Its processes and the servers of its volumes end by themselves, which may take a moment.
     """
-    cgroup.remove(container.id)
     directory = _directory(container)
     deadline = time.monotonic() + _END_S
-    while any(is_below(mount.mountpoint, directory) for mount in mounts()):
+    while not cgroup.remove(container.id) or any(
+        is_below(mount.mountpoint, directory) for mount in mounts()
+    ):
         if time.monotonic() > deadline:
             return
         time.sleep(0.02)

@@ -42,15 +42,23 @@ def create(container_id: str, pid: int) -> None:
         )
 
 
-def remove(container_id: str) -> None:
-    """Remove the control groups of a container that has ended."""
+def remove(container_id: str) -> bool:
+    """Remove the control groups of a container; return whether it has none any more.
+
+    The kernel keeps them while a process of the container ends.
+    """
+    gone = True
     for path in _paths(container_id):
         for directory in (path, os.path.dirname(path)):
             try:
                 os.rmdir(directory)
+            except FileNotFoundError:
+                continue
             except OSError:
-                # Not there, or in use by another container.
+                # The outer one is in use by another container, which is as it should be.
+                gone = gone and directory != path
                 break
+    return gone
 
 
 def freeze(container_id: str, frozen: bool) -> bool:
