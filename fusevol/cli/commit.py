@@ -1,10 +1,13 @@
 """`fusevol commit`: an image of a container of `fusevol run`."""
 
 import json
+import signal
+import sys
 
 import click
 
 from fusevol.accesslog.text import printable
+from fusevol.container.bind import Binding
 from fusevol.container.state import find_container
 
 
@@ -14,50 +17,80 @@ from fusevol.container.state import find_container
 @click.option("-m", "--message", default="", help="Goes into the image's history.")
 @click.option("-a", "--author", default="", help="Goes into the image.")
 @click.option(
+    "-c",
+    "--change",
+    "changes",
+    multiple=True,
+    metavar="INSTRUCTION",
+    help="Change the image's settings, as a line of a Dockerfile does: CMD, ENTRYPOINT, ENV, "
+    "EXPOSE, LABEL, STOPSIGNAL, USER or WORKDIR. Can be repeated.",
+)
+@click.option(
     "--pause/--no-pause",
     default=True,
     show_default=True,
-    help="Stop a running container meanwhile.",
+    help="Hold a running container still while its changes are read.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was made, as JSON.")
 def commit(
-    name: str, target: str, message: str, author: str, pause: bool, as_json: bool
-) -> None:  # fmt: skip
+    name: str,
+    target: str,
+    message: str,
+    author: str,
+    changes: tuple[str, ...],
+    pause: bool,
+    as_json: bool,
+) -> None:
     """Make an image of what the container NAME changed, on top of the image it was made from.
 
-    IMAGE is oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME[:TAG]]. Nothing of a
-    volume is in it; what was left out is said. Prints the digest of the manifest. With
-    SOURCE_DATE_EPOCH set, the same changes make the same image.
+    IMAGE is oci:DIR[:TAG], oci-archive:FILE[:NAME] or docker-archive:FILE[:NAME[:TAG]]; FILE can be
+    "-". Nothing of a volume is in it; what was left out is said. Prints the digest of the manifest.
+    With SOURCE_DATE_EPOCH set, the same changes make the same image.
 
     \b
       fusevol commit web docker-archive:web.tar:web:1
       docker load -i web.tar
+      fusevol commit web oci:images:web -c 'CMD ["/bin/server"]' -c 'ENV PORT=80'
     """
+    from fusevol.container.commit import Wishes
     from fusevol.container.commit import commit as make
-    from fusevol.container.layout import parse_target
+    from fusevol.container.mount_points import described
+    from fusevol.container.reference import parse_target
 
     container = find_container(name)
-    made = make(container, parse_target(target), message=message, author=author, pause=pause)
-    if not made.paused:
+    parsed = parse_target(target)
+    # Temporary files and a container that stands still are taken care of on the way out.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    made = make(container, parsed, Wishes(message, author, changes, pause))
+    if not made.consistent:
         click.echo(
             f"fusevol: {container.name} went on running; what it changed meanwhile may be in the "
             f"image in part",
             err=True,
         )
-    left_out = [
-        {"volume": binding.volume, "destination": binding.destination}
-        for binding in container.bindings
-    ]
+    left_out = [(binding, described(container, binding)) for binding in container.bindings]
+    to_stderr = parsed.path == "-"
     if as_json:
-        click.echo(
-            json.dumps({"digest": made.digest, "config": made.config_digest, "left_out": left_out})
-        )
+        document = {
+            "digest": made.digest,
+            "config": made.config_digest,
+            "consistent": made.consistent,
+            "left_out": [
+                {
+                    "volume": binding.volume,
+                    "destination": binding.destination,
+                    "mount_point": mount_point,
+                }
+                for binding, mount_point in left_out
+            ],
+        }
+        click.echo(json.dumps(document), err=to_stderr)
         return
-    for binding in container.bindings:
-        volume = binding.volume or "a volume of its own"
-        click.echo(
-            f"left out: {printable(volume)} at {printable(binding.destination)}, which is empty in "
-            f"the image unless the image itself has something there",
-            err=True,
-        )
-    click.echo(made.digest)
+    for binding, mount_point in left_out:
+        click.echo(_left_out(binding, mount_point), err=True)
+    click.echo(made.digest, err=to_stderr)
+
+
+def _left_out(binding: Binding, mount_point: str) -> str:
+    volume = f"volume {printable(binding.volume)}" if binding.volume else "a volume of its own"
+    return f"left out: {volume} at {printable(binding.destination)} (in the image: {mount_point})"

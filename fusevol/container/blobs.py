@@ -22,6 +22,8 @@ OCI_LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
 OCI_LAYER_GZIP: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
 DOCKER_INDEX: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LAYER: Final = "application/vnd.docker.image.rootfs.diff.tar"
+DOCKER_LAYER_GZIP: Final = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 DOCKER_CONFIG: Final = "application/vnd.docker.container.image.v1+json"
 
 INDEXES: Final = frozenset((OCI_INDEX, DOCKER_INDEX))

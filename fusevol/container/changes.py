@@ -63,7 +63,7 @@ def write_layer(
         fds.extend(open_tree(path) for path in (directory, *(lowers or ())))
         with tarfile.open(
             fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8",
-            errors="surrogateescape", bufsize=_CHUNK_BYTES, copybufsize=_CHUNK_BYTES,
+            errors="surrogateescape", bufsize=_CHUNK_BYTES,
         ) as archive:  # fmt: skip
             _Writer(archive, None if lowers is None else fds[1:], newest_s).write(fds[0])
     except OSError as error:

@@ -28,6 +28,7 @@ from fusevol.errors import FusevolError, UsageError
 _LAYOUT: Final = {"imageLayoutVersion": "1.0.0"}
 _INDEX_TYPE: Final = "application/vnd.oci.image.index.v1+json"
 _CONTAINERD_NAME: Final = "io.containerd.image.name"
+_CHUNK_BYTES: Final = 1 << 18
 _COMPRESSION: Final = 6
 """Of zlib, as gzip(1) and Docker have it; 9 takes twice as long and saves one percent."""
 
@@ -228,7 +229,7 @@ def _write_archive(
         "Layers": [_member(digest) for digest in image.layers],
     }
     documents = {"oci-layout": _LAYOUT, "index.json": index, "manifest.json": [docker]}
-    with tarfile.open(fileobj=out, mode="w|", bufsize=1 << 18, copybufsize=1 << 18) as archive:
+    with tarfile.open(fileobj=out, mode="w|", bufsize=_CHUNK_BYTES) as archive:
         for digest in sorted(set(image.blobs)):
             with open(blob_path(layout, digest), "rb") as file:
                 size = os.fstat(file.fileno()).st_size
