@@ -1,5 +1,7 @@
 """The units: what systemd itself thinks of them, and what the daemon tells it."""
 
+import http.client
+import json
 import os
 import re
 import signal
@@ -133,3 +135,44 @@ def test_the_capabilities_of_the_unit_are_enough(tmp_path: Path) -> None:
         (mnt / "ours").touch()
     assert (tmp_path / "source/theirs").stat().st_uid == 4321
     assert (tmp_path / "source/ours").stat().st_uid == 0
+
+
+def ask_plugin(path: Path, call: str, body: object = None) -> dict[str, object]:
+    """Call the volume plugin at a socket."""
+    connection = http.client.HTTPConnection("plugin", timeout=20)
+    connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.sock.settimeout(20)
+    try:
+        connection.sock.connect(str(path))
+        connection.request("POST", f"/{call}", json.dumps(body or {}))
+        return dict(json.loads(connection.getresponse().read()))
+    finally:
+        connection.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root, as the service has")
+def test_the_plugin_is_started_by_its_socket_and_leaves_it_there(tmp_path: Path) -> None:
+    [name] = re.findall(r"(?m)^FileDescriptorName=(.*)$", SOCKET.read_text())
+    path = tmp_path / "plugin.sock"
+    env = {f"FUSEVOL_{kind.upper()}_DIRECTORY": str(tmp_path / kind)
+           for kind in ("state", "runtime", "log")}  # fmt: skip
+    (tmp_path / "runtime").mkdir(mode=0o700)
+    words = [f"--setenv={key}={value}" for key, value in env.items()]
+    with subprocess.Popen(
+        ["systemd-socket-activate", f"--listen={path}", f"--fdname={name}", *words,
+         FUSEVOL, "serve"],
+        stderr=subprocess.DEVNULL, env={**os.environ, **env},
+    ) as daemon:  # fmt: skip
+        try:
+            wait_until(path.exists, "the socket")
+            assert not (tmp_path / "runtime/control.sock").exists(), "not before it is asked"
+            source = tmp_path / "source"
+            source.mkdir()
+            created = {"Name": "data", "Opts": {"source": str(source)}}
+            assert ask_plugin(path, "VolumeDriver.Create", created) == {"Err": ""}
+            assert ask_plugin(path, "VolumeDriver.Path", {"Name": "data"})["Err"] == ""
+            daemon.terminate()
+            assert daemon.wait(20) == 0
+            assert path.exists()
+        finally:
+            daemon.kill()
