@@ -148,9 +148,13 @@ class Daemon:
         """Return who uses a volume, and how often."""
         return dict(self.inspect(name)["references"])
 
+    def states(self) -> list[dict[str, Any]]:
+        """Return the states of all volumes."""
+        return list(json.loads(self.cli("volume", "ls", "--json")))
+
     def volumes(self) -> list[str]:
         """Return the names of all volumes."""
-        return [volume["name"] for volume in json.loads(self.cli("volume", "ls", "--json"))]
+        return [state["name"] for state in self.states()]
 
     def records(self, name: str) -> list[Record]:
         """Return what is in a volume's access log."""
