@@ -12,34 +12,23 @@ Runs in trio.
 """
 
 import logging
-import os
 import socket
-import stat
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 import trio
-from hypercorn.config import Config
-from hypercorn.trio import serve as serve_http
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.routing import Route
+from msgspec.json import decode
 
 from fusevol.daemon.control import VolumeState
-from fusevol.daemon.control_server import listening_socket
 from fusevol.daemon.volumes import Volumes
 from fusevol.errors import FusevolError, UsageError
+from fusevol.plugin import http_server
+from fusevol.plugin.http_server import Answer, Request
 
 logger = logging.getLogger(__name__)
 
 CONTENT_TYPE: Final = "application/vnd.docker.plugins.v1.1+json"
-BODY_MAX_BYTES: Final = 1 << 20
-_READ_S: Final = 30
-"""How long a client may take to send a request, and may stay without sending one."""
-_GRACE_S: Final = 1.0
 
 _LOCAL_TYPES: Final = ("fusevol", "none", "bind")
 _LOCAL_WORDS: Final = ("bind", "rbind", "rw")
@@ -64,9 +53,8 @@ class Use(Named):
     id: str = msgspec.field(name="ID", default="")
 
 
-Body = TypeVar("Body", bound=msgspec.Struct)
-Answer = dict[str, Any]
-Endpoint = Callable[[Request], Awaitable[Response]]
+Said = dict[str, Any]
+"""What is answered, before it becomes JSON."""
 
 
 def options(words: Mapping[str, str]) -> dict[str, str]:
@@ -93,26 +81,6 @@ def options(words: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def application(volumes: Volumes) -> Starlette:
-    """Return the ASGI application that answers for `volumes`."""
-    driver = _Driver(volumes)
-    endpoints: dict[str, Endpoint] = {
-        "/Plugin.Activate": driver.activate,
-        "/VolumeDriver.Capabilities": driver.capabilities,
-        "/VolumeDriver.Create": driver.create,
-        "/VolumeDriver.Get": driver.get,
-        "/VolumeDriver.List": driver.list,
-        "/VolumeDriver.Mount": driver.mount,
-        "/VolumeDriver.Path": driver.path,
-        "/VolumeDriver.Remove": driver.remove,
-        "/VolumeDriver.Unmount": driver.unmount,
-    }
-    routes = [
-        Route(path, _answering(endpoint), methods=["POST"]) for path, endpoint in endpoints.items()
-    ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _refuse})
-
-
 async def serve(
     volumes: Volumes,
     where: str | socket.socket,
@@ -123,120 +91,96 @@ async def serve(
 
     Args:
         volumes: loaded: Docker takes an answer that a volume does not exist for the last word.
-        where: path of the socket to make, and to remove at the end (Docker waits 15 s for one that
-            nobody listens on); or a listening one, which is left alone.
+        where: path of the socket to make, and to remove at the end; or a listening one, which is
+            left where it is.
         task_status: told when connections are accepted.
 
     Raises:
         FusevolError: the socket cannot be made.
     """
-    if isinstance(where, str):
-        _make_directory(where)
-        listening = listening_socket(where)
-    else:
-        listening = where
-    config = Config()
-    config.bind = [f"fd://{listening.fileno()}"]
-    config.accesslog = None
-    config.errorlog = None
-    config.include_server_header = False
-    config.read_timeout = _READ_S
-    config.keep_alive_timeout = _READ_S
-    config.graceful_timeout = _GRACE_S
-    config.h11_max_incomplete_size = 1 << 14
-    try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(_serve_http, application(volumes), config)
-            task_status.started()
-    finally:
-        listening.detach()
-        if isinstance(where, str):
-            _remove_socket(where)
+    driver = Driver(volumes)
+    await http_server.serve(driver.answer, refused, where, task_status=task_status)
 
 
-async def _serve_http(
-    app: Starlette, config: Config, *, task_status: trio.TaskStatus[list[str]]
-) -> None:
-    await serve_http(app, config, task_status=task_status)  # type: ignore[arg-type]  # ASGI types
-
-
-class _Driver:
-    """The endpoints, named after what is called."""
+class Driver:
+    """The calls of the protocol."""
 
     def __init__(self, volumes: Volumes) -> None:
         self._volumes = volumes
+        self._calls: Final[Mapping[str, Callable[[Request], Awaitable[Said]]]] = {
+            "/Plugin.Activate": self._activate,
+            "/VolumeDriver.Capabilities": self._capabilities,
+            "/VolumeDriver.Create": self._create,
+            "/VolumeDriver.Get": self._get,
+            "/VolumeDriver.List": self._list,
+            "/VolumeDriver.Mount": self._mount,
+            "/VolumeDriver.Path": self._path,
+            "/VolumeDriver.Remove": self._remove,
+            "/VolumeDriver.Unmount": self._unmount,
+        }
 
-    async def activate(self, _request: Request) -> Response:
-        return _json({"Implements": ["VolumeDriver"]})
+    async def answer(self, request: Request) -> Answer:
+        """Carry out a request; what goes wrong is in the answer."""
+        call = self._calls.get(request.path)
+        if call is None:
+            return refused(404, f"{request.path[:80]} is no call of the volume plugin protocol")
+        if request.method != "POST":
+            return refused(405, f"{request.path} has to be called with POST")
+        try:
+            return _json(await call(request))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return refused(400, f"request not understood: {error}")
+        except FusevolError as error:
+            return refused(500, str(error))
+        except Exception:
+            logger.exception("%s failed", request.path)
+            return refused(500, "unexpected error; see the messages of fusevol serve")
 
-    async def capabilities(self, _request: Request) -> Response:
-        return _json({"Capabilities": {"Scope": "local"}})
+    async def _activate(self, _request: Request) -> Said:
+        return {"Implements": ["VolumeDriver"]}
 
-    async def create(self, request: Request) -> Response:
-        said = await _body(request, Create)
+    async def _capabilities(self, _request: Request) -> Said:
+        return {"Capabilities": {"Scope": "local"}}
+
+    async def _create(self, request: Request) -> Said:
+        said = decode(request.body, type=Create)
         if not said.name:
             # Empty is for the control socket, where it asks for a name.
             raise UsageError("a volume needs a name")
         await self._volumes.create(said.name, options(said.opts or {}))
-        return _json({"Err": ""})
+        return {"Err": ""}
 
-    async def get(self, request: Request) -> Response:
-        said = await _body(request, Named)
-        return _json({"Volume": _described(self._volumes.get(said.name)), "Err": ""})
+    async def _get(self, request: Request) -> Said:
+        state = self._volumes.get(decode(request.body, type=Named).name)
+        return {"Volume": _described(state), "Err": ""}
 
-    async def list(self, _request: Request) -> Response:
-        return _json({"Volumes": [_described(one) for one in self._volumes.all()], "Err": ""})
+    async def _list(self, _request: Request) -> Said:
+        return {"Volumes": [_described(state) for state in self._volumes.all()], "Err": ""}
 
-    async def path(self, request: Request) -> Response:
-        said = await _body(request, Named)
-        return _json({"Mountpoint": self._volumes.get(said.name).mountpoint, "Err": ""})
+    async def _path(self, request: Request) -> Said:
+        state = self._volumes.get(decode(request.body, type=Named).name)
+        return {"Mountpoint": state.mountpoint, "Err": ""}
 
-    async def remove(self, request: Request) -> Response:
-        await self._volumes.remove((await _body(request, Named)).name)
-        return _json({"Err": ""})
+    async def _remove(self, request: Request) -> Said:
+        await self._volumes.remove(decode(request.body, type=Named).name)
+        return {"Err": ""}
 
-    async def mount(self, request: Request) -> Response:
-        said = await _body(request, Use)
+    async def _mount(self, request: Request) -> Said:
+        said = decode(request.body, type=Use)
         state = await self._volumes.mount(said.name, said.id)
-        return _json({"Mountpoint": state.mountpoint, "Err": ""})
+        if request.is_abandoned():
+            # Podman waits for 5 s only, and does not unmount what it does not know to be mounted.
+            await self._volumes.unmount(said.name, said.id)
+            raise FusevolError(f"volume {said.name} was served too late: nobody waits for it")
+        return {"Mountpoint": state.mountpoint, "Err": ""}
 
-    async def unmount(self, request: Request) -> Response:
-        said = await _body(request, Use)
+    async def _unmount(self, request: Request) -> Said:
+        said = decode(request.body, type=Use)
         await self._volumes.unmount(said.name, said.id)
-        return _json({"Err": ""})
+        return {"Err": ""}
 
 
-def _answering(endpoint: Endpoint) -> Endpoint:
-    """Return the endpoint with its errors as answers."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            return await endpoint(request)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            return _failed(400, f"request not understood: {error}")
-        except HTTPException as error:
-            return _failed(error.status_code, error.detail)
-        except ClientDisconnect:
-            return _failed(400, "the request broke off")
-        except FusevolError as error:
-            return _failed(500, str(error))
-        except Exception:
-            logger.exception("%s failed", request.url.path)
-            return _failed(500, "unexpected error; see the messages of fusevol serve")
-
-    return answer
-
-
-async def _body(request: Request, kind: type[Body]) -> Body:
-    data = b""
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > BODY_MAX_BYTES:
-            raise HTTPException(413, f"the request is longer than {BODY_MAX_BYTES} bytes")
-    return msgspec.json.decode(data, type=kind)
-
-
-def _described(state: VolumeState) -> Answer:
+def _described(state: VolumeState) -> Said:
     status = {
         "state": state.state,
         "source": state.source,
@@ -256,19 +200,14 @@ def _described(state: VolumeState) -> Answer:
     }
 
 
-async def _refuse(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return _failed(error.status_code, f"{error.detail}: no such call of the volume plugin protocol")
-
-
-def _failed(status: int, text: str) -> Response:
+def refused(status: int, text: str) -> Answer:
+    """Return the answer to a request that failed."""
     return _json({"Err": text}, status)
 
 
-def _json(content: Answer, status: int = 200) -> Response:
+def _json(said: Said, status: int = 200) -> Answer:
     # Paths that are no UTF-8 reach us as surrogates, which JSON text cannot hold.
-    data = msgspec.json.encode(_without_surrogates(content))
-    return Response(data, status, media_type=CONTENT_TYPE)
+    return Answer(status, msgspec.json.encode(_without_surrogates(said)), CONTENT_TYPE)
 
 
 def _without_surrogates(value: Any) -> Any:
@@ -279,19 +218,3 @@ def _without_surrogates(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_surrogates(one) for one in value]
     return value
-
-
-def _make_directory(path: str) -> None:
-    directory = os.path.dirname(path)
-    try:
-        os.makedirs(directory, mode=0o755, exist_ok=True)
-    except OSError as error:
-        raise FusevolError(f"{directory} cannot be made: {error.strerror}") from None
-
-
-def _remove_socket(path: str) -> None:
-    try:
-        if stat.S_ISSOCK(os.lstat(path).st_mode):
-            os.unlink(path)
-    except FileNotFoundError:
-        pass
