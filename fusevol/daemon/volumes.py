@@ -145,15 +145,24 @@ class Volumes:
         """
         return await self._change(name, parse(options, self._find(name).stored.options))
 
-    async def remove(self, name: str) -> VolumeState:
+    async def remove(self, name: str, *, by_engine: bool = False) -> VolumeState:
         """Remove a volume that nobody refers to, with its data if fusevol keeps them.
+
+        Args:
+            name: the volume.
+            by_engine: an engine asks, which removes no volume that it has in a container: what it
+                refers to and has not bound, it has forgotten.
 
         Raises:
             FusevolError: it is in use.
         """
         volume = self._find(name)
         if volume.references:
-            await self._reconcile(self._is_settled)
+            await self._reconcile(
+                lambda other, holder, reference: (
+                    (by_engine and other is volume) or self._is_settled(other, holder, reference)
+                )
+            )
         if volume.references:
             holders = ", ".join(sorted(volume.references))
             raise FusevolError(
@@ -231,7 +240,7 @@ class Volumes:
             await trio.sleep(_TEND_S)
             try:
                 self._drop(lambda _volume, _holder, reference: reference.has_ended)
-                if trio.current_time() - scanned >= _SCAN_S:
+                if trio.current_time() - scanned >= self._scan_interval_s():
                     scanned = trio.current_time()
                     await self._reconcile(self._is_missing)
                 self._stop_unused()
@@ -239,12 +248,17 @@ class Volumes:
                 logger.exception("looking after volumes failed; it is tried again")
 
     async def stop(self) -> None:
-        """End the workers of volumes that nobody has bound; the others go on without us."""
+        """End the workers of volumes that nobody uses; the others go on without us.
+
+        Who has mounted a volume a moment ago has yet to bind it, and would bind an empty directory.
+        """
+        await self._reconcile(self._is_settled)
         devices = await _scan()
         with trio.move_on_after(_STOP_S):
             async with trio.open_nursery() as nursery:
                 for volume in self._volumes.values():
-                    if volume.is_serving and volume.device not in devices:
+                    is_used = volume.references or volume.device in devices
+                    if volume.is_serving and not is_used:
                         nursery.start_soon(volume.stop)
         for volume in self._volumes.values():
             if volume.is_serving:
@@ -262,8 +276,9 @@ class Volumes:
         try:
             return self._volumes[name]
         except KeyError:
+            shown = name if _NAME.fullmatch(name) else repr(name[:80])
             raise NotFoundError(
-                f"there is no volume {name}; `fusevol volume ls` lists them"
+                f"there is no volume {shown}; `fusevol volume ls` lists them"
             ) from None
 
     def _existing(self, name: str, wanted: VolumeOptions) -> VolumeState:
@@ -341,6 +356,16 @@ class Volumes:
                 and is_gone(volume, holder, reference)
             )
         )  # fmt: skip
+
+    def _scan_interval_s(self) -> float:
+        """Return how long to wait between looks: a new reference is soon bound, or never."""
+        now = time.time()
+        waiting = any(
+            not reference.pid and not reference.bound and now - reference.since < _SETTLED_S
+            for volume in self._volumes.values()
+            for reference in volume.references.values()
+        )
+        return _TEND_S if waiting else _SCAN_S
 
     def _is_missing(self, volume: ServedVolume, holder: str, reference: Reference) -> bool:
         """Whether it had the volume bound, and not any more for a while."""

@@ -162,7 +162,8 @@ class Driver:
         return {"Mountpoint": state.mountpoint, "Err": ""}
 
     async def _remove(self, request: Request) -> Said:
-        await self._volumes.remove(decode(request.body, type=Named).name)
+        name = decode(request.body, type=Named).name
+        await self._volumes.remove(name, by_engine=True)
         return {"Err": ""}
 
     async def _mount(self, request: Request) -> Said:

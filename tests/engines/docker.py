@@ -9,7 +9,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from tests.engines.machine import command, end, remove_empty_cgroups, traceable, workspace
+from tests.engines.machine import (
+    command,
+    end,
+    remove_empty_cgroups,
+    traceable,
+    unmount_below,
+    workspace,
+)
 from tests.engines.rootfs import tar_of
 from tests.served import runs, wait_until
 
@@ -45,8 +52,8 @@ class Docker:
         assert self._process
         return self._process.pid
 
-    def start(self) -> None:
-        """Start dockerd and wait until it answers."""
+    def start(self, *options: str) -> None:
+        """Start dockerd, with further options this time, and wait until it answers."""
         path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
         with (self.directory / "dockerd.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -56,7 +63,7 @@ class Docker:
                     "--host", self.env["DOCKER_HOST"], "--storage-driver", "overlay2",
                     "--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false",
                     "--userland-proxy=false", "--add-runtime", f"traceable={self._runtime}",
-                    "--default-runtime=traceable", *self._options,
+                    "--default-runtime=traceable", *self._options, *options,
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env={**os.environ, "PATH": path},
@@ -82,10 +89,13 @@ class Docker:
     def kill(self) -> None:
         """End dockerd by SIGKILL, and wait for the containerd that goes with it."""
         assert self._process
-        containerd = int((self.directory / "exec/containerd/containerd.pid").read_text())
+        pid_file = self.directory / "exec/containerd/containerd.pid"
+        containerd = int(pid_file.read_text())
         end(self._process.pid, signal.SIGKILL)
         self._process.wait()
         wait_until(lambda: not runs(containerd), "end of dockerd's containerd")
+        # As long as nobody has waited for it, dockerd would take it for running.
+        pid_file.unlink()
 
     def restart(self) -> None:
         """Stop and start."""
@@ -101,6 +111,8 @@ class Docker:
         if ids := self.cli("ps", "--all", "--quiet").split():
             self.cli("rm", "--force", "--volumes", *ids)
         self.stop()
+        # It binds its data directory on itself, and one that was killed leaves that.
+        unmount_below(self.directory)
 
     def cli(self, *words: str | Path, check: bool = True, input: bytes | None = None) -> str:
         """Run the docker command; return what it printed, without surrounding space."""
