@@ -11,6 +11,7 @@ Entries are believed as far as the processes they name still run.
 import os
 import re
 import shutil
+import stat
 from typing import Final
 
 import msgspec
@@ -106,6 +107,8 @@ class Container(msgspec.Struct):
         os.mkdir(self.directory, 0o700)
         for path in (self.upper, self.work, self.merged):
             os.mkdir(path, 0o755)
+        # Of the root, overlayfs shows what the topmost directory has.
+        _copy_attributes(self.lowers[0], self.upper)
         self.save()
 
     def save(self) -> None:
@@ -126,6 +129,17 @@ class Container(msgspec.Struct):
                 raise raised[1]
 
         shutil.rmtree(self.directory, onerror=go_on)
+
+
+def _copy_attributes(source: str, target: str) -> None:
+    """Give a directory owner, mode, extended attributes and times of another."""
+    status = os.stat(source)
+    os.chown(target, status.st_uid, status.st_gid)
+    os.chmod(target, stat.S_IMODE(status.st_mode))
+    for name in os.listxattr(source):
+        if not name.startswith("trusted.overlay."):
+            os.setxattr(target, name, os.getxattr(source, name))
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def containers_directory() -> str:
