@@ -2,11 +2,16 @@
 
 import json
 import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import click
 
 from fusevol.accesslog.text import printable
-from fusevol.errors import NotPermittedError, UsageError
+from fusevol.errors import NotFoundError, NotPermittedError, UsageError
+
+if TYPE_CHECKING:
+    from fusevol.container.attachments import Attachment
 
 
 @click.command()
@@ -47,54 +52,96 @@ def detach(target: str, destination: str, lazy: bool) -> None:
     What the container had at that place is seen again.
     """
     from fusevol.container import attach as attaching
-    from fusevol.container.engines import find_target
-    from fusevol.daemon.control import Client
-    from fusevol.errors import NotFoundError
+    from fusevol.container.bind import normal_destination
 
-    found = find_target(target)
-    attachment = attaching.find_attachment(found, os.path.normpath(destination))
-    attaching.detach(found, attachment, lazy=lazy)
+    destination = normal_destination(destination)
+    _check_root("detach")
+    attachment = _attachment(target, destination)
+    if not attaching.detach(attachment, lazy=lazy):
+        click.echo(
+            f"fusevol: {printable(destination)} of {printable(target)} was unmounted from inside "
+            f"before",
+            err=True,
+        )
+    _give_back(attachment)
+
+
+def _attachment(word: str, destination: str) -> "Attachment":
+    """Return what is attached there; known by the target's word, too, if the engine is away."""
+    from fusevol.container.attach import find_attachment
+    from fusevol.container.attachments import attachments
+    from fusevol.container.target import find_target
+
+    try:
+        found = find_attachment(find_target(word).id, destination)
+    except NotFoundError:
+        known = [
+            one for one in attachments() if (one.target, one.destination) == (word, destination)
+        ]
+        if not known:
+            raise
+        found = known[0]
+    if found is None:
+        raise NotFoundError(
+            f"nothing is attached to {word} at {destination}; `fusevol attach --list` shows what is"
+        )
+    return found
+
+
+def _give_back(attachment: "Attachment") -> None:
+    from fusevol.daemon.control import Client
+
     try:
         with Client() as daemon:
             daemon.unmount(attachment.volume, attachment.holder)
-    except NotFoundError:
-        # The daemon is away, or the volume is gone; nothing of ours is left there.
-        return
+    except NotFoundError as error:
+        # The volume is gone, or the daemon is away and learns of it by the container's end.
+        click.echo(
+            f"fusevol: {printable(attachment.volume)} counts as in use until the container ends: "
+            f"{printable(str(error))}",
+            err=True,
+        )
 
 
 def _attach(word: str, text: str) -> None:
     from fusevol.container import attach as attaching
-    from fusevol.container.bind import open_subpath, parse_binding
-    from fusevol.container.engines import find_target
+    from fusevol.container.attachments import holder
+    from fusevol.container.bind import parse_binding
+    from fusevol.container.target import find_target
     from fusevol.daemon.control import Client
 
     binding = parse_binding(text)
-    if os.geteuid() != 0:
-        raise NotPermittedError("fusevol attach takes root; it enters the container's namespace")
+    _check_root("attach")
     target = find_target(word)
-    attaching.check_target(target, binding.destination)
-    holder = attaching.holder(target.id, binding.destination)
+    attaching.check(target, binding.destination)
+    if stale := attaching.find_attachment(target.id, binding.destination):
+        # It was unmounted from inside, as there is nothing mounted now.
+        stale.forget()
+        _give_back(stale)
     with Client() as daemon:
         name = binding.volume
         if not binding.is_named:
             name = daemon.create("", {"source": name} if name else {}).name
-        state = daemon.mount(name, holder, target.process.pid)
         try:
-            tree_fd = open_subpath(state.mountpoint, binding.subpath)
-            try:
-                attaching.attach(
-                    target, tree_fd, name, binding.volume or name, binding.destination,
-                    binding.read_only,
-                )  # fmt: skip
-            finally:
-                os.close(tree_fd)
+            state = daemon.mount(name, holder(target.id, binding.destination), target.process.pid)
+            source = "/".join(filter(None, (binding.volume or name, binding.subpath)))
+            served = attaching.Served(name, source, state.mountpoint, daemon.pid, binding.subpath)
+            attaching.attach(target, served, binding.destination, binding.read_only)
         except BaseException:
-            daemon.unmount(name, holder)
+            if attaching.find_attachment(target.id, binding.destination) is None:
+                # By another connection: on this one an answer may still be due.
+                with Client() as other, suppress(NotFoundError):
+                    other.unmount(name, holder(target.id, binding.destination))
             raise
 
 
+def _check_root(command: str) -> None:
+    if os.geteuid() != 0:
+        raise NotPermittedError(f"fusevol {command} takes root; it enters the container's mounts")
+
+
 def _list(as_json: bool) -> None:
-    from fusevol.container.attach import attachments
+    from fusevol.container.attachments import attachments
 
     found = attachments()
     if as_json:

@@ -1,25 +1,24 @@
 """`fusevol log`: look into access logs."""
 
-import re
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING
 
 import click
 
-from fusevol.accesslog.filter import Filter
+from fusevol.accesslog.filter import HOST, Filter
 from fusevol.accesslog.follow import follow as follow_log
 from fusevol.accesslog.lines import STDIN
 from fusevol.accesslog.reader import Predicate, Skipped, last, read
 from fusevol.accesslog.record import AccessRecord
 from fusevol.accesslog.text import format_record, printable, printable_json
 from fusevol.cli.options import Parsed, color_option, log_options, wants_color
-from fusevol.container.engines import ContainerNames
 from fusevol.errors import UsageError
 
-_ID: Final = re.compile(r"[0-9a-f]{6,64}")
-"""An id, or its beginning."""
+if TYPE_CHECKING:
+    from fusevol.container.names import ContainerNames
 
 Entries = Iterator[tuple[bytes, AccessRecord]]
 
@@ -81,9 +80,8 @@ def tail(
     if follow and len(sources) > 1:
         raise UsageError("--follow: only one log can be followed; give one FILE")
     skipped = Skipped()
-    names = ContainerNames()
-    keep = _by_id(wanted, names).compile()
-    show = _shower(as_json, color, names)
+    keep = _by_id(wanted).compile()
+    show = _shower(as_json, color)
     out = sys.stdout.buffer
     try:
         if follow:
@@ -116,18 +114,29 @@ def _last(sources: list[str], count: int, keep: Predicate, skipped: Skipped) -> 
     yield from found
 
 
-def _by_id(wanted: Filter, names: ContainerNames) -> Filter:
-    """Return the filter with the ids of containers in place of names that an engine knows."""
+@functools.cache
+def _container_names() -> "ContainerNames":
+    # Loaded when the first container turns up: most logs have none, and it takes its time.
+    from fusevol.container.names import ContainerNames
+
+    return ContainerNames()
+
+
+def _by_id(wanted: Filter) -> Filter:
+    """Return the filter with ids in place of names that engines have given to containers."""
     found = [
-        word if word == "-" or _ID.fullmatch(word) else names.id(word) or word
+        one
         for word in wanted.containers
+        for one in (word != HOST and _container_names().ids(word)) or [word]
     ]
     return replace(wanted, containers=tuple(found))
 
 
-def _shower(
-    as_json: bool, color: str, names: ContainerNames
-) -> Callable[[bytes, AccessRecord], bytes]:
+def _name_of(container: str) -> str | None:
+    return _container_names().name(container)
+
+
+def _shower(as_json: bool, color: str) -> Callable[[bytes, AccessRecord], bytes]:
     """Return what makes a line of output of a record."""
     if as_json and sys.stdout.isatty():
         return lambda line, _record: printable_json(line) + b"\n"
@@ -136,7 +145,7 @@ def _shower(
     in_color = wants_color(color)
     encoding = sys.stdout.encoding
     return lambda _line, record: (
-        f"{format_record(record, color=in_color, name_of=names.name)}\n".encode(
+        f"{format_record(record, color=in_color, name_of=_name_of)}\n".encode(
             encoding, "backslashreplace"
         )
     )

@@ -2,290 +2,266 @@
 
 What is attached is a copy of the volume's mount. It is moved into the container's mount namespace
 by descriptors (open_tree(2), setns(2), move_mount(2)), the destination looked up inside the
-container's root. A child process does that: who enters a mount namespace must have no threads, and
-does not come back.
+container's root (`container.inside`). The kernel tells the mount by its id and its device, and so
+do we later: paths are the container's to change.
 """
 
 import errno
-import hashlib
 import os
+import signal
 import stat
-import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
-import msgspec
-
-from fusevol import config
-from fusevol.container.bind import bind
-from fusevol.container.engines import Target
-from fusevol.container.state import Process
-from fusevol.errors import FusevolError, NotFoundError, UnsupportedError
+from fusevol.container.attachments import Attachment, attachments, changing
+from fusevol.container.bind import bind, open_subpath
+from fusevol.container.inside import Inside, inside
+from fusevol.container.target import Target
+from fusevol.errors import FusevolError, NotFoundError, UnsupportedError, UsageError
 from fusevol.linux import mounts
-from fusevol.linux.files import open_in_root
-from fusevol.linux.mountinfo import parse
+from fusevol.linux.credentials import filesystem_identity
+from fusevol.linux.mountinfo import Mount, parse
 from fusevol.linux.namespaces import CLONE_NEWNS, namespace_id, setns
 
-_BYTES: Final = 1 << 16
+_KERNELS: Final = ("proc", "sys")
+_GONE: Final = b"gone"
 
 
-class Attachment(msgspec.Struct):
-    """A volume that was put into a running container.
+class Served(NamedTuple):
+    """What is to be attached: a volume as it is mounted on the host.
 
     Attributes:
-        target: what the container was called by.
-        container: its full id.
-        volume: name of the volume, as `fusevol serve` knows it.
-        source: what was asked for: the name, or a path.
-        mount_id: of the mount in the container (/proc/PID/mountinfo).
-        since: RFC 3339, UTC.
+        volume: its name.
+        source: how it was called, for people.
+        mountpoint: where it is mounted.
+        daemon: process in whose mount namespace it is.
+        subpath: what of it is attached; empty for all of it.
     """
 
-    target: str
-    container: str
-    name: str
-    process: Process
     volume: str
     source: str
-    destination: str
-    read_only: bool
-    mount_id: int
-    since: str
-
-    @property
-    def holder(self) -> str:
-        """Who refers to the volume."""
-        return holder(self.container, self.destination)
-
-    @property
-    def path(self) -> str:
-        """Where it is kept."""
-        name = hashlib.sha256(self.holder.encode(errors="surrogateescape")).hexdigest()
-        return os.path.join(_directory(), f"{name}.json")
-
-    def save(self) -> None:
-        """Keep it."""
-        with open(f"{self.path}.new", "wb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(msgspec.json.encode(self))
-        os.rename(f"{self.path}.new", self.path)
-
-    def forget(self) -> None:
-        """Keep it no longer."""
-        try:
-            os.unlink(self.path)
-        except FileNotFoundError:
-            pass
+    mountpoint: str
+    daemon: int
+    subpath: str = ""
 
 
-def holder(container: str, destination: str) -> str:
-    """Return who refers to a volume that is attached at a place of a container."""
-    return f"{container}:{destination}"
-
-
-def attachments() -> list[Attachment]:
-    """Return what is attached, the oldest first; what has ended is forgotten."""
-    found = []
-    directory = _directory()
-    for name in os.listdir(directory):
-        try:
-            with open(os.path.join(directory, name), "rb") as file:
-                attachment = msgspec.json.decode(file.read(), type=Attachment)
-        except (OSError, msgspec.DecodeError):
-            continue
-        if attachment.process.runs():
-            found.append(attachment)
-        else:
-            attachment.forget()
-    return sorted(found, key=lambda one: one.since)
-
-
-def find_attachment(target: Target, destination: str) -> Attachment:
-    """Return what is attached to a container at a place; NotFoundError if nothing is."""
+def find_attachment(container: str, destination: str) -> Attachment | None:
+    """Return what is attached to a container, given by its full id, at a place."""
     for one in attachments():
-        if (one.container, one.destination) == (target.id, destination):
+        if (one.container, one.destination) == (container, destination):
             return one
-    raise NotFoundError(
-        f"nothing is attached to {target.word} at {destination}; `fusevol attach --list` shows "
-        f"what is"
-    )
+    return None
 
 
-def check_target(target: Target, destination: str) -> None:
-    """Raise FusevolError if a volume cannot be attached there, before anything is done."""
-    pid = target.process.pid
-    try:
-        shared = namespace_id(pid, "mnt") == namespace_id("self", "mnt")
-    except OSError as error:
-        raise FusevolError(f"{target.word} cannot be entered: {error.strerror}") from None
-    if shared:
-        raise UnsupportedError(
-            f"{target.word} has the mount namespace of the host: what is attached to it would show "
-            f"on the whole host; use fusevol mount"
-        )
-    with open(f"/proc/{pid}/mountinfo", "rb") as file:
-        for mount in parse(file.read()):
-            if mount.mountpoint == destination:
-                raise FusevolError(
-                    f"{destination} of {target.word} is a mount already ({mount.fstype}); choose "
-                    f"another place, or take that away first"
-                )
-
-
-def attach(
-    target: Target, tree_fd: int, volume: str, source: str, destination: str, read_only: bool
-) -> Attachment:
-    """Move a copy of a mount into a running container and keep a record of that.
+def check(target: Target, destination: str) -> None:
+    """Find out beforehand whether a volume can be attached there.
 
     Raises:
-        FusevolError: the kernel does not allow it, or the container has ended meanwhile.
+        FusevolError: it cannot, and why.
     """
-    is_file = not stat.S_ISDIR(os.stat(f"/proc/self/fd/{tree_fd}").st_mode)
+    if destination.split("/")[1] in _KERNELS:
+        raise UsageError(f"a volume cannot appear at {destination}, which is the kernel's")
+    if _is_of_host(target.process.pid):
+        raise UnsupportedError(
+            f"{target.word} has the mounts of the host: what is attached to it would show on the "
+            f"whole host; use fusevol mount"
+        )
+    host = _groups_of_host()
 
-    def move(root_fd: int) -> bytes:
-        bind(tree_fd, root_fd, destination, read_only, is_file)
-        return str(_mount_id(root_fd, destination)).encode()
+    def look(container: Inside) -> bytes:
+        container.enter()
+        _check_place(container, target, destination, host)
+        return b""
 
-    mount_id = int(_inside(target, move))
-    attachment = Attachment(
-        target.word, target.id, target.name, target.process, volume, source, destination,
-        read_only, mount_id, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-    )  # fmt: skip
-    attachment.save()
+    inside(target, look)
+
+
+def attach(target: Target, served: Served, destination: str, read_only: bool) -> Attachment:
+    """Move a copy of a volume's mount into a running container and keep a record of that.
+
+    Raises:
+        FusevolError: the kernel does not allow it, something is there already, or the container
+            has ended meanwhile.
+    """
+    host = _groups_of_host()
+    owner = [_host_id_of_root(target, kind) for kind in ("uid", "gid")]
+
+    def move(container: Inside) -> bytes:
+        tree, device = _copy(container, served)
+        is_file = not stat.S_ISDIR(os.fstat(tree).st_mode)
+        container.enter()
+        _check_place(container, target, destination, host)
+        with filesystem_identity(*owner):
+            bind(tree, container.root_fd, destination, read_only, is_file)
+        return b"%d %d" % (container.mount_of(tree), device)
+
+    with changing(), _uninterrupted():
+        mount_id, device = map(int, inside(target, move).split())
+        attachment = Attachment(
+            target.word, target.id, target.name, target.process, served.volume, served.source,
+            destination, read_only, mount_id, device,
+            datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        )  # fmt: skip
+        attachment.save()
     return attachment
 
 
-def detach(target: Target, attachment: Attachment, *, lazy: bool) -> None:
+def detach(attachment: Attachment, *, lazy: bool) -> bool:
     """Unmount in the container what was attached; it is forgotten then.
 
     Args:
-        target: the container.
         attachment: what to take away.
         lazy: also if it is in use; what uses it goes on.
 
+    Returns:
+        Whether it was still mounted: the container may have unmounted it by itself.
+
     Raises:
-        FusevolError: it is in use, or something else is there by now.
+        FusevolError: it is in use, or something else hides it.
     """
-    destination = attachment.destination
 
-    def unmount(root_fd: int) -> bytes:
-        try:
-            found = _mount_id(root_fd, destination)
-        except FileNotFoundError:
-            found = 0
-        if found != attachment.mount_id:
-            raise FusevolError(
-                f"what is at {destination} of {target.word} is not what was attached there; it was "
-                f"unmounted or hidden from inside, and is left alone"
-            )
-        os.fchdir(root_fd)
-        os.chroot(".")
-        flags = mounts.UMOUNT_NOFOLLOW | (mounts.MNT_DETACH if lazy else 0)
-        try:
-            mounts.umount(destination, flags)
-        except OSError as error:
-            if error.errno == errno.EBUSY:
-                raise FusevolError(
-                    f"{destination} of {target.word} is in use; end what uses it, or detach it "
-                    f"with --lazy"
-                ) from None
-            raise
-        return b""
+    def take_away(container: Inside) -> bytes:
+        container.enter()
+        for mount in container.mounts():
+            if _is_of(attachment, mount):
+                _unmount(container, attachment, mount.mountpoint, lazy)
+                return b""
+        return _GONE
 
-    _inside(target, unmount)
-    attachment.forget()
+    with changing(), _uninterrupted():
+        said = inside(attachment.attached_to, take_away)
+        attachment.forget()
+    return said != _GONE
 
 
-def _directory() -> str:
-    path = os.path.join(config.state_directory(), "attachments")
-    os.makedirs(path, mode=0o700, exist_ok=True)
-    return path
+def _is_of(attachment: Attachment, mount: Mount) -> bool:
+    # The id alone does not tell: it goes to another mount as soon as this one is gone.
+    return (mount.mount_id, mount.device) == (attachment.mount_id, attachment.device)
 
 
-def _mount_id(root_fd: int, path: str) -> int:
-    """Return the id of the mount that a path of the container is on (proc_pid_fdinfo(5))."""
-    fd = open_in_root(root_fd, path, os.O_PATH)
-    try:
-        with open(f"fdinfo/{fd}", opener=_own_proc) as file:
-            for line in file:
-                if line.startswith("mnt_id:"):
-                    return int(line.split()[1])
-    finally:
-        os.close(fd)
-    raise FusevolError("the kernel does not tell mount ids (fdinfo)")
+def _unmount(container: Inside, attachment: Attachment, path: str, lazy: bool) -> None:
+    """Unmount what is at `path`, in the directory that it is in now.
 
-
-_proc_fd = -1
-
-
-def _own_proc(path: str, flags: int) -> int:
-    """Open below our own /proc directory; the container's is not where we are listed."""
-    return os.open(path, flags, dir_fd=_proc_fd)
-
-
-def _inside(target: Target, work: Callable[[int], bytes]) -> bytes:
-    """Do something in the container's mount namespace; return what `work` returns.
-
-    Args:
-        target: the container.
-        work: gets a descriptor of the container's root directory.
+    A descriptor of the mount itself would keep it busy. The name cannot go to another directory
+    meanwhile: the kernel renames no mount point in the namespace that the mount is in.
     """
-    pid = target.process.pid
+    parent, name = os.path.split(path)
+    word = attachment.target
     try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        raise FusevolError(f"{target.word} has ended") from None
-    try:
-        root_fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        if not target.process.runs():
-            raise FusevolError(f"{target.word} has ended")
-    except OSError as error:
-        raise FusevolError(f"{target.word} cannot be entered: {error.strerror}") from None
-    finally:
-        os.close(pidfd)
-    try:
-        return _in_child(target, root_fd, namespace, work)
-    finally:
-        os.close(root_fd)
-        os.close(namespace)
-
-
-def _in_child(target: Target, root_fd: int, namespace: int, work: Callable[[int], bytes]) -> bytes:
-    receiving, sending = os.pipe2(os.O_CLOEXEC)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child == 0:
-        status, said = 1, b""
+        os.fchdir(container.open(parent, os.O_DIRECTORY | os.O_NOFOLLOW))
+        top = container.open(path, os.O_NOFOLLOW)
         try:
-            global _proc_fd  # noqa: PLW0603  # of this process, which ends here
-            _proc_fd = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            setns(namespace, CLONE_NEWNS)
-            said = work(root_fd)
-            status = 0
-        except FusevolError as error:
-            said = str(error).encode(errors="surrogateescape")
-        except OSError as error:
-            said = f"{target.word}: {_explained(error)}".encode(errors="surrogateescape")
-        except BaseException as error:
-            said = f"{target.word}: {error!r}".encode(errors="surrogateescape")
+            is_on_top = container.mount_of(top) == attachment.mount_id
         finally:
-            os.write(sending, said[:_BYTES])
-            os._exit(status)
-    os.close(sending)
-    with os.fdopen(receiving, "rb") as pipe:
-        said = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if status:
-        raise FusevolError(said.decode(errors="surrogateescape") or f"{target.word}: it was killed")
-    return said
+            os.close(top)
+    except OSError:
+        is_on_top = False
+    if not is_on_top:
+        raise FusevolError(
+            f"{path} of {word} is hidden by another mount; take that away first, inside"
+        )
+    try:
+        mounts.umount(name, mounts.UMOUNT_NOFOLLOW | (mounts.MNT_DETACH if lazy else 0))
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        below = [one.mountpoint for one in container.mounts()
+                 if one.mountpoint.startswith(f"{path}/")]  # fmt: skip
+        why = f"{below[-1]} is mounted on it" if below else "processes use it"
+        raise FusevolError(
+            f"{path} of {word} is in use: {why}; end that first, or detach it with --lazy"
+        ) from None
 
 
-def _explained(error: OSError) -> str:
-    if error.errno == errno.EPERM:
-        return "not permitted; it takes CAP_SYS_ADMIN over the container's user namespace"
-    if error.errno == errno.ENOSYS:
-        return "this kernel cannot move mounts between namespaces (Linux 5.2 can)"
-    return error.strerror or str(error)
+def _copy(container: Inside, served: Served) -> tuple[int, int]:
+    """Return a copy of a volume's mount, attached nowhere, and the device of its files."""
+    try:
+        namespace = os.open(f"/proc/{served.daemon}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            setns(namespace, CLONE_NEWNS)
+        finally:
+            os.close(namespace)
+    except FileNotFoundError:
+        raise NotFoundError("fusevol serve has ended; start it again") from None
+    tree = open_subpath(served.mountpoint, served.subpath)
+    device = os.fstat(tree).st_dev
+    at_place = [m.device for m in container.mounts() if m.mountpoint == served.mountpoint]
+    if device not in at_place:
+        # What is below the mount point shall never be taken for the volume.
+        raise FusevolError(
+            f"volume {served.volume} is not mounted any more; `fusevol volume inspect "
+            f"{served.volume}` tells why"
+        )
+    return tree, device
+
+
+def _check_place(container: Inside, target: Target, destination: str, host: set[int]) -> None:
+    place = container.locate(destination)
+    if place.mount is None:
+        raise FusevolError(f"{destination} of {target.word} is being changed; try again")
+    if place.exists and place.mount.mountpoint == place.path:
+        raise FusevolError(
+            f"{place.path} of {target.word} is a mount already ({place.mount.fstype}); choose "
+            f"another place, or take that away first"
+        )
+    if place.mount.shared in host:
+        raise UnsupportedError(
+            f"{place.mount.mountpoint} of {target.word} shares its mounts with the host, where "
+            f"what is attached would show, too; choose another place"
+        )
+
+
+def _is_of_host(pid: int) -> bool:
+    if pid == 1:
+        return True
+    for other in ("self", 1):
+        try:
+            if namespace_id(pid, "mnt") == namespace_id(other, "mnt"):
+                return True
+        except OSError:
+            # It has ended, or is not ours to look at: whoever enters it will say so.
+            continue
+    return False
+
+
+def _host_id_of_root(target: Target, kind: str) -> int:
+    """Return the host's id of the container's root user or group (user_namespaces(7)).
+
+    What is made for a mount shall belong to it, and the kernel makes nothing on a file system of
+    the container's that belongs to nobody in there.
+    """
+    try:
+        with open(f"/proc/{target.process.pid}/{kind}_map") as file:
+            for line in file:
+                within, outside, _count = map(int, line.split())
+                if within == 0:
+                    return outside
+    except OSError:
+        # It has ended: whoever enters it will say so.
+        return 0
+    return 0
+
+
+def _groups_of_host() -> set[int]:
+    """Return the peer groups of mounts whose events reach the host (mount_namespaces(7))."""
+    groups: set[int] = set()
+    for pid in ("self", 1):
+        try:
+            with open(f"/proc/{pid}/mountinfo", "rb") as file:
+                for mount in parse(file.read()):
+                    groups |= {mount.shared, mount.master}
+        except OSError:
+            continue
+    return groups - {0}
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put off signals that would end us between a mount and the record of it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

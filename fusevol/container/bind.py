@@ -12,13 +12,15 @@ from typing import Final
 
 import msgspec
 
-from fusevol.errors import FusevolError, UsageError
+from fusevol.errors import FusevolError, NotPermittedError, UnsupportedError, UsageError
 from fusevol.linux import mounts
 from fusevol.linux.files import open_in_root
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _TRIES: Final = 100
 """How often a look-up that met a rename is tried again."""
+
+_KINDS: Final = {errno.EPERM: NotPermittedError, errno.ENOSYS: UnsupportedError}
 
 
 class Binding(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -77,6 +79,15 @@ def parse_binding(text: str) -> Binding:
     return Binding(name, destination, subpath.strip("/"), mode == "ro")
 
 
+def normal_destination(destination: str) -> str:
+    """Return an absolute path of a container in its one form, as bindings have it.
+
+    Raises:
+        UsageError: it is not absolute, or the root.
+    """
+    return _checked_destination(destination, destination)
+
+
 def _checked_destination(destination: str, text: str) -> str:
     if not destination.startswith("/") or "\0" in destination:
         raise UsageError(f"{text!r}: the destination has to be an absolute path in the container")
@@ -108,7 +119,8 @@ def open_subpath(mountpoint: str, subpath: str) -> int:
             os.close(fd)
     except OSError as error:
         what = os.path.join(mountpoint, subpath) if subpath else mountpoint
-        raise FusevolError(f"{what} cannot be bound: {error.strerror}") from None
+        kind = _KINDS.get(error.errno or 0, FusevolError)
+        raise kind(f"{what} cannot be bound: {error.strerror}") from None
 
 
 def bind(tree_fd: int, root_fd: int, destination: str, read_only: bool, is_file: bool) -> list[str]:
@@ -139,7 +151,8 @@ def bind(tree_fd: int, root_fd: int, destination: str, read_only: bool, is_file:
         finally:
             os.close(target)
     except OSError as error:
-        raise FusevolError(f"binding at {destination} failed: {error.strerror}") from None
+        kind = _KINDS.get(error.errno or 0, FusevolError)
+        raise kind(f"binding at {destination} failed: {error.strerror}") from None
     return made
 
 

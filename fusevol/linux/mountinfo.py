@@ -9,7 +9,13 @@ _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 class Mount(NamedTuple):
-    """One line of mountinfo. `device` is st_dev of the files on the mount."""
+    """One line of mountinfo.
+
+    Attributes:
+        device: st_dev of the files on the mount.
+        shared: number of the peer group that sees what is mounted on it; 0 for none.
+        master: number of the peer group whose mounts show on it; 0 for none.
+    """
 
     mount_id: int
     device: int
@@ -18,6 +24,8 @@ class Mount(NamedTuple):
     fstype: str
     source: str
     super_options: str
+    shared: int = 0
+    master: int = 0
 
 
 def _unescape(field: bytes) -> str:
@@ -39,7 +47,14 @@ def parse(text: bytes) -> Iterator[Mount]:
             fstype=fstype.decode(),
             source=_unescape(source),
             super_options=os.fsdecode(super_options),
+            shared=_group(fields, b"shared:"),
+            master=_group(fields, b"master:"),
         )
+
+
+def _group(fields: list[bytes], tag: bytes) -> int:
+    """Return the number of a peer group from the optional fields; 0 if it is not there."""
+    return next((int(f[len(tag) :]) for f in fields[6:] if f.startswith(tag)), 0)
 
 
 def mounts() -> list[Mount]:

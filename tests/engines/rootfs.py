@@ -11,8 +11,8 @@ from tests.engines.machine import command
 
 APPLETS: Final = (
     "cat", "chmod", "cut", "dd", "echo", "env", "false", "find", "grep", "head", "id", "kill",
-    "ln", "ls", "mkdir", "mount", "mv", "ps", "pwd", "readlink", "rm", "rmdir", "seq", "sh",
-    "sleep", "stat", "sync", "tail", "test", "touch", "true", "umount", "wc",
+    "ln", "ls", "mkdir", "mkfifo", "mount", "mv", "ps", "pwd", "readlink", "rm", "rmdir", "seq",
+    "sh", "sleep", "stat", "sync", "tail", "test", "touch", "true", "umount", "wc",
 )  # fmt: skip
 
 ORIGINAL: Final = "what the image has here\n"
