@@ -103,6 +103,8 @@ def _run(
     if image is not None:
         opened = open_image(image)
         settings, digest = opened.settings, opened.manifest_digest
+        # For a commit, which may be called in another directory.
+        image = f"oci:{opened.layout}:{opened.tag}".removesuffix(":")
         lowers = layers.unpack(opened)
     else:
         assert rootfs is not None

@@ -20,7 +20,7 @@ from fusevol.container.blobs import (
 from fusevol.container.changes import write_layer
 from fusevol.container.image import open_image, this_platform
 from fusevol.container.instructions import apply_changes
-from fusevol.container.layout import BlobWriter, Built, add_to_index, check_layout, write_archive
+from fusevol.container.layout import BlobWriter, Built, add_to_index, prepare_layout, write_archive
 from fusevol.container.pause import held_still
 from fusevol.container.reference import Target
 from fusevol.container.state import Container
@@ -104,16 +104,16 @@ def commit(container: Container, target: Target, wishes: Wishes) -> Committed:
 def _layout_for(target: Target) -> Iterator[str]:
     """Yield where the blobs go: to stay, or until the archive is written."""
     if target.form == "oci":
-        check_layout(target.path)
+        prepare_layout(target.path)
         yield target.path
         return
     directory = None if target.path == "-" else os.path.dirname(target.path)
     if os.path.isdir(target.path):
         raise UsageError(f"{target.path} is a directory; give the name of a file, or use oci:DIR")
+    if directory and not os.path.isdir(directory):
+        raise UsageError(f"directory {directory} does not exist; make it first")
     try:
         temporary = tempfile.TemporaryDirectory(dir=directory, prefix=".fusevol-commit-")
-    except FileNotFoundError:
-        raise UsageError(f"directory {directory} does not exist; make it first") from None
     except OSError as error:
         raise FusevolError(f"{directory} cannot be written: {error.strerror}") from None
     with temporary as layout:

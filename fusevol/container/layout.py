@@ -54,17 +54,40 @@ class Built(NamedTuple):
         return str(self.entry["digest"])
 
 
-def check_layout(path: str) -> None:
-    """Raise UsageError if a directory holds other things than an image layout."""
+def prepare_layout(path: str) -> None:
+    """Make a directory an image layout, if it is none yet.
+
+    Raises:
+        UsageError: it holds other things.
+        FusevolError: it cannot be written.
+    """
     try:
+        with _writing(path):
+            os.makedirs(path, exist_ok=True)
+    except FusevolError:
+        if os.path.exists(path) and not os.path.isdir(path):
+            raise UsageError(f"{path} is no directory; oci-archive:FILE writes a file") from None
+        raise
+    with _locked(path):
+        if os.path.exists(os.path.join(path, "oci-layout")):
+            return
         if os.listdir(path) and not os.path.exists(os.path.join(path, "index.json")):
             raise UsageError(
                 f"{path} is no OCI image layout and not empty; choose another directory"
             )
-    except FileNotFoundError:
-        return
-    except NotADirectoryError:
-        raise UsageError(f"{path} is no directory; oci-archive:FILE writes a file") from None
+        _replace(path, "oci-layout", _LAYOUT)
+
+
+@contextmanager
+def _locked(layout: str) -> Iterator[None]:
+    """Have a layout's documents to oneself inside the block."""
+    with _writing(layout):
+        directory = os.open(layout, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(directory)
 
 
 class BlobWriter:
@@ -171,18 +194,11 @@ def add_to_index(layout: str, entry: dict[str, Any], tag: str) -> None:
     Raises:
         FusevolError: index.json is none, or cannot be written.
     """
-    with _writing(layout):
-        directory = os.open(layout, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(directory, fcntl.LOCK_EX)
-            if not os.path.exists(os.path.join(layout, "oci-layout")):
-                _replace(layout, "oci-layout", _LAYOUT)
-            index = _index(os.path.join(layout, "index.json"))
-            index["manifests"] = [one for one in index["manifests"] if _tag(one) != tag]
-            index["manifests"].append({**entry, "annotations": {REF_NAME: tag}})
-            _replace(layout, "index.json", index)
-        finally:
-            os.close(directory)
+    with _locked(layout):
+        index = _index(os.path.join(layout, "index.json"))
+        index["manifests"] = [one for one in index["manifests"] if _tag(one) != tag]
+        index["manifests"].append({**entry, "annotations": {REF_NAME: tag}})
+        _replace(layout, "index.json", index)
 
 
 def write_archive(target: Target, layout: str, image: Built, when_s: int) -> None:
