@@ -68,6 +68,8 @@ def run(plan: Plan, binds: list[Bind], go: int, errors: int) -> Never:
     status = 1
     try:
         die_with_parent(signal.SIGKILL)
+        # Who shares a controlling terminal can type into it (TIOCSTI), outside of the container.
+        os.setsid()
         _keep_descriptors_back()
         if not os.read(go, 1):
             os._exit(status)

@@ -86,9 +86,6 @@ def run_container(container: Container, plan: Plan, obtain: Obtain, release: Rel
 
 
 def _forward(container: Container, number: int) -> None:
-    if number == signal.SIGINT and os.isatty(0):
-        # The terminal has sent it to the command, too.
-        return
     try:
         current = Container.load(container.id)
     except FileNotFoundError:

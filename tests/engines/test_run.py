@@ -169,6 +169,21 @@ def test_descriptors_of_the_caller_stay_outside(runner: Runner, tmp_path: Path) 
     assert done.stdout.split() == ["0", "1", "2", "3"]
 
 
+def test_the_callers_terminal_is_not_the_containers(runner: Runner) -> None:
+    ours, theirs = os.openpty()
+    try:
+        words = runner.of_rootfs("--rm", "--", "cat", "/proc/self/stat")
+        done = subprocess.run(
+            ["setsid", "--ctty", "--wait", *words], stdin=theirs, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, **runner.env}, check=True,
+        )  # fmt: skip
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    _pid, _name, _state, _parent, _group, _session, terminal, *_ = done.stdout.split()
+    assert terminal == "0"
+
+
 def test_the_environment_is_what_was_said(runner: Runner) -> None:
     said = runner.run("-e", "A=b=c", "-w", "/tmp/new", "--", "sh", "-c", "env; pwd").stdout
     lines = said.splitlines()
