@@ -97,7 +97,13 @@ def enter(root_fd: int) -> None:
 
 
 def protect() -> None:
-    """Hide and write-protect what in /proc and /sys concerns the host."""
+    """Hide and write-protect what in /proc and /sys concerns the host; and /dev.
+
+    A container may make device nodes (CAP_MKNOD), and /dev is its only file system where they could
+    be opened: all others are nodev.
+    """
+    flags = mounts.MS_BIND | mounts.MS_REMOUNT | mounts.MS_RDONLY | mounts.MS_NOSUID
+    mounts.mount("none", "/dev", "", flags | mounts.MS_NOEXEC, "")
     for path in _READ_ONLY:
         if os.path.exists(path):
             _protect_one(path)

@@ -126,6 +126,15 @@ def test_a_container_has_few_rights(runner: Runner) -> None:
     assert runner.run("--", "cat", "/proc/keys", "/proc/timer_list").stdout == ""
 
 
+def test_devices_of_the_host_cannot_be_reached(runner: Runner) -> None:
+    for place in ("/dev/disk", "/tmp/disk", "/dev/shm/disk"):
+        script = f"busybox mknod {place} c 1 3; echo x >{place}"
+        done = runner.run("--", "sh", "-c", script, check=False)
+        assert done.returncode != 0, place
+    script = "echo x >/dev/null; head -c 1 /dev/zero | wc -c; echo y >/dev/shm/y; cat /dev/shm/y"
+    assert runner.run("--", "sh", "-c", script).stdout.split() == ["1", "y"]
+
+
 def test_another_user_has_none(runner: Runner) -> None:
     said = runner.run("-u", "user", "--", "sh", "-c", "id -u; id -g; grep Cap /proc/self/status")
     uid, gid, *rest = said.stdout.splitlines()
