@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fusevol.accesslog.text import printable
-from fusevol.errors import NotFoundError, NotPermittedError, UsageError
+from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UsageError
 
 if TYPE_CHECKING:
     from fusevol.container.attachments import Attachment
@@ -127,8 +127,10 @@ def _attach(word: str, text: str) -> None:
             source = "/".join(filter(None, (binding.volume or name, binding.subpath)))
             served = attaching.Served(name, source, state.mountpoint, daemon.pid, binding.subpath)
             attaching.attach(target, served, binding.destination, binding.read_only)
-        except BaseException:
-            if attaching.find_attachment(target.id, binding.destination) is None:
+        except BaseException as error:
+            # A signal may have come when it was attached already.
+            attached = attaching.find_attachment(target.id, binding.destination)
+            if isinstance(error, FusevolError) or attached is None:
                 # By another connection: on this one an answer may still be due.
                 with Client() as other, suppress(NotFoundError):
                     other.unmount(name, holder(target.id, binding.destination))

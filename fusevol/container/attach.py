@@ -104,7 +104,11 @@ def attach(target: Target, served: Served, destination: str, read_only: bool) ->
             destination, read_only, mount_id, device,
             datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         )  # fmt: skip
-        attachment.save()
+        try:
+            attachment.save()
+        except OSError as error:
+            _take_away(attachment, lazy=True)
+            raise FusevolError(f"{error.filename} cannot be written: {error.strerror}") from None
     return attachment
 
 
@@ -121,8 +125,14 @@ def detach(attachment: Attachment, *, lazy: bool) -> bool:
     Raises:
         FusevolError: it is in use, or something else hides it.
     """
+    with changing(), _uninterrupted():
+        was_there = _take_away(attachment, lazy)
+        attachment.forget()
+    return was_there
 
-    def take_away(container: Inside) -> bytes:
+
+def _take_away(attachment: Attachment, lazy: bool) -> bool:
+    def unmount(container: Inside) -> bytes:
         container.enter()
         for mount in container.mounts():
             if _is_of(attachment, mount):
@@ -130,10 +140,7 @@ def detach(attachment: Attachment, *, lazy: bool) -> bool:
                 return b""
         return _GONE
 
-    with changing(), _uninterrupted():
-        said = inside(attachment.attached_to, take_away)
-        attachment.forget()
-    return said != _GONE
+    return inside(attachment.attached_to, unmount) != _GONE
 
 
 def _is_of(attachment: Attachment, mount: Mount) -> bool:

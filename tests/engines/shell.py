@@ -123,3 +123,5 @@ class Shell:
             self.kill()
         elif self._process.poll() is None and self._process.stdin:
             self.close()
+        else:
+            self._close_pipes()

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +39,11 @@ class Running:
     def env(self) -> dict[str, str]:
         return {**self.daemon.env, **self.container.engine.environment()}
 
-    def fusevol(self, *words: str | Path) -> "subprocess.CompletedProcess[str]":
-        return command(FUSEVOL, *words, env=self.env)
+    def fusevol(self, *words: str | Path) -> str:
+        """Run a command of fusevol, which has nothing to complain of; return what it printed."""
+        done = command(FUSEVOL, *words, env=self.env)
+        assert done.stderr == ""
+        return done.stdout
 
     def refused(self, *words: str | Path) -> str:
         """Run a command of fusevol, which has to fail with one line; return that line."""
@@ -54,10 +56,10 @@ class Running:
         self.fusevol("attach", self.target, what)
 
     def detach(self, destination: str, *options: str) -> None:
-        assert self.fusevol("detach", *options, self.target, destination).stderr == ""
+        self.fusevol("detach", *options, self.target, destination)
 
     def listed(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self.fusevol("attach", "--list", "--json").stdout)
+        found: list[dict[str, Any]] = json.loads(self.fusevol("attach", "--list", "--json"))
         return found
 
 
@@ -83,14 +85,14 @@ def engine(
         with docker_daemon(rootfs) as docker:
             yield DockerBind(docker, directory)
     elif engine_name.startswith("podman"):
-        with podman_with(engine_name.split("-")[1], rootfs, Path("/nowhere")) as podman:
+        with podman_with(engine_name.removeprefix("podman-"), rootfs, Path("/nowhere")) as podman:
             yield PodmanBind(podman, directory)
     else:
         yield Run(daemon, oci_image, directory / "committed")
 
 
 def target_of(engine_name: str, one: Container) -> str:
-    kind = engine_name.split("-")[0]
+    kind, _, _runtime = engine_name.partition("-")
     if kind == "pid":
         return f"pid:{one.pid}"
     return one.name if kind == "run" else f"{kind}:{one.name}"
@@ -114,10 +116,12 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def volume(daemon: Daemon, source: Path) -> Iterator[str]:
-    name = daemon.create(f"v{next(_numbers)}", source)
-    yield name
-    assert daemon.references(name) == {}
-    daemon.cli("volume", "rm", name)
+    name = f"v{next(_numbers)}"
+    with daemon.client() as client:
+        client.create(name, {"source": str(source)})
+        yield name
+        assert client.inspect(name).references == {}
+        client.remove(name)
 
 
 def test_the_host_and_a_running_container_see_each_others_files(
@@ -234,7 +238,7 @@ def test_what_is_in_use_stays_unless_lazily(running: Running, volume: str, sourc
 
 
 def test_what_is_attached_is_listed(running: Running, volume: str) -> None:
-    assert running.fusevol("attach", "--list").stdout == "nothing is attached\n"
+    assert running.fusevol("attach", "--list") == "nothing is attached\n"
     running.attach(f"{volume}:/data")
     running.attach(f"{volume}/inner:/mnt/inner:ro")
     first, second = running.listed()
@@ -247,7 +251,7 @@ def test_what_is_attached_is_listed(running: Running, volume: str) -> None:
         "destination": "/data", "read_only": False,
     }  # fmt: skip
     assert (second["source"], second["read_only"]) == (f"{volume}/inner", True)
-    text = running.fusevol("attach", "--list").stdout
+    text = running.fusevol("attach", "--list")
     assert f"{running.target}: {volume}/inner at /mnt/inner (read-only)" in text
     running.detach("/data")
     running.detach("/mnt/inner")
