@@ -406,6 +406,14 @@ def test_the_same_changes_make_the_same_image(site: Site, changed: str, tmp_path
     for name in ("one", "two"):
         site.cli("commit", changed, f"oci-archive:{tmp_path}/{name}.tar", SOURCE_DATE_EPOCH=epoch)
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
+    with tarfile.open(tmp_path / "one.tar") as archive:
+        assert {member.mtime for member in archive} == {EPOCH}
+        documents = archive.extractfile("manifest.json")
+        assert documents
+        file = archive.extractfile(json.load(documents)[0]["Layers"][-1])
+        assert file
+        # Neither a time nor a name in its header (RFC 1952).
+        assert file.read(8) == b"\x1f\x8b\x08" + bytes(5)
     saved = Image(tmp_path / "one.tar")
     assert saved.config["created"] == "2020-09-13T12:26:40Z"
     assert saved.entries()["mnt/beside"][-1].mtime == EPOCH
