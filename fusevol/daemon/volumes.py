@@ -40,10 +40,12 @@ _MOUNT_S: Final = 90.0
 _STOP_S: Final = 20.0
 _TEND_S: Final = 1.0
 _SCAN_S: Final = 10.0
-_MISSING_SCANS: Final = 2
-"""After how many looks in a row without a bind a holder is taken to be gone."""
+_MISSING_S: Final = 10.0
+"""How long a holder may be seen without its bind before it is taken to be gone."""
 _SETTLED_S: Final = 30.0
 """Who holds a volume for longer without having bound it is not about to start a container."""
+_COPYING_S: Final = 900.0
+"""How long Docker may take to fill a new volume from the image before it binds it."""
 _UNCLAIMED_S: Final = 60.0
 """How long an anonymous volume waits for its first reference."""
 
@@ -62,7 +64,8 @@ class Volumes:
         self._nursery = nursery
         self._volumes: dict[str, ServedVolume] = {}
         self._changing = trio.Lock()
-        self._missing: dict[tuple[str, str], int] = {}
+        self._missing: dict[tuple[str, str], float] = {}
+        self._started = time.time()
         self._stopping: set[str] = set()
 
     async def load(self) -> None:
@@ -345,17 +348,25 @@ class Volumes:
         if not any(volume.references for volume in self._volumes.values()):
             return
         devices = await _scan()
-        for volume in self._volumes.values():
-            if volume.device in devices:
-                for holder, reference in volume.references.items():
-                    reference.bound = True
-                    self._missing.pop((volume.name, holder), None)
+        if self._note_bound(devices):
+            self._save_references()
         self._drop(
             lambda volume, holder, reference: reference.has_ended or (
                 not reference.pid and volume.device not in devices
                 and is_gone(volume, holder, reference)
             )
         )  # fmt: skip
+
+    def _note_bound(self, devices: set[int]) -> bool:
+        """Note which references have their volume bound; return whether any is new in that."""
+        is_new = False
+        for volume in self._volumes.values():
+            if volume.device in devices:
+                for holder, reference in volume.references.items():
+                    is_new |= not reference.bound
+                    reference.bound = True
+                    self._missing.pop((volume.name, holder), None)
+        return is_new
 
     def _scan_interval_s(self) -> float:
         """Return how long to wait between looks: a new reference is soon bound, or never."""
@@ -368,11 +379,13 @@ class Volumes:
         return _TEND_S if waiting else _SCAN_S
 
     def _is_missing(self, volume: ServedVolume, holder: str, reference: Reference) -> bool:
-        """Whether it had the volume bound, and not any more for a while."""
+        """Whether it had the volume bound and has not any more, or never came to bind it."""
         if not reference.bound:
-            return False
-        count = self._missing[volume.name, holder] = self._missing.get((volume.name, holder), 0) + 1
-        return count >= _MISSING_SCANS
+            # Who was answered by an earlier daemon may have ended while there was none.
+            limit_s = _SETTLED_S if reference.since < self._started else _COPYING_S
+            return time.time() - reference.since > limit_s
+        now = trio.current_time()
+        return now - self._missing.setdefault((volume.name, holder), now) >= _MISSING_S
 
     @staticmethod
     def _is_settled(_volume: ServedVolume, _holder: str, reference: Reference) -> bool:
