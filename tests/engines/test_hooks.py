@@ -117,6 +117,23 @@ def test_what_cannot_be_bound_ends_the_making_of_the_container(
     assert daemon.references(volume) == {}
 
 
+@pytest.mark.parametrize("stage", ["createContainer", "createRuntime"])
+def test_a_user_namespace_takes_the_hook_of_the_runtime(
+    daemon: Daemon, bundle: Bundle, volume: str, stage: str
+) -> None:
+    mapping = [{"containerID": 0, "hostID": 100_000, "size": 65_536}]
+    bundle.config["linux"]["namespaces"].append({"type": "user"})
+    bundle.config["linux"] |= {"uidMappings": mapping, "gidMappings": mapping}
+    bundle.add_hook(stage, FUSEVOL, "hook", f"{volume}:/data", env={"PATH": "/bin", **daemon.env})
+    said = bundle.run("c1", "cat", "/data/from-host", check=False)
+    if stage == "createRuntime":
+        assert said.strip() == "made on the host"
+    else:
+        # It runs inside of the namespace, where it has no rights over the host.
+        assert "made on the host" not in said
+        assert "hook" in said
+
+
 def test_without_the_daemon_the_container_is_not_made(bundle: Bundle, tmp_path: Path) -> None:
     env = {"PATH": "/bin", "FUSEVOL_RUNTIME_DIRECTORY": str(tmp_path)}
     bundle.add_hook("createContainer", FUSEVOL, "hook", "data:/data", env=env)
