@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 import pytest
 
+from fusevol.container.attachments import changing
 from fusevol.container.inside import Inside, inside
 from fusevol.container.state import Process
 from fusevol.container.target import Target, find_target
@@ -161,9 +163,15 @@ def test_of_many_at_once_one_gets_the_place(
         words = ("attach", "attached", f"{volume}:/mnt/contested")
         return command(FUSEVOL, *words, env=daemon.env, check=False).returncode
 
-    with ThreadPoolExecutor(6) as pool:
-        codes = list(pool.map(attach, range(6)))
-    assert sorted(codes) == [0, 1, 1, 1, 1, 1]
+    with ThreadPoolExecutor(5) as pool, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FUSEVOL_STATE_DIRECTORY", daemon.env["FUSEVOL_STATE_DIRECTORY"])
+        with changing():
+            results = [pool.submit(attach, number) for number in range(5)]
+            holder = f"{running.id}:/mnt/contested"
+            wait_until(lambda: daemon.references(volume).get(holder) == 5, "five attempts")
+            time.sleep(0.3)
+            assert "/mnt/contested" not in [mount.point for mount in mounts(running.pid)]
+        assert sorted(result.result() for result in results) == [0, 1, 1, 1, 1]
     (inside,) = [mount for mount in mounts(running.pid) if mount.point == "/mnt/contested"]
     assert inside.fstype == "fuse.fusevol"
     daemon.cli("detach", "attached", "/mnt/contested")
