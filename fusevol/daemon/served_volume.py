@@ -138,11 +138,18 @@ class ServedVolume:
             await mount.start()
             self._watch(mount)
 
-    async def stop(self) -> bool:
-        """Unmount it if nothing on the host uses it; return whether it is served no more."""
+    async def stop(self, *, although_referred: bool = False) -> bool:
+        """Unmount it if nothing on the host uses it; return whether it is served no more.
+
+        Args:
+            although_referred: also if somebody refers to it. Without, who came to refer to it while
+                this waited for its turn keeps it.
+        """
         async with self._lock:
             if self._mount is None:
                 return True
+            if self.references and not although_referred:
+                return False
             if not await self._mount.unmount():
                 return False
             with trio.move_on_after(_END_S):

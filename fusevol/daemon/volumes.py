@@ -15,6 +15,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, Never
 
 import trio
@@ -262,7 +263,7 @@ class Volumes:
                 for volume in self._volumes.values():
                     is_used = volume.references or volume.device in devices
                     if volume.is_serving and not is_used:
-                        nursery.start_soon(volume.stop)
+                        nursery.start_soon(partial(volume.stop, although_referred=True))
         for volume in self._volumes.values():
             if volume.is_serving:
                 logger.warning(
