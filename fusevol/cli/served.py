@@ -65,7 +65,16 @@ class ServedVolumes:
         Raises:
             FusevolError: one cannot be served.
         """
-        return [self._obtain(binding) for binding in self._container.bindings]
+        binds: list[Bind] = []
+        try:
+            for binding in self._container.bindings:
+                binds.append(self._obtain(binding))  # noqa: PERF401  # what was obtained counts
+        except BaseException:
+            # A server whose mount is held does not end, and `release` waits for its end.
+            for bind in binds:
+                os.close(bind.tree_fd)
+            raise
+        return binds
 
     def release(self) -> None:
         """End the servers and give the references back; the container has ended."""
@@ -91,7 +100,11 @@ class ServedVolumes:
         else:
             mountpoint = self._refer(binding)
         fd = open_subpath(mountpoint, binding.subpath)
-        is_file = not stat.S_ISDIR(os.stat(f"/proc/self/fd/{fd}").st_mode)
+        try:
+            is_file = not stat.S_ISDIR(os.stat(f"/proc/self/fd/{fd}").st_mode)
+        except OSError as error:
+            os.close(fd)
+            raise FusevolError(f"{mountpoint} does not answer: {error.strerror}") from None
         return Bind(fd, binding.destination, binding.read_only, is_file)
 
     def _refer(self, binding: Binding) -> str:

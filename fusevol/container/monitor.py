@@ -122,16 +122,19 @@ def _run(container: Container, plan: Plan, binds: list[Bind], watched: int) -> i
     """Start the command, wait for it, and return its status."""
     waiting, go = os.pipe2(os.O_CLOEXEC)
     failures, failing = os.pipe2(os.O_CLOEXEC)
-    unshare(CLONE_NEWPID)
-    pid = os.fork()
-    if pid == 0:
-        os.close(go)
-        os.close(failures)
-        run(plan, binds, waiting, failing)
+    try:
+        unshare(CLONE_NEWPID)
+        pid = os.fork()
+        if pid == 0:
+            os.close(go)
+            os.close(failures)
+            run(plan, binds, waiting, failing)
+    finally:
+        # Not left to the end of this process, which waits for that of the servers.
+        for bind in binds:
+            os.close(bind.tree_fd)
     os.close(waiting)
     os.close(failing)
-    for bind in binds:
-        os.close(bind.tree_fd)
     pidfd = os.pidfd_open(pid)
     container.init = Process(pid, start_ticks(pid))
     container.save()

@@ -255,6 +255,7 @@ def test_a_symbolic_link_in_the_image_leads_nowhere_else(
     ("words", "said"),
     [
         (["-v", "data:/data", "--", "true"], "fusevol serve does not run"),
+        (["-v", "/usr:/usr", "-v", "data:/data", "--", "true"], "fusevol serve does not run"),
         (["-v", "/none:/data", "--", "true"], "source /none does not exist"),
         (["-v", "/tmp:/proc/x", "--", "true"], "cannot appear at /proc/x"),
         (["-v", "/tmp:/a", "-v", "/var:/a", "--", "true"], "two volumes"),
