@@ -11,7 +11,7 @@ import os
 import signal
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -21,7 +21,7 @@ from fusevol.container.inside import Inside, inside
 from fusevol.container.target import Target
 from fusevol.errors import FusevolError, NotFoundError, UnsupportedError, UsageError
 from fusevol.linux import mounts
-from fusevol.linux.credentials import filesystem_identity
+from fusevol.linux.credentials import filesystem_identity, keep_capabilities_across_fsuid
 from fusevol.linux.mountinfo import Mount, parse
 from fusevol.linux.namespaces import CLONE_NEWNS, namespace_id, setns
 
@@ -93,6 +93,9 @@ def attach(target: Target, served: Served, destination: str, read_only: bool) ->
         is_file = not stat.S_ISDIR(os.fstat(tree).st_mode)
         container.enter()
         _check_place(container, target, destination, host)
+        with suppress(PermissionError):
+            # The root directory may belong to nobody in there.
+            keep_capabilities_across_fsuid()
         with filesystem_identity(*owner):
             bind(tree, container.root_fd, destination, read_only, is_file)
         return b"%d %d" % (container.mount_of(tree), device)

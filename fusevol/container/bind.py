@@ -152,7 +152,8 @@ def bind(tree_fd: int, root_fd: int, destination: str, read_only: bool, is_file:
             os.close(target)
     except OSError as error:
         kind = _KINDS.get(error.errno or 0, FusevolError)
-        raise kind(f"binding at {destination} failed: {error.strerror}") from None
+        hint = "; choose a place that is there already" if error.errno == errno.EROFS else ""
+        raise kind(f"binding at {destination} failed: {error.strerror}{hint}") from None
     return made
 
 

@@ -416,6 +416,7 @@ def test_a_container_with_a_user_namespace(daemon: Daemon, rootfs: Path, source:
                 {"containerID": 0, "hostID": 100000, "size": 65536}
             ]
         command("chown", "-R", "100000:100000", bundle.rootfs)
+        os.chown(bundle.rootfs, 0, 0)
         bundle.directory.chmod(0o755)
         with bundle.shell("c1") as shell:
             pid = bundle.pid("c1")
@@ -423,12 +424,16 @@ def test_a_container_with_a_user_namespace(daemon: Daemon, rootfs: Path, source:
             daemon.cli("attach", f"pid:{pid}", f"{volume}:/data")
             # On a file system of the container's own, where only its users may make anything.
             daemon.cli("attach", f"pid:{pid}", f"{volume}:/dev/shm/made/place")
-            assert shell("stat -c '%u' /data/mine /data/from-host /dev/shm/made") == "0\n65534\n0"
+            # In a directory that belongs to none of its users.
+            daemon.cli("attach", f"pid:{pid}", f"{volume}:/made/place")
+            assert shell("stat -c '%u' /data/mine /data/from-host") == "0\n65534"
+            assert shell("stat -c '%u' /dev/shm/made /made") == "0\n0"
             shell("echo new >/dev/shm/made/place/new")
             assert (source / "new").stat().st_uid == 100000
             assert "Permission denied" in shell("echo x >/data/from-host", check=False)
             daemon.cli("detach", f"pid:{pid}", "/data")
             daemon.cli("detach", f"pid:{pid}", "/dev/shm/made/place")
+            daemon.cli("detach", f"pid:{pid}", "/made/place")
             shell("rmdir /dev/shm/made/place /dev/shm/made")
             assert shell("cat /data/original") == ORIGINAL.strip()
     daemon.cli("volume", "rm", volume)
