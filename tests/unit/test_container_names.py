@@ -123,7 +123,7 @@ def test_an_id_is_no_name(engine: Engine) -> None:
 def test_how_a_name_is_shown() -> None:
     def shown(container: str, name: str | None) -> str:
         record = AccessRecord(
-            time="2026-11-23T10:00:00.000000Z", seq=1, volume="data", op="read", path="/a.txt",
+            time="2026-11-22T08:00:00.000000Z", seq=1, volume="data", op="read", path="/a.txt",
             result="ok", us=5, uid=0, pid=1, container=container,
         )  # fmt: skip
         return format_record(record, name_of=lambda _id: name).rpartition(" pid=1 ")[2]
