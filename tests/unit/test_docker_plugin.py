@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import socket
 import stat
 import tempfile
@@ -146,8 +147,9 @@ def test_options_are_understood_or_refused(words: Mapping[str, str]) -> None:
 
 
 async def asked(volumes: Volumes, call: str, body: bytes) -> tuple[int, dict[str, Any]]:
-    with socket.socket(socket.AF_UNIX) as nobody:
-        request = Request("POST", f"/{call}", body, trio.socket.from_stdlib_socket(nobody))
+    ours, theirs = trio.socket.socketpair()
+    with ours, theirs:
+        request = Request("POST", f"/{call}", body, ours)
         answer = await docker.Driver(volumes).answer(request)
     return answer.status, json.loads(answer.body)
 
@@ -262,7 +264,7 @@ async def test_what_is_not_of_the_protocol(plugin: Plugin) -> None:
     "header",
     [
         "Content-Type: text/plain", "Content-Type: ;;;", "Accept: image/png", "Host: elsewhere",
-        "Accept: application/vnd.docker.plugins.v1.2+json", "Expect: 100-continue",
+        "Accept: application/vnd.docker.plugins.v1.2+json",
     ],
 )  # fmt: skip
 async def test_headers_do_not_matter(plugin: Plugin, header: str) -> None:
@@ -270,6 +272,19 @@ async def test_headers_do_not_matter(plugin: Plugin, header: str) -> None:
     assert answer.status == 200
     assert answer.headers["content-type"] == docker.CONTENT_TYPE
     assert "server" not in answer.headers
+
+
+async def test_who_asks_whether_to_send_a_body_is_told_to(plugin: Plugin) -> None:
+    def run() -> None:
+        whole = request("VolumeDriver.Get", {"Name": "data"}, "Expect: 100-continue")
+        head, _, body = whole.partition(b"\r\n\r\n")
+        with Connection(plugin.path) as connection:
+            connection.send(head + b"\r\n\r\n")
+            assert connection.socket.recv(100).startswith(b"HTTP/1.1 100 ")
+            connection.send(body)
+            assert connection.receive().status == 200
+
+    await aside(run)
 
 
 async def test_a_connection_is_good_for_many_requests(plugin: Plugin) -> None:
@@ -435,8 +450,11 @@ async def test_silent_clients_hold_up_nobody_and_are_hung_up_on(
             for number, connection in enumerate(silent):
                 connection.send((b"", b"POST /Plug", half)[number % 3])
             assert Plugin(path).ask("Plugin.Activate").status == 200
-            further = [stack.enter_context(Connection(path)) for _ in range(3)]
-            assert [connection.rest() for connection in further[1:]] == [b"", b""]
+            stack.enter_context(Connection(path))
+            with Connection(path) as refused:
+                assert refused.rest() == b""
+            # For their number, not for their silence.
+            assert not select.select([one.socket for one in silent], [], [], 0)[0]
             for number, connection in enumerate(silent):
                 if number % 3 == 2:
                     assert "not there within" in connection.receive().error
@@ -498,9 +516,14 @@ async def test_the_socket_is_private_and_goes_at_the_end(
     async with trio.open_nursery() as nursery:
         await nursery.start(docker.serve, volumes, str(path))
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert (await aside(lambda: Plugin(path).ask("Plugin.Activate"))).status == 200
+        idle = Connection(path)
+        assert (await aside(lambda: idle.ask("Plugin.Activate"))).status == 200
+        begun = trio.current_time()
         nursery.cancel_scope.cancel()
     assert not path.exists()
+    assert trio.current_time() - begun < http_server.GRACE_S / 2
+    assert idle.rest() == b""
+    idle.close()
 
 
 async def test_what_others_have_put_there_stays(volumes: Mounting, directory: Path) -> None:
