@@ -135,6 +135,7 @@ WORDS = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(WORDS)
 def test_options_are_understood_or_refused(words: Mapping[str, str]) -> None:
     try:
@@ -164,7 +165,9 @@ SAID = st.dictionaries(
 ).map(lambda said: json.dumps(said).encode())
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(call=st.sampled_from(CALLS), body=SAID | st.binary() | JSON.map(json.dumps).map(str.encode))
 def test_any_request_is_answered_and_one_refused_changes_nothing(
     directory: Path, call: str, body: bytes
