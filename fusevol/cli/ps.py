@@ -6,6 +6,7 @@ import shlex
 import click
 
 from fusevol.accesslog.text import printable
+from fusevol.cli.served import clean_up_abandoned
 from fusevol.container.bind import Binding
 from fusevol.container.state import Container, all_containers
 
@@ -15,6 +16,7 @@ from fusevol.container.state import Container, all_containers
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def ps(everything: bool, as_json: bool) -> None:
     """List the containers of `fusevol run`."""
+    clean_up_abandoned()
     found = [one for one in all_containers() if everything or one.is_running]
     if as_json:
         click.echo(json.dumps([_described(one) for one in found]))
@@ -27,16 +29,21 @@ def ps(everything: bool, as_json: bool) -> None:
 
 
 def _status(one: Container) -> str:
+    state = _state(one)
+    return state if state != "exited" or one.status is None else f"exited ({one.status})"
+
+
+def _state(one: Container) -> str:
     if one.is_running:
         return "running"
-    return "killed" if one.status is None else f"exited ({one.status})"
+    return "starting" if one.init is None and one.is_watched else "exited"
 
 
 def _described(one: Container) -> dict[str, object]:
     return {
         "id": one.id,
         "name": one.name,
-        "status": "running" if one.is_running else "exited",
+        "status": _state(one),
         "pid": one.init.pid if one.init and one.is_running else 0,
         "exit_status": one.status,
         "created": one.created,

@@ -1,12 +1,12 @@
 """`fusevol rm`: remove containers of `fusevol run`."""
 
-import os
 import signal
 import time
 from typing import Final
 
 import click
 
+from fusevol.accesslog.text import printable
 from fusevol.cli.served import clean_up
 from fusevol.container.state import Container, find_container
 from fusevol.errors import FusevolError
@@ -22,22 +22,36 @@ def rm(names: tuple[str, ...], force: bool) -> None:
 
     Volumes and access logs stay. NAME can be the container's id, or its beginning.
     """
+    failed: FusevolError | None = None
     for name in names:
-        container = find_container(name)
-        _end(container, force)
+        try:
+            container = find_container(name)
+            _end(container, force)
+        except FusevolError as error:
+            if failed is not None:
+                click.echo(f"fusevol: {printable(str(failed))}", err=True)
+            failed = error
+            continue
         clean_up(container)
         container.remove()
         click.echo(name)
+    if failed is not None:
+        raise failed
 
 
 def _end(container: Container, force: bool) -> None:
     """Make sure that nothing of it runs."""
-    if container.is_running and not force:
-        raise FusevolError(f"container {container.name} is running; end it, or use --force")
     deadline = time.monotonic() + _END_S
-    while container.is_running or (container.monitor is not None and container.monitor.runs()):
-        if container.init is not None and container.is_running:
-            os.kill(container.init.pid, signal.SIGKILL)
+    while container.is_running or container.is_watched:
+        if not force and (container.init is None or container.is_running):
+            raise FusevolError(f"container {container.name} is running; end it, or use --force")
+        first = container.init or container.monitor
+        if first is not None:
+            first.signal(signal.SIGKILL)
         if time.monotonic() > deadline:
             raise FusevolError(f"container {container.name} does not end; see what holds it up")
         time.sleep(0.02)
+        try:
+            container = Container.load(container.id)
+        except FileNotFoundError:
+            return

@@ -9,7 +9,7 @@ import click
 
 from fusevol.container.bind import Binding, parse_binding
 from fusevol.container.state import Container, all_containers, check_name
-from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UsageError
+from fusevol.errors import NotFoundError, NotPermittedError, UsageError
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
@@ -91,12 +91,13 @@ def _run(
     remove: bool, env: tuple[str, ...], workdir: str | None, user: str | None, hostname: str,
     network: str, command: tuple[str, ...],
 ) -> int:  # fmt: skip
-    from fusevol.cli.served import ServedVolumes, clean_up
+    from fusevol.cli.served import ServedVolumes, clean_up, clean_up_abandoned
     from fusevol.container import layers
     from fusevol.container.image import Settings, open_image
     from fusevol.container.init import Plan
     from fusevol.container.monitor import MonitorKilledError, run_container
 
+    clean_up_abandoned()
     if any(found.name == name for found in all_containers()):
         raise UsageError(f"there is a container {name}; remove it with `fusevol rm {name}`")
     settings, digest = Settings(), ""
@@ -119,6 +120,7 @@ def _run(
         image=image or "",
         manifest_digest=digest,
         bindings=bindings,
+        remove_at_end=remove,
     )
     container.create()
     plan = Plan(
@@ -136,14 +138,13 @@ def _run(
     served = ServedVolumes(container)
     try:
         status = run_container(container, plan, served.obtain, served.release)
-    except MonitorKilledError:
+    except MonitorKilledError as error:
         clean_up(container)
-        raise
-    except FusevolError:
+        if not error.signal:
+            raise
+        # It never began.
         container.remove()
-        raise
-    if remove:
-        container.remove()
+        status = 128 + error.signal
     return status
 
 

@@ -4,8 +4,10 @@ Those that have a name are served by `fusevol serve`; those that are a path by a
 own, so that they need no daemon.
 """
 
+import contextlib
 import logging
 import os
+import select
 import shutil
 import signal
 import stat
@@ -18,30 +20,77 @@ from fusevol.config import MountConfig, log_directory
 from fusevol.container import cgroup
 from fusevol.container.bind import Binding, open_subpath
 from fusevol.container.root import Bind
-from fusevol.container.state import Container
+from fusevol.container.state import Container, all_containers
 from fusevol.daemon import background, registry
 from fusevol.daemon.checks import check
 from fusevol.errors import FusevolError
 from fusevol.linux.mountinfo import is_below, mounts
-from fusevol.linux.process import die_with_parent
+from fusevol.linux.mounts import MNT_DETACH, umount
+from fusevol.linux.process import die_with_parent, start_ticks
 
 _END_S: Final = 10.0
 
 
-def clean_up(container: Container) -> None:
-    """Remove what the killed monitor of a container left behind, but not what it changed.
+def clean_up_abandoned() -> None:
+    """Clean up after containers whose monitor and caller were killed."""
+    for container in all_containers():
+        if container.is_abandoned:
+            clean_up(container)
 
-    Its processes and the servers of its volumes end by themselves, which may take a moment.
+
+def clean_up(container: Container) -> None:
+    """Remove what a container whose monitor has ended left behind, but not what it changed.
+
+    Its processes and the servers of its volumes end by themselves, which may take a moment; unless
+    they were killed too, or the command freed itself from its monitor by changing its user.
     """
+    # How it ended may have been written since it was read.
+    try:
+        container = Container.load(container.id)
+    except FileNotFoundError:
+        return
+    if container.init is not None and container.is_abandoned:
+        container.init.signal(signal.SIGKILL)
     directory = _directory(container)
     deadline = time.monotonic() + _END_S
-    while not cgroup.remove(container.id) or any(
-        is_below(mount.mountpoint, directory) for mount in mounts()
-    ):
+    while not cgroup.remove(container.id) or _is_mounted_below(directory):
         if time.monotonic() > deadline:
             return
         time.sleep(0.02)
     shutil.rmtree(directory, ignore_errors=True)
+    if container.remove_at_end:
+        container.remove()
+    elif container.is_abandoned:
+        container.status = 128 + signal.SIGKILL
+        with contextlib.suppress(FileNotFoundError):
+            container.save()
+
+
+def _is_mounted_below(directory: str) -> bool:
+    """Tell whether anything is; take away what nobody looks after."""
+    found = [mount for mount in mounts() if is_below(mount.mountpoint, directory)]
+    for mount in found:
+        served = registry.get(mount.mountpoint)
+        if served is not None and start_ticks(served.pid) == 0:
+            umount(mount.mountpoint, MNT_DETACH)
+            registry.remove(mount.mountpoint)
+    return bool(found)
+
+
+def _end_servers(pids: list[int]) -> None:
+    """End the servers of volumes, at once if they can; wait for the end of all."""
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
+    for pid in pids:
+        fd = os.pidfd_open(pid)
+        # A mount namespace that was made meanwhile may have a copy of the mount. A second request
+        # does not wait for it.
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if select.select([fd], [], [], _END_S)[0]:
+                break
+            os.kill(pid, number)
+        os.close(fd)
+        os.waitpid(pid, 0)
 
 
 def _directory(container: Container) -> str:
@@ -78,9 +127,7 @@ class ServedVolumes:
 
     def release(self) -> None:
         """End the servers and give the references back; the container has ended."""
-        for pid in self._servers:
-            os.kill(pid, signal.SIGTERM)
-            os.waitpid(pid, 0)
+        _end_servers(self._servers)
         shutil.rmtree(self._directory, ignore_errors=True)
         if not self._referred:
             return

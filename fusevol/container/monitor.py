@@ -5,8 +5,9 @@
         init      becomes the command, the first process of the container
 
 Whichever is killed, the container ends and leaves nothing mounted: the monitor notices the end of
-the caller, the kernel kills `init` when the monitor ends, and all mounts of the container are in
-its own mount namespace.
+the caller; the kernel kills `init` when the monitor ends, and so does the caller, as the kernel
+forgets to when the command changes its user; all mounts of the container are in its own mount
+namespace.
 """
 
 import os
@@ -25,11 +26,13 @@ from fusevol.container.root import Bind
 from fusevol.container.state import Container, Process
 from fusevol.errors import FusevolError
 from fusevol.linux.namespaces import CLONE_NEWPID, unshare
-from fusevol.linux.process import start_ticks
 
 _FORWARDED: Final = (
     signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT,
 )  # fmt: skip
+
+_ENOUGH: Final = 3
+"""So many SIGINT and SIGTERM end a command that does not obey, as with Docker."""
 
 Obtain = Callable[[], list[Bind]]
 """Has the volumes served and returns copies of their mounts."""
@@ -38,7 +41,15 @@ Release = Callable[[], None]
 
 
 class MonitorKilledError(FusevolError):
-    """The monitor did not live to tell how the container ended."""
+    """The monitor did not live to tell how the container ended.
+
+    Attributes:
+        signal: the signal for whose sake it was killed; 0 if somebody else did it.
+    """
+
+    def __init__(self, message: str, signal: int = 0) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 class _Report(msgspec.Struct):
@@ -60,6 +71,9 @@ def run_container(container: Container, plan: Plan, obtain: Obtain, release: Rel
     watched, lifeline = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
     sys.stderr.flush()
+    forwarder = _Forwarder(container)
+    for number in _FORWARDED:
+        signal.signal(number, forwarder.forward)
     monitor = os.fork()
     if monitor == 0:
         os.close(receiving)
@@ -67,16 +81,16 @@ def run_container(container: Container, plan: Plan, obtain: Obtain, release: Rel
         _monitor(container, plan, obtain, release, sending, watched)
     os.close(sending)
     os.close(watched)
-    for number in _FORWARDED:
-        signal.signal(number, lambda number, _frame: _forward(container, number))
+    forwarder.watch(monitor)
     with os.fdopen(receiving, "rb") as pipe:
         said = pipe.read()
+    forwarder.watch(0)
     os.waitpid(monitor, 0)
     os.close(lifeline)
     if not said:
         raise MonitorKilledError(
-            f"the monitor of container {container.name} was killed, and the container with "
-            f"it; what it changed is kept until `fusevol rm {container.name}`"
+            f"the monitor of container {container.name} was killed, and the container with it",
+            forwarder.aborted_by,
         )
     report = msgspec.json.decode(said, type=_Report)
     if report.kind:
@@ -85,13 +99,45 @@ def run_container(container: Container, plan: Plan, obtain: Obtain, release: Rel
     return report.status
 
 
-def _forward(container: Container, number: int) -> None:
-    try:
-        current = Container.load(container.id)
-    except FileNotFoundError:
-        return
-    if current.init is not None and current.is_running:
-        os.kill(current.init.pid, number)
+class _Forwarder:
+    """Passes signals on to the command, and ends what cannot be ended otherwise.
+
+    Attributes:
+        aborted_by: signal that came before the command began; 0 if none did.
+    """
+
+    def __init__(self, container: Container) -> None:
+        self.aborted_by = 0
+        self._container = container
+        self._monitor = 0
+        self._asked_to_end = 0
+
+    def watch(self, monitor: int) -> None:
+        """Know the process id of the monitor from now on; 0 when it ends."""
+        self._monitor = monitor
+        if monitor and self.aborted_by:
+            os.kill(monitor, signal.SIGKILL)
+
+    def forward(self, number: int, _frame: object) -> None:
+        """Handle a signal."""
+        init = self._init()
+        if init is None:
+            # It may wait for a volume, and there is no command yet that could be told.
+            self.aborted_by = number
+            self.watch(self._monitor)
+            return
+        if number in (signal.SIGINT, signal.SIGTERM):
+            self._asked_to_end += 1
+        if self._asked_to_end >= _ENOUGH:
+            # The first process of a container gets only the signals that it handles.
+            number = signal.SIGKILL
+        init.signal(number)
+
+    def _init(self) -> Process | None:
+        try:
+            return Container.load(self._container.id).init
+        except FileNotFoundError:
+            return None
 
 
 def _monitor(
@@ -99,23 +145,40 @@ def _monitor(
 ) -> Never:
     for number in _FORWARDED:
         signal.signal(number, signal.SIG_IGN)
-    report = _Report()
     try:
-        container.monitor = _this_process()
-        container.save()
-        try:
-            report.status = _run(container, plan, obtain(), watched)
-        finally:
-            release()
-            cgroup.remove(container.id)
-        container.status = report.status
-        container.save()
+        report = _Report(_run_and_clean_up(container, plan, obtain, release, watched))
     except FusevolError as error:
         report = _Report(1, type(error).__name__, str(error))
+    except OSError as error:
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        report = _Report(
+            1, "FusevolError", f"running the container failed: {where}{error.strerror}"
+        )
     except BaseException as error:
         report = _Report(1, "FusevolError", f"running the container failed: {error!r}")
     os.write(sending, msgspec.json.encode(report))
     os._exit(0)
+
+
+def _run_and_clean_up(
+    container: Container, plan: Plan, obtain: Obtain, release: Release, watched: int
+) -> int:
+    """Run the container; keep it when it has ended if that was asked for and it ever began."""
+    keep = False
+    try:
+        container.monitor = Process.current()
+        container.save()
+        try:
+            container.status = _run(container, plan, obtain(), watched)
+        finally:
+            release()
+            cgroup.remove(container.id)
+        container.save()
+        keep = not container.remove_at_end
+    finally:
+        if not keep:
+            container.remove()
+    return container.status
 
 
 def _run(container: Container, plan: Plan, binds: list[Bind], watched: int) -> int:
@@ -136,7 +199,7 @@ def _run(container: Container, plan: Plan, binds: list[Bind], watched: int) -> i
     os.close(waiting)
     os.close(failing)
     pidfd = os.pidfd_open(pid)
-    container.init = Process(pid, start_ticks(pid))
+    container.init = Process.of(pid)
     container.save()
     try:
         cgroup.create(container.id, pid)
@@ -166,7 +229,3 @@ def _await(pidfd: int, watched: int, pid: int) -> None:
     for fd, _event in poll.poll():
         if fd == watched:
             os.kill(pid, signal.SIGKILL)
-
-
-def _this_process() -> Process:
-    return Process(os.getpid(), start_ticks(os.getpid()))

@@ -11,6 +11,7 @@ Entries are believed as far as the processes they name still run.
 import os
 import re
 import shutil
+import signal
 import stat
 from typing import Final
 
@@ -34,9 +35,33 @@ class Process(msgspec.Struct, frozen=True):
     pid: int
     start_ticks: int
 
+    @classmethod
+    def of(cls, pid: int) -> "Process":
+        """Return the process that has this id now."""
+        return cls(pid, start_ticks(pid))
+
+    @classmethod
+    def current(cls) -> "Process":
+        """Return this process."""
+        return cls.of(os.getpid())
+
     def runs(self) -> bool:
         """Tell whether it still runs."""
         return self.pid > 0 and start_ticks(self.pid) == self.start_ticks
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it, if it still runs."""
+        try:
+            fd = os.pidfd_open(self.pid)
+        except OSError:
+            return
+        try:
+            if self.runs():
+                signal.pidfd_send_signal(fd, number)
+        except ProcessLookupError:
+            return
+        finally:
+            os.close(fd)
 
 
 class Container(msgspec.Struct):
@@ -53,6 +78,7 @@ class Container(msgspec.Struct):
         init: the first process of the container, as the host sees it; None before it starts.
         monitor: the process that waits for it and cleans up.
         status: exit status of the command, 128 + N if signal N ended it; None until it ended.
+        remove_at_end: nothing of it is kept when it has ended.
     """
 
     id: str
@@ -66,6 +92,7 @@ class Container(msgspec.Struct):
     init: Process | None = None
     monitor: Process | None = None
     status: int | None = None
+    remove_at_end: bool = False
 
     @classmethod
     def load(cls, container_id: str) -> "Container":
@@ -81,6 +108,16 @@ class Container(msgspec.Struct):
     def is_running(self) -> bool:
         """Whether its first process runs."""
         return self.init is not None and self.init.runs()
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether its monitor runs, which starts it or cleans up after it before and afterwards."""
+        return self.monitor is not None and self.monitor.runs()
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether its monitor was killed, and nobody has cleaned up yet."""
+        return self.status is None and self.monitor is not None and not self.monitor.runs()
 
     @property
     def directory(self) -> str:

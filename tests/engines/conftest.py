@@ -11,6 +11,7 @@ from tests.engines.daemon import daemon as serving
 from tests.engines.docker import Docker, docker_daemon
 from tests.engines.podman import RUNTIMES, Podman, podman_with
 from tests.engines.rootfs import make_oci_layout, make_rootfs
+from tests.engines.runner import Runner, runner_of
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +24,13 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def oci_image(rootfs: Path) -> str:
     """An image made of it, as `oci:DIR:TAG`."""
     return make_oci_layout(rootfs, rootfs.with_name("layout"))
+
+
+@pytest.fixture(scope="module")
+def runner(rootfs: Path) -> Iterator[Runner]:
+    """`fusevol run` with directories of its own, without a daemon."""
+    with runner_of(rootfs) as runner:
+        yield runner
 
 
 @pytest.fixture(scope="module")
