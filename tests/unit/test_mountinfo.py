@@ -8,7 +8,8 @@ from fusevol.linux.mountinfo import is_below, mounts, parse
 
 _TEXT = (
     b"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n"
-    rb"65 45 0:39 / /tmp/a\040b\134c rw,nosuid shared:7 master:12 - fuse.fusevol /srv/\011x rw,user_id=0"
+    rb"65 45 0:39 / /tmp/a\040b\134c rw,nosuid shared:7 master:12 - fuse.fusevol /srv/\011x "
+    b"rw,user_id=0"
     b"\n66 45 0:40 / /no/tags rw - tmpfs \xff rw\n"
 )
 
