@@ -24,6 +24,7 @@ from typing import IO, Final, cast
 from fusevol import config
 from fusevol.container.blobs import BlobReader, split_digest
 from fusevol.container.image import Image, Layer
+from fusevol.container.trees import remove_tree
 from fusevol.errors import FusevolError, UnsupportedError
 
 WHITEOUT: Final = b".wh."
@@ -31,6 +32,13 @@ OPAQUE: Final = b".wh..wh..opq"
 """image-spec, layer.md, "Whiteouts"."""
 
 OVERLAY_OPAQUE: Final = "trusted.overlay.opaque"
+_DAMAGES: Final = (
+    tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, ValueError, ArithmeticError,
+    RecursionError,
+)  # fmt: skip
+"""What is raised for an archive that is none, or that holds what makes no sense."""
+
+_UNFINISHED: Final = "unpacking-"
 _XATTR: Final = "SCHILY.xattr."
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
@@ -61,17 +69,25 @@ def _unpacked(layout: str, layer: Layer) -> str:
     with _locked(directory):
         if os.path.isdir(path):
             return path
+        _remove_unfinished(directory)
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        temporary = tempfile.mkdtemp(prefix="unpacking-", dir=directory)
+        temporary = tempfile.mkdtemp(prefix=_UNFINISHED, dir=directory)
         try:
             os.chmod(temporary, 0o755)
             with BlobReader(layout, layer.blob) as blob:
                 _in_child(lambda: _unpack_here(blob, layer, temporary))
             os.rename(temporary, path)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove_tree(temporary)
             raise
     return path
+
+
+def _remove_unfinished(directory: str) -> None:
+    """Remove what others could not, that were killed while they unpacked."""
+    for name in os.listdir(directory):
+        if name.startswith(_UNFINISHED):
+            remove_tree(os.path.join(directory, name))
 
 
 @contextmanager
@@ -159,15 +175,19 @@ def _unpack_here(blob: BlobReader, layer: Layer, directory: str) -> None:
         )
     stream = gzip.GzipFile(fileobj=raw) if head.startswith(_GZIP) else raw
     hashed = _Hashed(cast("IO[bytes]", stream), algorithm)
+    # The module search path leads into the layer from now on.
+    sys.meta_path.clear()
     os.chroot(directory)
     os.chdir("/")
     os.umask(0)
     try:
-        with tarfile.open(fileobj=cast("IO[bytes]", hashed), mode="r|") as archive:
+        with tarfile.open(
+            fileobj=cast("IO[bytes]", hashed), mode="r|", encoding="utf-8", errors="surrogateescape"
+        ) as archive:
             _Unpacker().unpack(archive)
         if hashed.hexdigest() != digits:
             raise FusevolError(f"layer {digest} is damaged: it does not hold {layer.diff_id}")
-    except (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError) as error:
+    except _DAMAGES as error:
         raise FusevolError(f"layer {digest} cannot be unpacked: {error}") from None
     except OSError as error:
         name = os.fsdecode(error.filename or b"")
@@ -189,9 +209,7 @@ class _Unpacker:
             if name == OPAQUE:
                 os.setxattr(parent or b"/", OVERLAY_OPAQUE, b"y")
             elif name.startswith(WHITEOUT):
-                hidden = os.path.join(parent, name[len(WHITEOUT) :])
-                _remove(hidden)
-                os.mknod(hidden, stat.S_IFCHR | 0o000, os.makedev(0, 0))
+                _hide(parent, name[len(WHITEOUT) :])
             else:
                 self._make(archive, member, path)
         for path, member in reversed(self._directories.items()):
@@ -220,13 +238,22 @@ class _Unpacker:
             _set_times(path, member)
 
 
+def _hide(parent: bytes, name: bytes) -> None:
+    """Make a whiteout, in the form that overlayfs has for it."""
+    path = os.path.join(parent, name)
+    if name in (b"", b".", b".."):
+        raise OSError(errno.EINVAL, "a whiteout of nothing", path)
+    _remove(path)
+    os.mknod(path, stat.S_IFCHR | 0o000, os.makedev(0, 0))
+
+
 def _make_file(archive: tarfile.TarFile, member: tarfile.TarInfo, path: bytes) -> bool:
     """Make what is no directory; return whether it is a new inode."""
     if member.islnk():
         os.link(_normal(member.linkname), path, follow_symlinks=False)
         return False
     if member.issym():
-        os.symlink(os.fsencode(member.linkname), path)
+        os.symlink(_bytes(member.linkname), path)
     elif member.isreg():
         content = archive.extractfile(member)
         assert content
@@ -245,7 +272,12 @@ def _make_file(archive: tarfile.TarFile, member: tarfile.TarInfo, path: bytes) -
 
 def _normal(name: str) -> bytes:
     """Return the name of a member as an absolute path without "..", in the layer's root."""
-    return os.path.normpath(b"/" + os.fsencode(name)).replace(b"//", b"/")
+    return os.path.normpath(b"/" + _bytes(name)).replace(b"//", b"/")
+
+
+def _bytes(text: str) -> bytes:
+    """Return what the archive holds, whatever the encoding of this process."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _remove(path: bytes) -> None:
@@ -254,14 +286,12 @@ def _remove(path: bytes) -> None:
     except FileNotFoundError:
         pass
     except (IsADirectoryError, PermissionError):
-        shutil.rmtree(path)
+        remove_tree(path)
 
 
 def _set_xattr(path: bytes, name: str, value: str) -> None:
     try:
-        os.setxattr(
-            path, os.fsencode(name), value.encode(errors="surrogateescape"), follow_symlinks=False
-        )
+        os.setxattr(path, _bytes(name), _bytes(value), follow_symlinks=False)
     except OSError as error:
         # What this file system cannot hold, such as attributes of SELinux without it.
         if error.errno != errno.ENOTSUP:

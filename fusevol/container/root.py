@@ -5,6 +5,7 @@ command. What an image holds is not trusted: every place is looked up inside of 
 (`container.bind`), and what is mounted there is reached by descriptor.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Final, NamedTuple
 from fusevol.container.bind import bind, open_destination
 from fusevol.errors import FusevolError
 from fusevol.linux import mounts
+from fusevol.linux.files import descriptor_path, open_beneath
 from fusevol.linux.namespaces import pivot_root
 
 _NO_FILES: Final = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
@@ -54,19 +56,25 @@ def mount_overlay(lowers: Sequence[str], upper: str, work: str, target: str) -> 
     Raises:
         FusevolError: overlayfs refuses.
     """
-    lower = ":".join(_escaped(path) for path in lowers)
-    data = (
-        f"lowerdir={lower},upperdir={_escaped(upper)},workdir={_escaped(work)},"
-        f"redirect_dir=off,metacopy=off,index=off"
-    )
-    if len(os.fsencode(data)) >= os.sysconf("SC_PAGE_SIZE"):
-        raise FusevolError(
-            f"the image has too many layers ({len(lowers)}) for one mount; flatten it"
-        )
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    fds = [os.open(path, flags) for path in (upper, work, *lowers)]
     try:
+        # Such paths are short, for all have to fit into one page, and need no escapes.
+        upper_path, work_path, *lower_paths = map(descriptor_path, fds)
+        data = (
+            f"lowerdir={':'.join(lower_paths)},upperdir={upper_path},workdir={work_path},"
+            f"redirect_dir=off,metacopy=off,index=off"
+        )
+        if len(data) >= os.sysconf("SC_PAGE_SIZE"):
+            raise FusevolError(
+                f"the image has too many layers ({len(lowers)}) for one mount; flatten it"
+            )
         mounts.mount("overlay", target, "overlay", mounts.MS_NODEV, data)
     except OSError as error:
         raise FusevolError(f"the root file system cannot be mounted: {error.strerror}") from None
+    finally:
+        for fd in fds:
+            os.close(fd)
 
 
 def fill(root_fd: int, binds: Sequence[Bind]) -> None:
@@ -128,11 +136,14 @@ def _mount(root_fd: int, path: str, fstype: str, flags: int, data: str) -> None:
     try:
         fd = open_destination(root_fd, path, False, [])
         try:
-            mounts.mount(fstype, f"/proc/self/fd/{fd}", fstype, flags, data)
+            # A link would have what is protected by its path be mounted elsewhere.
+            os.close(open_beneath(root_fd, path.lstrip("/"), os.O_PATH))
+            mounts.mount(fstype, descriptor_path(fd), fstype, flags, data)
         finally:
             os.close(fd)
     except OSError as error:
-        raise FusevolError(f"{path} of the container: {error.strerror}") from None
+        why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise FusevolError(f"{path} of the container: {why}") from None
 
 
 def _make_devices(root_fd: int) -> None:
@@ -146,10 +157,3 @@ def _make_devices(root_fd: int) -> None:
             os.symlink(target, name, dir_fd=dev)
     finally:
         os.close(dev)
-
-
-def _escaped(path: str) -> str:
-    """Return a path as overlayfs reads it in its options (fs/overlayfs/params.c)."""
-    for character in ("\\", ":", ","):
-        path = path.replace(character, "\\" + character)
-    return path

@@ -10,7 +10,6 @@ Entries are believed as far as the processes they name still run.
 
 import os
 import re
-import shutil
 import signal
 import stat
 from typing import Final
@@ -19,6 +18,7 @@ import msgspec
 
 from fusevol import config
 from fusevol.container.bind import Binding
+from fusevol.container.trees import remove_tree
 from fusevol.errors import NotFoundError, UsageError
 from fusevol.linux.process import start_ticks
 
@@ -158,14 +158,7 @@ class Container(msgspec.Struct):
 
     def remove(self) -> None:
         """Remove its directory and what it changed; another may be doing so, too."""
-
-        def go_on(
-            _function: object, _path: str, raised: tuple[object, BaseException, object]
-        ) -> None:
-            if not isinstance(raised[1], FileNotFoundError):
-                raise raised[1]
-
-        shutil.rmtree(self.directory, onerror=go_on)
+        remove_tree(self.directory)
 
 
 def _copy_attributes(source: str, target: str) -> None:

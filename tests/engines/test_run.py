@@ -416,3 +416,67 @@ def test_containers_of_one_image_can_start_at_once(
     assert [process.communicate(timeout=60)[0] for process in processes] == [
         f"{n}\n" for n in range(5)
     ]
+
+
+def test_an_image_can_have_many_layers(runner: Runner, base: bytes, tmp_path: Path) -> None:
+    layers = [layer(entry(f"data/{number}", content=b"x")) for number in range(100)]
+    reference = image(tmp_path / "layout", base, *layers)
+    words = runner.words("--rm", "--image", reference, "--", "sh", "-c", "ls /data | wc -l")
+    assert command(*words, env=runner.env).stdout == "101\n"
+
+
+def test_what_a_killed_command_unpacked_is_removed(
+    runner: Runner, base: bytes, tmp_path: Path
+) -> None:
+    (runner.directory / "state/layers/unpacking-before/a/b").mkdir(parents=True)
+    reference = image(tmp_path / "layout", base, layer(entry("data/x", content=os.urandom(8))))
+    command(*runner.words("--rm", "--image", reference, "--", "true"), env=runner.env)
+    assert not list((runner.directory / "state/layers").glob("unpacking-*"))
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [entry("a/.wh.")],
+        [entry("a/.wh...")],
+        [entry("a/.wh..")],
+        [entry("/".join("d" * 1500), tarfile.DIRTYPE)],
+        [entry("x", pax_headers={"mtime": "never"})],
+        [entry("x", pax_headers={"mtime": "1e400"})],
+        [entry("x", b"Z")],
+    ],
+)
+def test_what_no_layer_should_hold_is_an_error(
+    runner: Runner, base: bytes, tmp_path: Path, members: list[tuple[tarfile.TarInfo, bytes]]
+) -> None:
+    reference = image(tmp_path / "layout", base, layer(*members))
+    words = runner.words("--rm", "--image", reference, "--", "true")
+    done = command(*words, env=runner.env, check=False)
+    assert done.returncode in (0, 1)
+    assert "Traceback" not in done.stderr
+    if done.returncode:
+        assert done.stderr.startswith("fusevol: layer sha256:")
+        assert done.stderr.count("\n") == 1
+    assert not list((runner.directory / "state/layers").glob("unpacking-*"))
+
+
+@pytest.mark.parametrize("place", ["proc", "sys", "dev"])
+def test_the_kernels_places_are_no_links(runner: Runner, tmp_path: Path, place: str) -> None:
+    rootfs = tmp_path / "rootfs"
+    command("cp", "-a", runner.rootfs, rootfs)
+    (rootfs / place).rmdir()
+    (rootfs / place).symlink_to("/tmp")
+    words = runner.words("--rm", "--rootfs", rootfs, "--", "true")
+    done = command(*words, env=runner.env, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"fusevol: /{place} of the container: it is a symbolic link\n"
+
+
+def test_a_container_can_nest_directories_very_deeply(runner: Runner) -> None:
+    script = "cd /tmp; while mkdir d && cd d; do :; done 2>/dev/null; pwd | wc -c"
+    done = runner.cli(
+        "run", "--rootfs", runner.rootfs, "--name", "deep", "--", "sh", "-c", script
+    )  # fmt: skip
+    assert int(done.stdout) > 4000
+    runner.cli("rm", "deep")
+    assert runner.ps() == []
