@@ -1,6 +1,7 @@
 """`fusevol`: finds the command, and turns errors into one line on stderr and an exit code."""
 
 import importlib
+import os
 import sys
 from typing import Final
 
@@ -85,3 +86,10 @@ def main() -> None:
 
         click.echo(f"fusevol: {printable(str(error))}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        from fusevol.accesslog.text import printable
+
+        # Such as of a state directory that cannot be written.
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        click.echo(f"fusevol: {printable(where + (error.strerror or str(error)))}", err=True)
+        sys.exit(EXIT_FAILED)

@@ -4,12 +4,17 @@ import os
 import secrets
 import sys
 from datetime import UTC, datetime
+from typing import Final
 
 import click
 
 from fusevol.container.bind import Binding, parse_binding
-from fusevol.container.state import Container, all_containers, check_name
+from fusevol.container.program import execute_from_read_only_mount
+from fusevol.container.state import Container, check_free, check_name
 from fusevol.errors import NotFoundError, NotPermittedError, UsageError
+
+_HOST_NAME_MAX: Final = 64
+"""Linux's __NEW_UTS_LEN."""
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
@@ -72,9 +77,8 @@ def run(
     if os.geteuid() != 0:
         raise NotPermittedError("fusevol run takes root; it makes mounts and namespaces")
     bindings = _bindings(volumes)
-    for word in env:
-        if "=" not in word:
-            raise UsageError(f"-e {word}: use NAME=VALUE")
+    _check_words(env, hostname)
+    execute_from_read_only_mount()
     container_id = secrets.token_hex(32)
     name = name or f"run-{container_id[:8]}"
     check_name(name)
@@ -98,8 +102,8 @@ def _run(
     from fusevol.container.monitor import MonitorKilledError, run_container
 
     clean_up_abandoned()
-    if any(found.name == name for found in all_containers()):
-        raise UsageError(f"there is a container {name}; remove it with `fusevol rm {name}`")
+    # Before images are unpacked, which takes time; it is checked again when the name is given.
+    check_free(name)
     settings, digest = Settings(), ""
     if image is not None:
         opened = open_image(image)
@@ -122,7 +126,12 @@ def _run(
         bindings=bindings,
         remove_at_end=remove,
     )
-    container.create()
+    served = ServedVolumes(container)
+    try:
+        container.create()
+    except OSError:
+        container.remove()
+        raise
     plan = Plan(
         command=words,
         environment=[*(settings.env or []), *env],
@@ -135,7 +144,6 @@ def _run(
         merged=container.merged,
         own_network=network == "none",
     )
-    served = ServedVolumes(container)
     try:
         status = run_container(container, plan, served.obtain, served.release)
     except MonitorKilledError as error:
@@ -146,6 +154,14 @@ def _run(
         container.remove()
         status = 128 + error.signal
     return status
+
+
+def _check_words(env: tuple[str, ...], hostname: str | None) -> None:
+    for word in env:
+        if "=" not in word[1:]:
+            raise UsageError(f"-e {word}: use NAME=VALUE")
+    if hostname is not None and not 0 < len(os.fsencode(hostname)) <= _HOST_NAME_MAX:
+        raise UsageError(f"--hostname {hostname}: use 1 to {_HOST_NAME_MAX} bytes")
 
 
 def _bindings(words: tuple[str, ...]) -> list[Binding]:
@@ -174,6 +190,6 @@ def _command(
     entrypoint: list[str] | None, default: list[str] | None, command: tuple[str, ...]
 ) -> list[str]:
     words = [*(entrypoint or []), *(command or default or [])]
-    if not words:
+    if not words or not words[0]:
         raise UsageError("no command to run, and the image names none; add -- COMMAND")
     return words

@@ -5,6 +5,7 @@ own, so that they need no daemon.
 """
 
 import contextlib
+import hashlib
 import logging
 import os
 import select
@@ -29,6 +30,8 @@ from fusevol.linux.mounts import MNT_DETACH, umount
 from fusevol.linux.process import die_with_parent, start_ticks
 
 _END_S: Final = 10.0
+_NAME_MAX_BYTES: Final = 255 - len(".log")
+_DIGITS: Final = 16
 
 
 def clean_up_abandoned() -> None:
@@ -106,6 +109,7 @@ class ServedVolumes:
         self._container = container
         self._servers: list[int] = []
         self._referred: list[str] = []
+        self._logs: set[str] = set()
         self._directory = _directory(container)
 
     def obtain(self) -> list[Bind]:
@@ -128,6 +132,9 @@ class ServedVolumes:
     def release(self) -> None:
         """End the servers and give the references back; the container has ended."""
         _end_servers(self._servers)
+        for number in range(len(self._servers)):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(registry.messages_path(os.path.join(self._directory, str(number))))
         shutil.rmtree(self._directory, ignore_errors=True)
         if not self._referred:
             return
@@ -193,11 +200,20 @@ class ServedVolumes:
         return config.mountpoint
 
     def _config(self, binding: Binding) -> MountConfig:
-        place = binding.destination.strip("/").replace("/", "-")
-        name = f"{self._container.name}-{place}"
         return MountConfig(
             source=os.path.realpath(binding.volume),
             mountpoint=os.path.join(self._directory, str(len(self._servers))),
             name=binding.volume,
-            log=os.path.join(log_directory(), f"{name}.log"),
+            log=self._log(binding.destination),
         )
+
+    def _log(self, destination: str) -> str:
+        """Return the log of the volume at a place: it has one of its own."""
+        place = destination.strip("/").replace("/", "-")
+        name = f"{self._container.name}-{place}"
+        if name in self._logs or len(os.fsencode(name)) > _NAME_MAX_BYTES:
+            # Such as that of /a-b, beside /a/b.
+            digest = hashlib.sha256(os.fsencode(destination)).hexdigest()
+            name = f"{self._container.name}-{digest[:_DIGITS]}"
+        self._logs.add(name)
+        return os.path.join(log_directory(), f"{name}.log")

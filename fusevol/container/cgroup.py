@@ -26,7 +26,7 @@ def create(container_id: str, pid: int) -> None:
     made = False
     for path in _paths(container_id):
         try:
-            os.makedirs(path, exist_ok=True)
+            _make(path)
             with open(os.path.join(path, "cgroup.procs"), "w") as file:
                 file.write(str(pid))
             made = True
@@ -40,6 +40,16 @@ def create(container_id: str, pid: int) -> None:
             "no control groups are mounted, by which containers are told apart; mount -t cgroup2 "
             "none /sys/fs/cgroup"
         )
+
+
+def _make(path: str) -> None:
+    """Make a control group; the last other container may take the outer one away meanwhile."""
+    while True:
+        try:
+            return os.makedirs(path, exist_ok=True)
+        except FileNotFoundError:
+            if not os.path.isdir(os.path.dirname(os.path.dirname(path))):
+                raise
 
 
 def remove(container_id: str) -> bool:

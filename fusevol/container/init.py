@@ -73,8 +73,7 @@ def run(plan: Plan, binds: list[Bind], go: int, errors: int) -> Never:
         _keep_descriptors_back()
         if not os.read(go, 1):
             os._exit(status)
-        _make(plan, binds)
-        status = _execute(plan)
+        status = _execute(plan, _make(plan, binds))
     except FusevolError as error:
         _say(errors, str(error))
     except OSError as error:
@@ -85,7 +84,8 @@ def run(plan: Plan, binds: list[Bind], go: int, errors: int) -> Never:
     os._exit(status)
 
 
-def _make(plan: Plan, binds: list[Bind]) -> None:
+def _make(plan: Plan, binds: list[Bind]) -> int:
+    """Make the container; return a descriptor of the directory that the command starts in."""
     kinds = (
         namespaces.CLONE_NEWNS | namespaces.CLONE_NEWUTS | namespaces.CLONE_NEWIPC
         | namespaces.CLONE_NEWCGROUP
@@ -98,27 +98,37 @@ def _make(plan: Plan, binds: list[Bind]) -> None:
     mount_overlay(plan.lowers, plan.upper, plan.work, plan.merged)
     root_fd = os.open(plan.merged, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     fill(root_fd, binds)
-    if plan.directory != "/":
+    if plan.directory == "/":
+        directory = os.dup(root_fd)
+    else:
         # As with other engines it is made if it is missing.
-        os.close(open_destination(root_fd, plan.directory, False, []))
+        directory = open_destination(root_fd, plan.directory, False, [])
     enter(root_fd)
     os.close(root_fd)
     protect()
+    return directory
 
 
-def _execute(plan: Plan) -> int:
+def _execute(plan: Plan, directory: int) -> int:
     """Execute the command; return the exit status to end with if that cannot be done."""
     user = find_user(plan.user)
     environment = {"PATH": _PATH, "HOME": user.home, "HOSTNAME": plan.host_name}
+    if os.isatty(0) and "TERM" in os.environ:
+        environment["TERM"] = os.environ["TERM"]
     for word in plan.environment:
         name, _, value = word.partition("=")
-        environment[name] = value
+        if name:
+            environment[name] = value
     credentials.no_new_privileges()
     credentials.limit_capabilities(CAPABILITIES.values())
     credentials.become(user.uid, user.gid, user.groups)
     # Cleared by the change of identity.
     die_with_parent(signal.SIGKILL)
-    os.chdir(plan.directory)
+    try:
+        # Not by its path: a volume may hold links that lead elsewhere by now.
+        os.fchdir(directory)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, plan.directory) from None
     _reset_signals()
     os.umask(0o022)
     return _exec(plan.command, environment)

@@ -8,10 +8,13 @@ Each has a directory named after its id below STATE/containers, readable for its
 Entries are believed as far as the processes they name still run.
 """
 
+import fcntl
 import os
 import re
 import signal
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -140,13 +143,19 @@ class Container(msgspec.Struct):
         return os.path.join(self.directory, "merged")
 
     def create(self) -> None:
-        """Make its directories, empty, and its entry."""
-        os.mkdir(self.directory, 0o700)
+        """Make its directories, empty, and its entry.
+
+        Raises:
+            UsageError: another has its name.
+        """
+        with _locked():
+            check_free(self.name)
+            os.mkdir(self.directory, 0o700)
+            self.save()
         for path in (self.upper, self.work, self.merged):
             os.mkdir(path, 0o755)
         # Of the root, overlayfs shows what the topmost directory has.
         _copy_attributes(self.lowers[0], self.upper)
-        self.save()
 
     def save(self) -> None:
         """Write its entry; replaces an older one atomically."""
@@ -186,6 +195,23 @@ def check_name(name: str) -> None:
             f"{name!r} cannot be a container's name; use letters, digits, '_', '.' and '-', at "
             f"most 128, and begin with a letter or digit"
         )
+
+
+def check_free(name: str) -> None:
+    """Raise UsageError if there is a container that is called so."""
+    if any(found.name == name for found in all_containers()):
+        raise UsageError(f"there is a container {name}; remove it with `fusevol rm {name}`")
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """Let one process at a time give names."""
+    fd = os.open(containers_directory(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def all_containers() -> list[Container]:

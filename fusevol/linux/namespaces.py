@@ -14,8 +14,6 @@ CLONE_NEWUSER: Final = 0x10000000
 CLONE_NEWPID: Final = 0x20000000
 CLONE_NEWNET: Final = 0x40000000
 
-_SYS_PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
-
 
 def unshare(flags: int) -> None:
     """Leave the namespaces of the kinds CLONE_NEW* for new ones (unshare(2)).
@@ -38,8 +36,7 @@ def setns(fd: int, kind: int) -> None:
 
 def pivot_root(new_root: str, put_old: str) -> None:
     """Make `new_root` the root mount and put the old one at `put_old` (pivot_root(2))."""
-    number = _SYS_PIVOT_ROOT[os.uname().machine]
-    checked(libc.syscall(number, os.fsencode(new_root), os.fsencode(put_old)), new_root)
+    checked(libc.pivot_root(os.fsencode(new_root), os.fsencode(put_old)), new_root)
 
 
 def set_host_name(name: str) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.engines.machine import command
 from tests.engines.rootfs import tar_of
 from tests.engines.runner import Runner, control_groups, left_over
 from tests.engines.shell import Shell
-from tests.served import needs_root, runs, wait_until
+from tests.served import needs_root, read_log, runs, wait_until
 
 pytestmark = needs_root
 
@@ -142,6 +143,10 @@ def test_the_environment_is_what_was_said(runner: Runner) -> None:
     assert lines[-1] == "/tmp/new"
     assert "A=b=c" in lines
     assert not [line for line in lines if line.startswith("FUSEVOL")]
+    done = runner.run("-w", "/etc/passwd", "--", "true", check=False)
+    assert (done.returncode, "etc/passwd: Not a directory" in done.stderr) == (1, True)
+    done = runner.run("-w", "/proc/self/fd/0", "--", "true", check=False)
+    assert done.returncode == 1
 
 
 def test_directories_files_and_nested_places_can_be_volumes(runner: Runner, source: Path) -> None:
@@ -160,6 +165,33 @@ def test_directories_files_and_nested_places_can_be_volumes(runner: Runner, sour
     creates = [r for r in runner.records("nested-data") if r["op"] == "create"]
     assert [r["path"] for r in creates] == ["/new"]
     assert len(creates[0]["container"]) == 64
+
+
+def test_each_volume_has_a_log_of_its_own(runner: Runner, source: Path) -> None:
+    long = "x" * 255
+    words = [f"-v{source}/inner:{place}" for place in ("/a/b", "/a-b", f"/{long}")]
+    script = f"echo 1 >/a/b/1; echo 2 >/a-b/2; echo 3 >/{long}/3"
+    runner.run("--name", "logs", *words, "--", "sh", "-c", script)
+    logs = [read_log(path) for path in (runner.directory / "log").glob("logs-*.log")]
+    created = [[r["path"] for r in records if r["op"] == "create"] for records in logs]
+    assert sorted(created) == [["/1"], ["/2"], ["/3"]]
+
+
+def test_records_name_the_container(runner: Runner, source: Path) -> None:
+    words = runner.of_rootfs("--name", "named", "-v", f"{source}:/data", "--", "cat", "/data/file")
+    command(*words, env=runner.env)
+    read = [r for r in runner.records("named-data") if r["op"] == "read"]
+    assert {r["container"] for r in read} == {runner.find("named")["id"]}
+    runner.cli("rm", "named")
+
+
+def test_the_hosts_interpreter_cannot_be_changed(runner: Runner) -> None:
+    script = "import os; print(os.statvfs('/proc/self/exe').f_flag & os.ST_RDONLY)"
+    words = runner.words(
+        "--rm", "--rootfs", "/", "-e", f"PYTHONHOME={sys.base_prefix}", "--",
+        "/proc/self/exe", "-c", script,
+    )  # fmt: skip
+    assert command(*words, env=runner.env).stdout == f"{os.ST_RDONLY}\n"
 
 
 def test_volumes_are_nosuid_and_nodev(runner: Runner, source: Path) -> None:
@@ -204,6 +236,10 @@ def test_a_symbolic_link_in_the_image_leads_nowhere_else(
         (["-v", "/tmp:/a", "-v", "/var:/a", "--", "true"], "two volumes"),
         (["-v", "/tmp", "-v", "x", "--", "true"], "is no volume"),
         (["-e", "A", "--", "true"], "NAME=VALUE"),
+        (["-e", "=A", "--", "true"], "NAME=VALUE"),
+        (["--hostname", "x" * 65, "--", "true"], "64 bytes"),
+        (["--hostname", "", "--", "true"], "64 bytes"),
+        (["--", ""], "no command to run"),
         (["--name", "../x", "--", "true"], "cannot be a container's name"),
         ([], "no command to run"),
     ],
@@ -212,6 +248,19 @@ def test_what_cannot_be_meant_is_refused(runner: Runner, words: Sequence[str], s
     done = runner.run(*words, check=False)
     assert done.returncode != 0
     assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert runner.ps() == []
+
+
+@pytest.mark.parametrize("variable", ["STATE", "RUNTIME", "LOG"])
+def test_a_directory_that_cannot_be_used_is_named(
+    runner: Runner, source: Path, variable: str
+) -> None:
+    env = {**runner.env, f"FUSEVOL_{variable}_DIRECTORY": "/proc/none"}
+    words = runner.of_rootfs("--rm", "-v", f"{source}:/data", "--", "true")
+    done = command(*words, env=env, check=False)
+    assert done.returncode == 1
+    assert "/proc/none: No such file or directory" in done.stderr
     assert done.stderr.count("\n") == 1
     assert runner.ps() == []
 
@@ -416,6 +465,18 @@ def test_containers_of_one_image_can_start_at_once(
     assert [process.communicate(timeout=60)[0] for process in processes] == [
         f"{n}\n" for n in range(5)
     ]
+
+
+def test_a_name_is_given_once(runner: Runner) -> None:
+    words = runner.of_rootfs("--name", "wanted", "--", "sleep", "2")
+    processes = [
+        subprocess.Popen(words, env={**os.environ, **runner.env}, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    ended = [(process.communicate(timeout=60)[1], process.returncode) for process in processes]
+    refused = "fusevol: there is a container wanted; remove it with `fusevol rm wanted`\n"
+    assert sorted(ended) == [("", 0), *[(refused, 2)] * 3]
+    runner.cli("rm", "wanted")
 
 
 def test_an_image_can_have_many_layers(runner: Runner, base: bytes, tmp_path: Path) -> None:
