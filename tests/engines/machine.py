@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from fusevol.linux.mounts import MNT_DETACH, umount
+from fusevol.linux.mounts import MNT_DETACH, MS_BIND, make_shared, mount, umount
 from tests.served import runs, wait_until
 
 DISK: Final = "/var/tmp"
@@ -150,13 +150,19 @@ def traceable(program: Path | str, directory: Path) -> Path:
 
 @contextmanager
 def workspace(prefix: str) -> Iterator[Path]:
-    """A directory for an engine; fails if its end leaves processes or mounts there."""
+    """A directory for an engine; fails if its end leaves processes or mounts there.
+
+    Mounts below it show in other mount namespaces, as everywhere on a host that systemd started.
+    """
     path = Path(tempfile.mkdtemp(prefix=f"fv-{prefix}-", dir=DISK))
     path.chmod(0o755)
+    mount(str(path), str(path), "", MS_BIND, "")
+    make_shared(str(path))
     try:
         yield path
     finally:
         left = sweep(path)
+        umount(str(path), MNT_DETACH)
         shutil.rmtree(path)
     assert not left, f"left behind in {path}: {left}"
 

@@ -153,11 +153,13 @@ def test_it_is_bound_before_pivot_root_and_the_old_root_is_out_of_reach(
         assert binds, calls
         assert max(binds) < pivots[0], calls
         # The root is the root file system, the volume is on it, and nothing else of the host is.
-        table = {mount.point: mount for mount in mounts(running.pid)}
-        assert table["/data"].parent == table["/"].id
-        assert table["/"].fstype == "overlay"
+        table = mounts(running.pid)
+        (root,) = [mount for mount in table if mount.point == "/"]
+        (data,) = [mount for mount in table if mount.point == "/data"]
+        assert data.parent == root.id
+        assert root.fstype == "overlay"
         host = {(mount.device, mount.root) for mount in mounts() if mount.point == "/"}
-        assert host.isdisjoint((mount.device, mount.root) for mount in table.values())
+        assert host.isdisjoint((mount.device, mount.root) for mount in table)
         assert running(f"cd /../../..; pwd; test -e {source} || echo gone") == "/\ngone"
         assert os.stat(f"/proc/{running.pid}/root").st_dev != os.stat("/").st_dev
 

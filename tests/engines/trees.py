@@ -99,8 +99,12 @@ def changing(name: str, lowers: Sequence[str], **about: str) -> Iterator[tuple[C
     mount_overlay(container.lowers, container.upper, container.work, container.merged)
     try:
         yield container, Path(container.merged)
-    finally:
+    except BaseException:
         umount(container.merged)
+        # Nobody is left to do it, and its name is for one container at a time.
+        container.remove()
+        raise
+    umount(container.merged)
 
 
 def set_xattr(path: Path, name: str, value: bytes) -> None:
