@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fusevol.container.trees import remove_tree
 
-DEPTH = 3000
+DEPTH = 2100
 """Deeper than paths, and than Python calls."""
 
 
