@@ -8,11 +8,13 @@ Each has a directory named after its id below STATE/containers, readable for its
 Entries are believed as far as the processes they name still run.
 """
 
+import errno
 import fcntl
 import os
 import re
 import signal
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -30,6 +32,7 @@ ID_LENGTH: Final = 64
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _FILE: Final = "container.json"
+_REMOVALS: Final = 50
 
 
 class Process(msgspec.Struct, frozen=True):
@@ -167,6 +170,16 @@ class Container(msgspec.Struct):
 
     def remove(self) -> None:
         """Remove its directory and what it changed; another may be doing so, too."""
+        for _ in range(_REMOVALS):
+            try:
+                remove_tree(self.directory)
+            except OSError as error:
+                # One of its processes wrote the entry once more, as its last act.
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
         remove_tree(self.directory)
 
 
