@@ -14,15 +14,20 @@ from fusevol.errors import UsageError
     "--config", "as_config", is_flag=True,
     help="Print the file that has Podman, CRI-O and Buildah call the hook.",
 )  # fmt: skip
-def hook(volumes: tuple[str, ...], as_config: bool) -> None:
+@click.option(
+    "--allow", "allowed", multiple=True, metavar="NAME",
+    help="A volume, or a pattern such as 'web-*', that annotations may name. An image can carry "
+    "annotations of its own: allow only what any image may have. Can be repeated.",
+)  # fmt: skip
+def hook(volumes: tuple[str, ...], as_config: bool, allowed: tuple[str, ...]) -> None:
     """Bind volumes into a container that is being made; called by OCI runtimes.
 
     As createContainer or createRuntime hook it reads the state of the container from standard
-    input, and binds the volumes of its annotation io.fusevol.mounts and of the arguments.
-    `fusevol serve` has to run.
+    input, and binds the volumes of the arguments, or, if there are none, those of the container's
+    annotation io.fusevol.mounts that --allow names. `fusevol serve` has to run.
 
     \b
-      fusevol hook --config > /etc/containers/oci/hooks.d/fusevol.json
+      fusevol hook --config --allow data --allow logs > /etc/containers/oci/hooks.d/fusevol.json
       podman run --annotation io.fusevol.mounts=data:/data,logs:/var/log/app:ro ...
     """
     if as_config:
@@ -30,14 +35,16 @@ def hook(volumes: tuple[str, ...], as_config: bool) -> None:
             raise UsageError("--config takes no volumes; they stand in annotations")
         from fusevol.plugin.specs import hooks_d
 
-        click.echo(json.dumps(hooks_d(), indent=2))
+        if not allowed:
+            raise UsageError("--config: say which volumes annotations may name, with --allow NAME")
+        click.echo(json.dumps(hooks_d(allowed), indent=2))
         return
     from fusevol.plugin.hook import STATE_MAX_BYTES, bind_volumes, read_state, wanted
 
     if sys.stdin.isatty():
         raise UsageError("`fusevol hook` is called by OCI runtimes; see fusevol hook --help")
     state = read_state(sys.stdin.buffer.read(STATE_MAX_BYTES + 1))
-    bindings = wanted(state, volumes)
+    bindings = wanted(state, volumes, allowed)
     if bindings:
         bind_volumes(state, bindings)
 

@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import Final
 
 import msgspec
@@ -61,14 +62,28 @@ def read_state(data: bytes) -> State:
     return state
 
 
-def wanted(state: State, words: Sequence[str]) -> list[Binding]:
-    """Return the volumes of a container: those of its annotation, and of the hook's arguments.
+def wanted(state: State, words: Sequence[str], allowed: Sequence[str]) -> list[Binding]:
+    """Return the volumes of a container: those of the hook's arguments, or of its annotation.
+
+    An image can carry annotations, which Podman hands on as if its user had given them. So one
+    reaches volumes only that the host's administrator has allowed, and never a path of the host.
+
+    Args:
+        state: the container.
+        words: the hook's arguments; if there are any, the annotation does not count.
+        allowed: patterns (fnmatch) for names of volumes that annotations may name.
 
     Raises:
-        UsageError: one says nothing that can be meant.
+        UsageError: one says nothing that can be meant, or is not allowed.
     """
-    said = (state.annotations or {}).get(ANNOTATION, "")
-    bindings = [parse_binding(word) for word in (*said.split(","), *words) if word]
+    said = "" if words else (state.annotations or {}).get(ANNOTATION, "")
+    bindings = [parse_binding(word) for word in words or said.split(",") if word]
+    for binding in () if words else bindings:
+        if not binding.is_named or not any(fnmatchcase(binding.volume, one) for one in allowed):
+            raise UsageError(
+                f"annotation {ANNOTATION}: {binding.volume or 'a new volume'} is not allowed, as "
+                f"an image could ask for it; allow volumes by name with fusevol hook --allow NAME"
+            )
     places = [binding.destination for binding in bindings]
     for place in places:
         if places.count(place) > 1:

@@ -19,14 +19,17 @@ _DIRECTORIES: Final = (
 )  # fmt: skip
 
 
-def hooks_d() -> dict[str, Any]:
+def hooks_d(allowed: Sequence[str]) -> dict[str, Any]:
     """Return the hook of Podman, CRI-O and Buildah for containers with the annotation.
+
+    Args:
+        allowed: patterns for names of volumes that annotations may name.
 
     Format: oci-hooks(5), version 1.0.0.
     """
     return {
         "version": "1.0.0",
-        "hook": _hook([]),
+        "hook": _hook([word for name in allowed for word in ("--allow", name)]),
         "when": {"annotations": {f"^{ANNOTATION.replace('.', chr(92) + '.')}$": ".+"}},
         "stages": ["createContainer"],
     }

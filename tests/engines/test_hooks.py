@@ -51,7 +51,14 @@ def volume(daemon: Daemon, source: Path) -> Iterator[str]:
 @pytest.fixture(params=["createContainer", "createRuntime"])
 def hooked(request: pytest.FixtureRequest, bundle: Bundle, daemon: Daemon) -> Bundle:
     """A bundle with the hook."""
-    bundle.add_hook(request.param, FUSEVOL, "hook", env={"PATH": "/usr/bin:/bin", **daemon.env})
+    bundle.add_hook(
+        request.param,
+        FUSEVOL,
+        "hook",
+        "--allow",
+        "data*",
+        env={"PATH": "/usr/bin:/bin", **daemon.env},
+    )
     return bundle
 
 
@@ -98,7 +105,10 @@ def test_a_symbolic_link_in_the_image_leads_nowhere_else(
 @pytest.mark.parametrize(
     ("said", "answer"),
     [
-        ("none:/data", "there is no volume none"),
+        ("data-none:/data", "there is no volume data-none"),
+        ("secret:/data", "secret is not allowed"),
+        ("/etc:/data", "/etc is not allowed"),
+        ("/data", "a new volume is not allowed"),
         ("data", "is no volume"),
         ("data:relative", "absolute path"),
         ("data:/", "container's root"),
@@ -109,7 +119,8 @@ def test_a_symbolic_link_in_the_image_leads_nowhere_else(
 def test_what_cannot_be_bound_ends_the_making_of_the_container(
     daemon: Daemon, bundle: Bundle, volume: str, said: str, answer: str
 ) -> None:
-    bundle.add_hook("createContainer", FUSEVOL, "hook", env={"PATH": "/bin", **daemon.env})
+    env = {"PATH": "/bin", **daemon.env}
+    bundle.add_hook("createContainer", FUSEVOL, "hook", "--allow", "data*", env=env)
     bundle.annotate(ANNOTATION, said)
     text = bundle.run("c1", "echo", "started", check=False)
     assert "started" not in text
@@ -147,7 +158,7 @@ def podman(
     request: pytest.FixtureRequest, rootfs: Path, daemon: Daemon
 ) -> Iterator[Podman]:  # fmt: skip
     with podman_with(request.param, rootfs, Path("/nowhere")) as podman:
-        config = daemon.cli("hook", "--config")
+        config = daemon.cli("hook", "--config", "--allow", "data*")
         (podman.hooks_directory / "fusevol.json").write_text(config)
         yield podman
 
