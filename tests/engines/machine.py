@@ -132,7 +132,7 @@ def sweep(directory: Path) -> list[str]:
 
 def remove_empty_cgroups(name: str) -> None:
     """Remove what an engine made at the top of each hierarchy; one that is in use stays."""
-    for path in (*_CGROUPS.glob(f"*/{name}"), _CGROUPS / name):
+    for path in (*_CGROUPS.glob(f"*/{name}/conmon"), *_CGROUPS.glob(f"*/{name}"), _CGROUPS / name):
         try:
             path.rmdir()
         except OSError:
