@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from fusevol.container.bind import Binding, parse_binding
+from fusevol.container.bind import Binding, check_places, parse_binding
 from fusevol.container.program import execute_from_read_only_mount
 from fusevol.container.state import Container, check_free, check_name
 from fusevol.errors import NotFoundError, NotPermittedError, UsageError
@@ -166,14 +166,11 @@ def _check_words(env: tuple[str, ...], hostname: str | None) -> None:
 
 def _bindings(words: tuple[str, ...]) -> list[Binding]:
     bindings = [parse_binding(word) for word in words]
-    seen = set()
+    check_places(bindings)
     for binding in bindings:
         place = binding.destination
-        if place in seen:
-            raise UsageError(f"two volumes cannot both appear at {place}")
         if place.split("/")[1] in ("proc", "sys"):
             raise UsageError(f"a volume cannot appear at {place}, which is the kernel's")
-        seen.add(place)
         if binding.volume.startswith("/") and not os.path.exists(binding.volume):
             raise NotFoundError(f"source {binding.volume} does not exist; create it first")
     return bindings

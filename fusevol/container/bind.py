@@ -8,6 +8,7 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -18,7 +19,7 @@ from fusevol.linux.files import open_in_root
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _TRIES: Final = 100
-"""How often a look-up that met a rename is tried again."""
+"""How often what is missing is made anew, if somebody removes it at once."""
 
 _KINDS: Final = {errno.EPERM: NotPermittedError, errno.ENOSYS: UnsupportedError}
 
@@ -86,6 +87,15 @@ def normal_destination(destination: str) -> str:
         UsageError: it is not absolute, or the root.
     """
     return _checked_destination(destination, destination)
+
+
+def check_places(bindings: Iterable[Binding]) -> None:
+    """Raise UsageError if two volumes are to appear at one place."""
+    seen = set()
+    for binding in bindings:
+        if binding.destination in seen:
+            raise UsageError(f"two volumes cannot both appear at {binding.destination}")
+        seen.add(binding.destination)
 
 
 def _checked_destination(destination: str, text: str) -> str:
@@ -182,21 +192,13 @@ def _open_or_make(root_fd: int, path: str, is_file: bool, made: list[str]) -> in
         except FileNotFoundError:
             if _make(root_fd, path, is_file):
                 made.append("/" + path)
-        except OSError as error:
-            if error.errno != errno.EAGAIN:
-                raise
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
 
 
 def _make(root_fd: int, path: str, is_file: bool) -> bool:
     """Make `path`, whose parent is there; return whether it was missing."""
     parent, _, name = path.rpartition("/")
-    try:
-        parent_fd = open_in_root(root_fd, parent or "/", os.O_PATH | os.O_DIRECTORY)
-    except OSError as error:
-        if error.errno == errno.EAGAIN:
-            return False
-        raise
+    parent_fd = open_in_root(root_fd, parent or "/", os.O_PATH | os.O_DIRECTORY)
     try:
         if is_file:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC

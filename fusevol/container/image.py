@@ -64,8 +64,6 @@ class Settings(msgspec.Struct, rename="pascal"):
     cmd: list[str] | None = None
     working_dir: str | None = None
     user: str | None = None
-    stop_signal: str | None = None
-    labels: dict[str, str] | None = None
     volumes: dict[str, Any] | None = None
 
 

@@ -11,20 +11,17 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Final, NamedTuple, Never
+from typing import Final, NamedTuple
 
-from fusevol import errors
+from fusevol.container.child import ChildKilledError, in_child
 from fusevol.container.target import Target
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UnsupportedError
 from fusevol.linux.files import open_in_root
 from fusevol.linux.mountinfo import Mount, parse
 from fusevol.linux.namespaces import CLONE_NEWNS, setns
-from fusevol.linux.process import die_with_parent
 
 _LONGEST_S: Final = 30
 """How long the child may take: a file system that the container serves itself could hold it up."""
-_TRIES: Final = 100
-"""How often a look-up that met a rename is tried again."""
 _CHUNK_BYTES: Final = 1 << 16
 
 
@@ -85,13 +82,7 @@ class Inside:
 
     def open(self, path: str, flags: int = 0) -> int:
         """Return an O_PATH descriptor of a path of the container; OSError as of open(2)."""
-        for _ in range(_TRIES):
-            try:
-                return open_in_root(self.root_fd, path, os.O_PATH | flags)
-            except OSError as error:
-                if error.errno != errno.EAGAIN:
-                    raise
-        raise OSError(errno.EAGAIN, "it is being renamed all the time", path)
+        return open_in_root(self.root_fd, path, os.O_PATH | flags)
 
     def _open_if_there(self, path: str) -> int | None:
         try:
@@ -150,50 +141,26 @@ def _open(target: Target) -> tuple[int, int]:
 
 
 def _in_child(what: str, work: Callable[[], bytes]) -> bytes:
-    receiving, sending = os.pipe2(os.O_CLOEXEC)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    parent = os.getpid()
-    child = os.fork()
-    if child == 0:
-        _child(what, work, parent, sending)
-    os.close(sending)
-    with os.fdopen(receiving, "rb") as pipe:
-        said = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if status == 0:
-        return said
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        why = f"within {_LONGEST_S} s" if number == signal.SIGALRM else f"(signal {number})"
-        raise FusevolError(f"{what}: a path of the container could not be looked up {why}")
-    kind, _, message = said.partition(b"\n")
-    raised: type[FusevolError] = getattr(errors, kind.decode(), FusevolError)
-    raise raised(message.decode(errors="surrogateescape"))
-
-
-def _child(what: str, work: Callable[[], bytes], parent: int, sending: int) -> Never:
-    status = 1
-    try:
-        die_with_parent(signal.SIGKILL)
+    def bounded() -> bytes:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(_LONGEST_S)
-        if os.getppid() != parent:
-            os._exit(status)
-        said = work()
-        status = 0
-    except FusevolError as error:
-        said = _failure(error)
-    except OSError as error:
-        said = _failure(_explained(what, error))
-    except BaseException as error:
-        said = _failure(FusevolError(f"{what}: {error!r}"))
-    os.write(sending, said)
-    os._exit(status)
+        try:
+            return work()
+        except FusevolError:
+            raise
+        except OSError as error:
+            raise _explained(what, error) from None
+        except Exception as error:
+            raise FusevolError(f"{what}: {error!r}") from None
 
-
-def _failure(error: FusevolError) -> bytes:
-    return f"{type(error).__name__}\n{error}".encode(errors="surrogateescape")
+    try:
+        return in_child(bounded)
+    except ChildKilledError as error:
+        number = error.signal
+        why = f"within {_LONGEST_S} s" if number == signal.SIGALRM else f"(signal {number})"
+        raise FusevolError(
+            f"{what}: a path of the container could not be looked up {why}"
+        ) from None
 
 
 def _explained(what: str, error: OSError) -> FusevolError:

@@ -16,13 +16,15 @@ import sys
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
+from functools import partial
 from typing import IO, Final, cast
 
 from fusevol import config
 from fusevol.container.blobs import BlobReader, split_digest
+from fusevol.container.child import in_child
 from fusevol.container.image import Image, Layer
 from fusevol.container.trees import remove_tree
 from fusevol.errors import FusevolError, UnsupportedError
@@ -75,7 +77,7 @@ def _unpacked(layout: str, layer: Layer) -> str:
         try:
             os.chmod(temporary, 0o755)
             with BlobReader(layout, layer.blob) as blob:
-                _in_child(lambda: _unpack_here(blob, layer, temporary))
+                in_child(partial(_unpack_here, blob, layer, temporary))
             os.rename(temporary, path)
         except BaseException:
             remove_tree(temporary)
@@ -99,35 +101,6 @@ def _locked(directory: str) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-
-
-def _in_child(work: Callable[[], None]) -> None:
-    """Do something in a process of its own; FusevolError with what it said if it fails."""
-    receiving, sending = os.pipe2(os.O_CLOEXEC)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        except UnsupportedError as error:
-            status = UnsupportedError.exit_code
-            os.write(sending, str(error).encode(errors="surrogateescape"))
-        except BaseException as error:
-            os.write(sending, str(error).encode(errors="surrogateescape"))
-        finally:
-            os._exit(status)
-    os.close(sending)
-    with os.fdopen(receiving, "rb") as pipe:
-        said = pipe.read().decode(errors="surrogateescape")
-    _, status = os.waitpid(pid, 0)
-    code = os.waitstatus_to_exitcode(status)
-    if code == UnsupportedError.exit_code:
-        raise UnsupportedError(said)
-    if code:
-        raise FusevolError(said or f"unpacking a layer ended with {code}")
 
 
 class _Hashed:
@@ -162,8 +135,8 @@ class _Replayed:
         return self._blob.read(size if size >= 0 else 1 << 20)
 
 
-def _unpack_here(blob: BlobReader, layer: Layer, directory: str) -> None:
-    """Unpack with `directory` as the root of this process."""
+def _unpack_here(blob: BlobReader, layer: Layer, directory: str) -> bytes:
+    """Unpack with `directory` as the root of this process, a child; there is nothing to return."""
     digest = layer.blob.digest
     algorithm, digits = split_digest(layer.diff_id)
     head = blob.read(4)
@@ -193,6 +166,7 @@ def _unpack_here(blob: BlobReader, layer: Layer, directory: str) -> None:
         name = os.fsdecode(error.filename or b"")
         raise FusevolError(f"layer {digest}: {name}: {error.strerror or error}") from None
     blob.verify()
+    return b""
 
 
 class _Unpacker:

@@ -11,7 +11,6 @@ Entries are believed as far as the processes they name still run.
 import errno
 import fcntl
 import os
-import re
 import signal
 import stat
 import time
@@ -22,15 +21,11 @@ from typing import Final
 import msgspec
 
 from fusevol import config
-from fusevol.container.bind import Binding
+from fusevol.container.bind import Binding, is_volume_name
 from fusevol.container.trees import remove_tree
 from fusevol.errors import NotFoundError, UsageError
 from fusevol.linux.process import start_ticks
 
-ID_LENGTH: Final = 64
-"""Hexadecimal digits of an id, as with other engines."""
-
-_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _FILE: Final = "container.json"
 _REMOVALS: Final = 50
 
@@ -203,7 +198,8 @@ def containers_directory() -> str:
 
 def check_name(name: str) -> None:
     """Raise UsageError if a container cannot be called so."""
-    if not _NAME.fullmatch(name):
+    # The same rule as for volumes, as with other engines.
+    if not is_volume_name(name):
         raise UsageError(
             f"{name!r} cannot be a container's name; use letters, digits, '_', '.' and '-', at "
             f"most 128, and begin with a letter or digit"

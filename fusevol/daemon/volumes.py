@@ -10,7 +10,6 @@ had mounted before it was killed).
 """
 
 import logging
-import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from typing import Final, Never
 
 import trio
 
+from fusevol.container.bind import is_volume_name
 from fusevol.daemon import store
 from fusevol.daemon.control import VolumeState
 from fusevol.daemon.served_volume import ServedVolume
@@ -31,8 +31,6 @@ from fusevol.errors import FusevolError, NotFoundError, UsageError
 from fusevol.linux.mountinfo import is_below
 
 logger = logging.getLogger(__name__)
-
-_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 
 _SOURCE_S: Final = 10.0
 """How long a source may take to be looked at when a volume is made."""
@@ -280,7 +278,7 @@ class Volumes:
         try:
             return self._volumes[name]
         except KeyError:
-            shown = name if _NAME.fullmatch(name) else repr(name[:80])
+            shown = name if is_volume_name(name) else repr(name[:80])
             raise NotFoundError(
                 f"there is no volume {shown}; `fusevol volume ls` lists them"
             ) from None
@@ -446,7 +444,7 @@ async def _scan() -> set[int]:
 
 
 def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not is_volume_name(name):
         raise UsageError(
             f"{name[:80]!r} cannot be a volume's name; use letters, digits, '_', '.' and '-', at "
             f"most 128, and begin with a letter or digit"

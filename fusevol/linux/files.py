@@ -1,6 +1,7 @@
 """Calls on files that the os module lacks or offers only by path."""
 
 import ctypes
+import errno
 import os
 from typing import Final
 
@@ -45,6 +46,8 @@ _RESOLVE_NO_MAGICLINKS: Final = 0x02
 _RESOLVE_NO_SYMLINKS: Final = 0x04
 _RESOLVE_BENEATH: Final = 0x08
 _RESOLVE_IN_ROOT: Final = 0x10
+_TRIES: Final = 100
+"""How often a look-up that met a rename is tried again (openat2(2), EAGAIN)."""
 
 
 class _OpenHow(ctypes.Structure):
@@ -71,7 +74,7 @@ def open_in_root(root_fd: int, path: str | bytes, flags: int, mode: int = 0) -> 
     and the magic links of /proc are refused with ELOOP.
 
     Raises:
-        OSError: as of open(2); EAGAIN if something was renamed meanwhile, which can be tried again.
+        OSError: as of open(2); EAGAIN if something is being renamed all the time.
     """
     resolve = _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS
     return _openat2(root_fd, path, _OpenHow(flags | os.O_CLOEXEC, mode, resolve))
@@ -81,8 +84,8 @@ def open_beneath(dir_fd: int, path: str | bytes, flags: int) -> int:
     """Open `path`, which has to lead below `dir_fd` without any symbolic link; closed on exec.
 
     Raises:
-        OSError: as of open(2); ELOOP for a symbolic link, EXDEV for "..", EAGAIN if something was
-            renamed meanwhile, which can be tried again (openat2(2), Linux 5.6).
+        OSError: as of open(2); ELOOP for a symbolic link, EXDEV for "..", EAGAIN if something is
+            being renamed all the time (openat2(2), Linux 5.6).
     """
     how = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)
     return _openat2(dir_fd, path, how)
@@ -90,9 +93,12 @@ def open_beneath(dir_fd: int, path: str | bytes, flags: int) -> int:
 
 def _openat2(dir_fd: int, path: str | bytes, how: _OpenHow) -> int:
     name = os.fsencode(path)
-    return checked(
-        libc.syscall(_SYS_OPENAT2, dir_fd, name, ctypes.byref(how), ctypes.sizeof(how)), path
-    )
+    tries = _TRIES
+    while True:
+        fd: int = libc.syscall(_SYS_OPENAT2, dir_fd, name, ctypes.byref(how), ctypes.sizeof(how))
+        tries -= 1
+        if fd >= 0 or not tries or ctypes.get_errno() != errno.EAGAIN:
+            return checked(fd, path)
 
 
 def renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:

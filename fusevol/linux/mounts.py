@@ -24,7 +24,6 @@ MS_REMOUNT: Final = 32
 MS_BIND: Final = 4096
 MS_REC: Final = 16384
 MS_PRIVATE: Final = 1 << 18
-MS_SLAVE: Final = 1 << 19
 MS_SHARED: Final = 1 << 20
 
 MNT_FORCE: Final = 1
@@ -48,7 +47,6 @@ _MOVE_MOUNT_T_EMPTY_PATH: Final = 0x40
 MOUNT_ATTR_RDONLY: Final = 0x1
 MOUNT_ATTR_NOSUID: Final = 0x2
 MOUNT_ATTR_NODEV: Final = 0x4
-MOUNT_ATTR_NOEXEC: Final = 0x8
 
 
 class _MountAttr(ctypes.Structure):

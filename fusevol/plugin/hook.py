@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from fusevol.container.bind import Binding, bind, open_subpath, parse_binding
+from fusevol.container.bind import Binding, bind, check_places, open_subpath, parse_binding
 from fusevol.daemon.control import Client
 from fusevol.errors import FusevolError, UsageError
 from fusevol.linux.files import descriptor_path
@@ -84,10 +84,7 @@ def wanted(state: State, words: Sequence[str], allowed: Sequence[str]) -> list[B
                 f"annotation {ANNOTATION}: {binding.volume or 'a new volume'} is not allowed, as "
                 f"an image could ask for it; allow volumes by name with fusevol hook --allow NAME"
             )
-    places = [binding.destination for binding in bindings]
-    for place in places:
-        if places.count(place) > 1:
-            raise UsageError(f"two volumes cannot both appear at {place}")
+    check_places(bindings)
     return sorted(bindings, key=lambda binding: binding.destination.count("/"))
 
 

@@ -1,5 +1,6 @@
 """Real engines, with directories of their own, each for one module of tests."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from tests.engines.docker import Docker, docker_daemon
 from tests.engines.podman import RUNTIMES, Podman, podman_with
 from tests.engines.rootfs import make_oci_layout, make_rootfs
 from tests.engines.runner import Runner, runner_of
+
+_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +62,23 @@ def bundle(request: pytest.FixtureRequest, rootfs: Path) -> Iterator[bundles.Bun
     """A bundle for each plain runtime."""
     with bundles.bundle_for(request.param, rootfs) as bundle:
         yield bundle
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A directory of the host with a file in it."""
+    directory = tmp_path / "source"
+    directory.mkdir()
+    (directory / "from-host").write_text("made on the host\n")
+    return directory
+
+
+@pytest.fixture
+def volume(daemon: Daemon, source: Path) -> Iterator[str]:
+    """A volume of the daemon over `source`; whoever refers to it has to give it back."""
+    name = f"v{next(_numbers)}"
+    with daemon.client() as client:
+        client.create(name, {"source": str(source)})
+        yield name
+        assert client.inspect(name).references == {}
+        client.remove(name)

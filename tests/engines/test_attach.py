@@ -106,22 +106,10 @@ def running(engine_name: str, engine: Engine, daemon: Daemon) -> Iterator[Runnin
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    directory = tmp_path / "source"
-    (directory / "inner").mkdir(parents=True)
-    (directory / "from-host").write_text("made on the host\n")
-    (directory / "inner/file").write_text("inner\n")
-    return directory
-
-
-@pytest.fixture
-def volume(daemon: Daemon, source: Path) -> Iterator[str]:
-    name = f"v{next(_numbers)}"
-    with daemon.client() as client:
-        client.create(name, {"source": str(source)})
-        yield name
-        assert client.inspect(name).references == {}
-        client.remove(name)
+def source(source: Path) -> Path:
+    (source / "inner").mkdir()
+    (source / "inner/file").write_text("inner\n")
+    return source
 
 
 def test_the_host_and_a_running_container_see_each_others_files(

@@ -51,24 +51,6 @@ def running(
         yield running
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    directory = tmp_path / "source"
-    directory.mkdir()
-    (directory / "from-host").write_text("made on the host\n")
-    return directory
-
-
-@pytest.fixture
-def volume(daemon: Daemon, source: Path) -> Iterator[str]:
-    name = f"v{next(_numbers)}"
-    with daemon.client() as client:
-        client.create(name, {"source": str(source)})
-        yield name
-        assert client.inspect(name).references == {}
-        client.remove(name)
-
-
 @contextmanager
 def process(*options: str) -> Iterator[int]:
     """A process in a mount namespace of its own inside the block; options are of unshare(1)."""

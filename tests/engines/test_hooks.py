@@ -32,12 +32,10 @@ def daemon() -> Iterator[Daemon]:
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    directory = tmp_path / "source"
-    (directory / "inner").mkdir(parents=True)
-    (directory / "from-host").write_text("made on the host\n")
-    (directory / "inner/file").write_text("inner\n")
-    return directory
+def source(source: Path) -> Path:
+    (source / "inner").mkdir()
+    (source / "inner/file").write_text("inner\n")
+    return source
 
 
 @pytest.fixture

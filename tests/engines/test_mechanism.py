@@ -59,14 +59,6 @@ def engine(
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    directory = tmp_path / "source"
-    directory.mkdir()
-    (directory / "from-host").write_text("made on the host\n")
-    return directory
-
-
-@pytest.fixture
 def volume(engine: Engine, source: Path) -> Iterator[Volume]:
     volume = engine.add_volume(f"v{next(_numbers)}", source)
     yield volume
