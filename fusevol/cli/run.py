@@ -11,7 +11,7 @@ import click
 from fusevol.container.bind import Binding, check_places, parse_binding
 from fusevol.container.program import execute_from_read_only_mount
 from fusevol.container.state import Container, check_free, check_name
-from fusevol.errors import NotFoundError, NotPermittedError, UsageError
+from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UsageError
 
 _HOST_NAME_MAX: Final = 64
 """Linux's __NEW_UTS_LEN."""
@@ -149,7 +149,7 @@ def _run(
     except MonitorKilledError as error:
         clean_up(container)
         if not error.signal:
-            raise
+            raise FusevolError(str(error)) from None
         # It never began.
         container.remove()
         status = 128 + error.signal

@@ -11,24 +11,19 @@ from fusevol.errors import FusevolError
 from fusevol.linux.process import die_with_parent
 
 
-class ChildKilledError(FusevolError):
-    """A signal ended the child.
-
-    Attributes:
-        signal: its number.
-    """
-
-    def __init__(self, signal: int) -> None:
-        super().__init__(f"a process of fusevol was ended by signal {signal}; try again")
-        self.signal = signal
+def _killed(number: int) -> FusevolError:
+    return FusevolError(f"a process of fusevol was ended by signal {number}; try again")
 
 
-def in_child(work: Callable[[], bytes]) -> bytes:
+def in_child(work: Callable[[], bytes], killed: Callable[[int], FusevolError] = _killed) -> bytes:
     """Have a child process do something; return what `work` returns. It ends with this process.
 
+    Args:
+        work: what to do.
+        killed: returns what to raise if a signal, by its number, ended the child.
+
     Raises:
-        ChildKilledError: the child was killed.
-        FusevolError: what `work` raised, of the same kind if it was one.
+        FusevolError: what `work` raised, of the same kind if it was one; or what `killed` returned.
     """
     receiving, sending = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
@@ -44,7 +39,7 @@ def in_child(work: Callable[[], bytes]) -> bytes:
     if status == 0:
         return said
     if os.WIFSIGNALED(status):
-        raise ChildKilledError(os.WTERMSIG(status))
+        raise killed(os.WTERMSIG(status))
     kind, _, message = said.partition(b"\n")
     raised: type[FusevolError] = getattr(errors, kind.decode(), FusevolError)
     raise raised(message.decode(errors="surrogateescape"))

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from fusevol.container.child import ChildKilledError, in_child
+from fusevol.container.child import in_child
 from fusevol.container.target import Target
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UnsupportedError
 from fusevol.linux.files import open_in_root
@@ -153,14 +153,11 @@ def _in_child(what: str, work: Callable[[], bytes]) -> bytes:
         except Exception as error:
             raise FusevolError(f"{what}: {error!r}") from None
 
-    try:
-        return in_child(bounded)
-    except ChildKilledError as error:
-        number = error.signal
+    def killed(number: int) -> FusevolError:
         why = f"within {_LONGEST_S} s" if number == signal.SIGALRM else f"(signal {number})"
-        raise FusevolError(
-            f"{what}: a path of the container could not be looked up {why}"
-        ) from None
+        return FusevolError(f"{what}: a path of the container could not be looked up {why}")
+
+    return in_child(bounded, killed)
 
 
 def _explained(what: str, error: OSError) -> FusevolError:

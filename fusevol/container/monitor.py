@@ -40,7 +40,7 @@ Release = Callable[[], None]
 """Gives the volumes back, when the container has ended."""
 
 
-class MonitorKilledError(FusevolError):
+class MonitorKilledError(Exception):
     """The monitor did not live to tell how the container ended.
 
     Attributes:
