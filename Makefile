@@ -1,8 +1,10 @@
 # Every target sets up what it needs; ARGS goes to the command behind it.
 python := .venv/bin/python
+# How long `make soak` goes on.
+SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format typecheck check pjdfstest lock man clean
+.PHONY: help demo test bench lint format typecheck check pjdfstest soak lock man clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -39,6 +41,10 @@ pjdfstest:  ## run a checkout of the suite: make pjdfstest PJDFSTEST=DIR
 	@test -n "$(PJDFSTEST)" || { echo 'usage: make pjdfstest PJDFSTEST=DIR' >&2; exit 2; }
 	@scripts/setup runtime
 	@scripts/pjdfstest $(PJDFSTEST) $(ARGS)
+
+soak:  ## kill what serves a volume while all workloads run on it: make soak SECONDS=600
+	@scripts/setup test
+	$(python) -m tests.crash $(SECONDS) $(ARGS)
 
 lock:  ## pin the newest releases of all Python packages
 	@scripts/lock

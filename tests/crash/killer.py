@@ -1,0 +1,143 @@
+"""Kills what serves a volume, again and again, and counts."""
+
+import os
+import random
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+from msgspec.structs import asdict
+
+from fusevol.daemon import registry
+from tests.served import fusevol, wait_until
+
+_SHORTEST_S: Final = 0.2
+_LONGEST_S: Final = 1.0
+_SUCCESSOR_S: Final = 30.0
+
+
+class Serving(NamedTuple):
+    """The processes that serve a volume, and how often one took over."""
+
+    keeper: int
+    worker: int
+    restarts: int
+
+
+class Target(Enum):
+    """What is killed, or asked to go."""
+
+    WORKER = "worker"
+    KEEPER = "keeper"
+    RELOAD = "reload"
+
+
+class Death(NamedTuple):
+    """Something that was killed; `at` is in seconds of CLOCK_MONOTONIC."""
+
+    target: Target
+    at: float
+
+
+def serving_at(mountpoint: Path) -> Serving | None:
+    """Return who serves a mount now; what `fusevol status` tells, without its start-up time."""
+    entry = registry.get(str(mountpoint))
+    if entry is None:
+        return None
+    return Serving(entry.pid, entry.worker, asdict(entry).get("restarts", 0))
+
+
+@dataclass
+class Killer:
+    """Kills one target after the other at random intervals, in a thread of its own.
+
+    Attributes:
+        serving: tells who serves the volume now, None if nobody.
+        reload: has the volume go on with new code.
+        targets: what is killed, in turn.
+        deaths: what was killed so far.
+    """
+
+    serving: Callable[[], Serving | None]
+    reload: Callable[[], object]
+    targets: tuple[Target, ...]
+    deaths: list[Death] = field(default_factory=list)
+    shortest_s: float = _SHORTEST_S
+    longest_s: float = _LONGEST_S
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _failed: list[BaseException] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._run, name="killer")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Stop killing; everything that was killed has its successor then.
+
+        Raises:
+            AssertionError: a successor did not come.
+        """
+        self._stop.set()
+        self._thread.join()
+        if self._failed:
+            raise self._failed[0]
+
+    @property
+    def has_failed(self) -> bool:
+        return bool(self._failed)
+
+    def _run(self) -> None:
+        rng = random.Random()
+        try:
+            while self.targets and not self._stop.wait(
+                rng.uniform(self.shortest_s, self.longest_s)
+            ):
+                self._strike(self.targets[len(self.deaths) % len(self.targets)])
+        except BaseException as error:
+            self._failed.append(error)
+
+    def _strike(self, target: Target) -> None:
+        before = self.serving()
+        assert before is not None, "nobody serves the volume"
+        if target is Target.RELOAD:
+            at = time.monotonic()
+            self.reload()
+        else:
+            at = _kill(before.worker if target is Target.WORKER else before.keeper)
+        self.deaths.append(Death(target, at))
+        wait_until(
+            lambda: self._has_successor(target, before),
+            f"successor after {target.value} no. {len(self.deaths)} of {before}", _SUCCESSOR_S,
+        )  # fmt: skip
+
+    def _has_successor(self, target: Target, before: Serving) -> bool:
+        now = self.serving()
+        if now is None or now.restarts <= before.restarts or now.worker == before.worker:
+            return False
+        return target is not Target.KEEPER or now.keeper != before.keeper
+
+
+def killer_at(mountpoint: Path, *targets: Target) -> Killer:
+    """Return a killer of what serves a mount of `fusevol mount`."""
+    return Killer(
+        lambda: serving_at(mountpoint), lambda: fusevol("reload", mountpoint), targets
+    )  # fmt: skip
+
+
+def _kill(pid: int) -> float:
+    """Kill a process and wait until it is dead; return when."""
+    fd = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(fd, signal.SIGKILL)
+        at = time.monotonic()
+        assert select.select([fd], [], [], _SUCCESSOR_S)[0], f"{pid} did not die"
+    finally:
+        os.close(fd)
+    return at

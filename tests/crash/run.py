@@ -1,0 +1,129 @@
+"""Runs workloads on a volume while what serves it is killed, and checks everything afterwards."""
+
+import os
+import statistics
+import time
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tests.crash.account import read_accounts
+from tests.crash.killer import Death, Target, killer_at
+from tests.crash.logcheck import wrong_log
+from tests.crash.running import await_end, workloads_in
+from tests.crash.trees import wrong_tree
+from tests.crash.workload import Figures
+from tests.mounted.mounting import workspace
+from tests.served import Served, serve
+
+STORM: Final = "storm"
+WORKLOADS: Final = (STORM, "fio", "git", "sqlite", "postgres")
+_CACHED_S: Final = 1.2
+_AFTER_S: Final = 0.1
+"""A call that began within this time after a death waits for the successor, too."""
+
+
+@dataclass
+class Run:
+    """What came of a run.
+
+    Attributes:
+        wrong: what was not as it has to be; empty if all is well.
+        deaths: what was killed.
+        figures: what each workload did.
+        pauses_s: for each death the time that the longest call took, in seconds.
+    """
+
+    wrong: list[str] = field(default_factory=list)
+    deaths: list[Death] = field(default_factory=list)
+    figures: dict[str, Figures] = field(default_factory=dict)
+    pauses_s: list[float] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        kills = Counter(death.target.value for death in self.deaths)
+        lines = [f"{count} x {target} ended" for target, count in kills.items()]
+        lines += [f"{name}: {figures}" for name, figures in self.figures.items()]
+        if self.pauses_s:
+            lines.append(
+                f"longest call over a restart: median {statistics.median(self.pauses_s):.3f} s, "
+                f"worst {max(self.pauses_s):.3f} s"
+            )
+        return "\n".join([*lines, *(f"WRONG: {wrong}" for wrong in self.wrong)])
+
+
+def run(
+    seconds: float, *targets: Target, level: str = "all", names: Iterable[str] = (STORM,)
+) -> Run:
+    """Serve an empty volume, run workloads on it, end `targets` in turn meanwhile, and check.
+
+    Raises:
+        AssertionError: the volume is not served any more, or does not answer.
+    """
+    done = Run()
+    with workspace() as directory:
+        scratch = directory / "scratch"
+        scratch.mkdir()
+        with _serving(directory, level) as served:
+            _work(served, scratch, seconds, targets, names, done)
+            time.sleep(_CACHED_S if level == "data" else 0)
+            done.wrong += wrong_tree(served.source, served.mountpoint)
+            restarts = served.status()["restarts"]
+            if restarts != len(done.deaths):
+                done.wrong.append(f"status tells of {restarts} restarts")
+        wrong, reasons = wrong_log(served.log, scratch, f"/{STORM}", level)
+        done.wrong += wrong + _wrong_reasons(reasons, done.deaths)
+        done.pauses_s = _pauses_s(scratch, done.deaths)
+    return done
+
+
+def _work(
+    served: Served, scratch: Path, seconds: float, targets: tuple[Target, ...],
+    names: Iterable[str], done: Run,
+) -> None:  # fmt: skip
+    killer = killer_at(served.mountpoint, *targets)
+    with workloads_in(served.mountpoint, scratch, seconds, names) as workloads:
+        with killer:
+            await_end(workloads, seconds, lambda: killer.has_failed)
+        for workload in workloads:
+            try:
+                done.figures[workload.name] = workload.figures()
+            except AssertionError as error:
+                done.wrong.append(str(error))
+    done.deaths = killer.deaths
+
+
+@contextmanager
+def _serving(directory: Path, level: str) -> Iterator[Served]:
+    """Serve inside the block; whatever goes wrong there, no client hangs afterwards."""
+    with serve(directory, "--record", level) as served:
+        connection = os.minor(served.status()["device"])
+        try:
+            yield served
+        except BaseException:
+            Path(f"/sys/fs/fuse/connections/{connection}/abort").write_text("1")
+            raise
+
+
+def _wrong_reasons(reasons: list[str], deaths: list[Death]) -> list[str]:
+    """Compare the `restart` records with what was killed."""
+    if len(reasons) != len(deaths):
+        return [f"{len(reasons)} restart records, {len(deaths)} restarts: {reasons[-5:]}"]
+    begins = {Target.WORKER: "worker killed by SIGKILL", Target.RELOAD: "reload", Target.KEEPER: ""}
+    return [f"{death.target.value} no. {number}: reason {reason!r}"
+            for number, (reason, death) in enumerate(zip(reasons, deaths, strict=True))
+            if not reason.startswith(begins[death.target])]  # fmt: skip
+
+
+def _pauses_s(scratch: Path, deaths: list[Death]) -> list[float]:
+    """Return how long the longest call took that each death fell into."""
+    moments = [death.at for death in deaths]
+    pauses = [0.0] * len(moments)
+    for one in read_accounts(scratch):
+        first = bisect_left(moments, one.start - _AFTER_S)
+        for number in range(first, bisect_right(moments, one.end)):
+            pauses[number] = max(pauses[number], one.end - one.start)
+    return pauses
