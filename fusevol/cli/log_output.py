@@ -1,0 +1,75 @@
+"""What commands that read logs say: records as lines, names of containers, what was skipped."""
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from fusevol.accesslog.filter import HOST, Filter
+from fusevol.accesslog.lines import STDIN
+from fusevol.accesslog.reader import Skipped
+from fusevol.accesslog.record import AccessRecord
+from fusevol.accesslog.text import format_record, printable, printable_json
+from fusevol.cli.options import wants_color
+
+if TYPE_CHECKING:
+    from fusevol.container.names import ContainerNames
+
+Show = Callable[[bytes, AccessRecord], bytes]
+"""Makes a line of output of a line of the log and its record."""
+
+
+@functools.cache
+def container_names() -> "ContainerNames":
+    """Return who knows the names of containers; one for the process."""
+    # Loaded when the first container turns up: most logs have none, and it takes its time.
+    from fusevol.container.names import ContainerNames
+
+    return ContainerNames()
+
+
+def by_id(wanted: Filter) -> Filter:
+    """Return the filter with ids in place of names that engines have given to containers."""
+    found = [
+        one
+        for word in wanted.containers
+        for one in (word != HOST and container_names().ids(word)) or [word]
+    ]
+    return replace(wanted, containers=tuple(found))
+
+
+def name_of(container: str) -> str | None:
+    """Return what engines call a container, if one of them knows it."""
+    return container_names().name(container)
+
+
+def show_json() -> Show:
+    """Show records as they are in the log."""
+    if sys.stdout.isatty():
+        return lambda line, _record: printable_json(line) + b"\n"
+    return lambda line, _record: line + b"\n"
+
+
+def show_text(color: str) -> Show:
+    """Show records to people, given the value of `color_option`."""
+    in_color = wants_color(color)
+    encoding = sys.stdout.encoding
+    return lambda _line, record: (
+        f"{format_record(record, color=in_color, name_of=name_of)}\n".encode(
+            encoding, "backslashreplace"
+        )
+    )
+
+
+def report(skipped: Skipped) -> None:
+    """Say on stderr what was skipped, if anything was."""
+    if not skipped.count:
+        return
+    path, number, reason = skipped.first[0]
+    lines = "1 line" if skipped.count == 1 else f"{skipped.count} lines"
+    name = "standard input" if path == STDIN else printable(path)
+    message = f"{lines} skipped, first at line {number} of {name}: {printable(reason)}"
+    click.echo(f"fusevol: {message}", err=True)
