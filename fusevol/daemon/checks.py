@@ -3,12 +3,26 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
+from typing import Final
 
 from fusevol.config import NO_LOG, STDOUT_LOG, MountConfig
 from fusevol.daemon import registry
 from fusevol.daemon.mounting import unmount
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UsageError
 from fusevol.linux.mountinfo import Mount, is_below, mount_at, mounts
+
+_ANSWER_S: Final = 2.0
+"""How long a mount that is dead may take to say so."""
+_DEAD: Final = 3
+_IS_DEAD: Final = f"""\
+import errno, os, sys
+try:
+    os.statvfs(sys.argv[1])
+except OSError as error:
+    sys.exit({_DEAD} if error.errno in (errno.ENOTCONN, errno.ECONNABORTED) else 0)
+"""
 
 
 def check(config: MountConfig) -> None:
@@ -99,13 +113,18 @@ def _occupied(mountpoint: str, mount: Mount) -> FusevolError:
 def is_dead(mountpoint: str) -> bool:
     """Tell whether nobody serves the FUSE mount at `mountpoint` any more.
 
-    A connection without a server answers at once with ENOTCONN (fs/fuse/dev.c).
+    A connection without a server answers at once with ENOTCONN (fs/fuse/dev.c). One whose server
+    hangs does not answer, and who asks cannot always be killed; so another process asks.
     """
+    asking = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _IS_DEAD, mountpoint],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
+    )  # fmt: skip
     try:
-        os.statvfs(mountpoint)
-    except OSError as error:
-        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
-    return False
+        return asking.wait(_ANSWER_S) == _DEAD
+    except subprocess.TimeoutExpired:
+        asking.kill()
+        return False
 
 
 def _check_log(config: MountConfig) -> None:

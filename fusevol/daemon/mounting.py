@@ -16,6 +16,9 @@ from fusevol.errors import FusevolError, MountError, NotPermittedError, Unsuppor
 from fusevol.linux import mounts
 
 FUSE_DEVICE: Final = "/dev/fuse"
+_CONNECTIONS: Final = "/sys/fs/fuse/connections"
+"""Where fusectl shows each FUSE mount, by the minor number of its device (fuse.rst)."""
+_FUSERMOUNT_S: Final = 30.0
 _READAHEAD_KIB: Final = 1024
 _INIT_BYTES: Final = 1 << 17
 """The kernel refuses reads with less room than its largest header (dev.c, fuse_dev_do_read)."""
@@ -125,7 +128,7 @@ def _mount_by_fusermount(config: MountConfig) -> int:
 
 
 def unmount(mountpoint: str, lazily: bool = False) -> None:
-    """Unmount, as root or by fusermount3.
+    """Unmount, as root or by fusermount3. Asks the file system nothing, so it never waits for it.
 
     Raises:
         OSError: EBUSY if it is in use and not `lazily`; EINVAL if it is not mounted.
@@ -136,12 +139,47 @@ def unmount(mountpoint: str, lazily: bool = False) -> None:
         mounts.umount(mountpoint, mounts.UMOUNT_NOFOLLOW | flags)
         return
     command = ["fusermount3", "-u", *(["-z"] if lazily else []), "--", mountpoint]
-    done = subprocess.run(command, capture_output=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_FUSERMOUNT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise FusevolError(f"unmounting {mountpoint}: fusermount3 does not end") from None
     if done.returncode != 0:
         said = os.fsdecode(done.stderr).strip()
         if "busy" in said.lower():
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), mountpoint)
         raise FusevolError(f"unmounting {mountpoint} failed: {said}")
+
+
+def abort(mountpoint: str, device: int) -> None:
+    """End a mount whoever uses it: what waits for an answer, and open files, fail from now on.
+
+    Calls that wait get ECONNABORTED, later ones ENOTCONN; this holds for all binds of the mount.
+
+    Args:
+        device: st_dev of its files.
+
+    Raises:
+        NotPermittedError: this user cannot, and who can.
+        OSError, FusevolError: it could not be unmounted.
+    """
+    if os.geteuid() == 0:
+        # MNT_FORCE aborts the connection to the server (fs/fuse/inode.c, fuse_umount_begin).
+        flags = mounts.UMOUNT_NOFOLLOW | mounts.MNT_FORCE | mounts.MNT_DETACH
+        mounts.umount(mountpoint, flags)
+        return
+    try:
+        with open(f"{_CONNECTIONS}/{os.minor(device)}/abort", "wb") as file:
+            file.write(b"1")
+    except FileNotFoundError:
+        raise NotPermittedError(
+            f"{mountpoint}: without root, force takes {_CONNECTIONS}, which is not mounted here; "
+            f"detach it (--lazy), or have root do it"
+        ) from None
+    except PermissionError:
+        raise NotPermittedError(
+            f"{mountpoint}: only who mounted it, or root, may end it by force"
+        ) from None
+    unmount(mountpoint, lazily=True)
 
 
 def _escaped(value: str) -> str:

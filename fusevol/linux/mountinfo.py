@@ -1,4 +1,4 @@
-"""/proc/self/mountinfo, read (proc_pid_mountinfo(5))."""
+"""/proc/PID/mountinfo, read (proc_pid_mountinfo(5)); touches no mounted file system."""
 
 import os
 import re
@@ -58,9 +58,31 @@ def _group(fields: list[bytes], tag: bytes) -> int:
 
 
 def mounts() -> list[Mount]:
-    """Return the mounts of this process's namespace; touches no mounted file system."""
+    """Return the mounts of this process's namespace."""
     with open("/proc/self/mountinfo", "rb") as file:
         return list(parse(file.read()))
+
+
+def mount_tables() -> Iterator[tuple[str, list[Mount]]]:
+    """Yield each mount namespace that has a process, by the name in /proc/PID/ns, with its mounts.
+
+    Namespaces whose processes are not ours to look at are left out.
+    """
+    seen = set()
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            namespace = os.readlink(f"/proc/{name}/ns/mnt")
+            if namespace in seen:
+                continue
+            with open(f"/proc/{name}/mountinfo", "rb") as file:
+                text = file.read()
+        except OSError:
+            # It ended, or is ending and has no namespace any more.
+            continue
+        seen.add(namespace)
+        yield namespace, list(parse(text))
 
 
 def mount_at(path: str) -> Mount | None:

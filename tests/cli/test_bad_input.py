@@ -1,21 +1,18 @@
 """What cannot work is refused in one clear line, with the right exit code, and leaves no trace."""
 
 import os
-import shutil
 import signal
 import socket
-import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 import pytest
 
 from fusevol.daemon import registry
 from fusevol.linux import mounts
+from tests.cli.nobody import AS_NOBODY, NOBODY, Nobody, ordinary_user
 from tests.served import (
     FUSEVOL,
     Served,
@@ -33,15 +30,6 @@ from tests.served import (
 pytestmark = needs_root
 
 FAILED, USAGE, NOT_FOUND, NOT_PERMITTED, UNSUPPORTED = 1, 2, 3, 4, 5
-
-_NOBODY: Final = 65534
-_AS_NOBODY: Final = (
-    shutil.which("setpriv") or "setpriv",
-    f"--reuid={_NOBODY}",
-    f"--regid={_NOBODY}",
-    "--clear-groups",
-)
-_NSENTER: Final = shutil.which("nsenter") or "nsenter"
 
 
 @pytest.fixture
@@ -61,82 +49,10 @@ def served(place: Path) -> Iterator[Served]:
         yield mount
 
 
-class Nobody:
-    """An ordinary user, in a mount namespace in which everybody may use /dev/fuse.
-
-    That is so on most hosts; where it is not, the host is left as it is.
-    """
-
-    def __init__(self, place: Path, namespace: int) -> None:
-        self._command, self._environment = _reachable_for_nobody()
-        self._environment |= {"HOME": f"{place}/mine", "XDG_RUNTIME_DIR": f"{place}/mine"}
-        self._namespace = namespace
-
-    def __call__(
-        self, *arguments: str | Path, path: str = os.defpath
-    ) -> "subprocess.CompletedProcess[str]":
-        """Run fusevol."""
-        return self.run(*_AS_NOBODY, *self._command, *arguments, path=path)
-
-    def run(
-        self, *command: str | Path, path: str = os.defpath
-    ) -> "subprocess.CompletedProcess[str]":
-        """Run a program, as root, in the namespace."""
-        enter = [_NSENTER, f"--target={self._namespace}", "--mount", "--"]
-        return subprocess.run(
-            [*enter, *map(str, command)], cwd="/", timeout=30, check=False, text=True,
-            env=self._environment | {"PATH": path}, capture_output=True, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-
-    def mounts(self, place: Path) -> list[str]:
-        """Return the lines of the mount table about what is below `place`."""
-        table = Path(f"/proc/{self._namespace}/mountinfo").read_text()
-        return [line for line in table.splitlines() if line.split()[4].startswith(f"{place}/")]
-
-
 @pytest.fixture
 def nobody(place: Path) -> Iterator[Nobody]:
-    """An ordinary user, who owns the mount point and a directory `mine`."""
-    (place / "mine").mkdir()
-    for path in (place / "volume", place / "mine"):
-        os.chown(path, _NOBODY, _NOBODY)
-    device = place / "fuse"
-    os.mknod(device, stat.S_IFCHR, os.stat("/dev/fuse").st_rdev)
-    device.chmod(0o666)
-    script = f"mount --bind {device} /dev/fuse && echo ready && exec sleep infinity"
-    with subprocess.Popen(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
-        stdout=subprocess.PIPE, text=True,
-    ) as holder:  # fmt: skip
-        try:
-            assert holder.stdout is not None
-            assert holder.stdout.readline() == "ready\n"
-            user = Nobody(place, holder.pid)
-            yield user
-            assert user.mounts(place) == []
-        finally:
-            holder.kill()
-
-
-def _reachable_for_nobody() -> tuple[list[str], dict[str, str]]:
-    """Return command and environment that run fusevol as a user who may read nothing of root's."""
-    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    paths = os.pathsep.join(path for path in sys.path if "site-packages" in path)
-    code = "import sys; from fusevol.cli.main import main; sys.argv[0] = 'fusevol'; main()"
-    check = (
-        "import subprocess, sys, fusevol.fuse.session; "
-        "subprocess.run([sys.executable, '-c', ''], check=True)"
-    )
-    repository = str(Path(__file__).parents[2])
-    for interpreter in (sys.executable, f"/usr/bin/{version}"):
-        environment = {"PYTHONPATH": os.pathsep.join((repository, paths)), "LC_ALL": "C.UTF-8"}
-        tried = subprocess.run(
-            [*_AS_NOBODY, interpreter, "-P", "-c", check], cwd="/",
-            env=environment, capture_output=True, check=False,
-        )  # fmt: skip
-        if tried.returncode == 0:
-            return [interpreter, "-P", "-c", code], environment
-    pytest.skip("no interpreter that another user than root can run")
+    with ordinary_user(place) as user:
+        yield user
 
 
 def _mount_table() -> bytes:
@@ -412,7 +328,7 @@ def test_without_root_others_cannot_be_let_in(place: Path, nobody: Nobody) -> No
 def test_without_root_it_works_for_the_user(place: Path, nobody: Nobody) -> None:
     mine, volume = place / "mine", place / "volume"
     (mine / "source").mkdir()
-    os.chown(mine / "source", _NOBODY, _NOBODY)
+    os.chown(mine / "source", NOBODY, NOBODY)
     done = nobody("mount", mine / "source", volume, "--log", mine / "log")
     assert done.returncode == 0, done.stderr
     try:
@@ -420,29 +336,29 @@ def test_without_root_it_works_for_the_user(place: Path, nobody: Nobody) -> None
             "set -e; cd $1; echo x > a; cat a; mkdir d; mv a d/b; ln d/b c; ln -s c s; "
             "chmod 600 c; rm d/b; rmdir d; ls"
         )
-        said = nobody.run(*_AS_NOBODY, "sh", "-c", script, "sh", volume)
+        said = nobody.run(*AS_NOBODY, "sh", "-c", script, "sh", volume)
         assert said.stdout.split() == ["x", "c", "s"], said.stderr
         # Root is another user, too.
         assert "Permission denied" in nobody.run("stat", volume).stderr
         assert str(volume) in nobody("status").stdout
     finally:
-        ended = nobody.run(*_AS_NOBODY, "fusermount3", "-u", volume)
+        ended = nobody.run(*AS_NOBODY, "fusermount3", "-u", volume)
     assert ended.returncode == 0, ended.stderr
     assert nobody.mounts(volume.parent) == []
     assert (mine / "source" / "c").read_text() == "x\n"
-    assert (mine / "source" / "c").stat().st_uid == _NOBODY
+    assert (mine / "source" / "c").stat().st_uid == NOBODY
     log = Served(mine / "source", volume, mine / "log")
     wait_until(lambda: log.records()[-1]["op"] == "unmount", "unmount record")
     assert_no_gap_in_numbers(log.records())
     assert {"create", "write", "rename", "mkdir", "unlink"} <= {r["op"] for r in log.records()}
-    assert log.log.stat().st_uid == _NOBODY
+    assert log.log.stat().st_uid == NOBODY
     assert nobody("status").stdout == "nothing is served\n"
 
 
 def test_without_root_fusevol_ends_its_own_mount(place: Path, nobody: Nobody) -> None:
     mine = place / "mine"
     (mine / "source").mkdir()
-    os.chown(mine / "source", _NOBODY, _NOBODY)
+    os.chown(mine / "source", NOBODY, NOBODY)
     done = nobody("mount", mine / "source", place / "volume", "--log", mine / "log")
     assert done.returncode == 0, done.stderr
     done = nobody("unmount", place / "volume")
@@ -451,12 +367,17 @@ def test_without_root_fusevol_ends_its_own_mount(place: Path, nobody: Nobody) ->
     assert log.records()[-1]["op"] == "unmount"
 
 
-def test_without_root_nobody_ends_the_mount_of_another(served: Served, nobody: Nobody) -> None:
+@pytest.mark.parametrize("option", [(), ("--lazy",), ("--force",)], ids=str)
+def test_without_root_nobody_ends_the_mount_of_another(
+    served: Served, nobody: Nobody, option: tuple[str, ...]
+) -> None:
     # The namespace was made after the mount and has it, too.
-    done = nobody("unmount", served.mountpoint)
+    nobody.run("mount", "-t", "fusectl", "fusectl", "/sys/fs/fuse/connections")
+    done = nobody("unmount", *option, served.mountpoint)
     assert done.returncode in (FAILED, NOT_PERMITTED)
     _refused(done, done.returncode, served.mountpoint)
     assert nobody.mounts(served.mountpoint.parent) != []
+    assert (served.mountpoint / "kept").read_text() == "kept"
     assert nobody.run("umount", served.mountpoint).returncode == 0
     assert (served.mountpoint / "kept").read_text() == "kept"
 
@@ -480,30 +401,6 @@ def test_unmounting_what_belongs_to_another_program(place: Path) -> None:
             _refused(done, NOT_FOUND, volume, "type tmpfs", "use umount")
     finally:
         subprocess.run(["umount", volume], check=True)
-
-
-def test_unmounting_what_is_in_use(served: Served, place: Path) -> None:
-    with _nothing_happens(place), (served.mountpoint / "open").open("w") as file:
-        done = fusevol("unmount", served.mountpoint, check=False)
-        _refused(done, FAILED, served.mountpoint, "in use", "fuser -vm", "--lazy")
-        file.write("still works")
-    assert (served.source / "open").read_text() == "still works"
-
-
-def test_detaching_what_is_in_use(place: Path) -> None:
-    with serve(place) as mount:
-        daemon = mount.status()["pid"]
-        file = (mount.mountpoint / "open").open("w")
-        try:
-            fusevol("unmount", "--lazy", mount.mountpoint)
-            assert not is_mounted(mount.mountpoint)
-            assert runs(daemon)
-            file.write("still works")
-        finally:
-            file.close()
-        wait_until(lambda: not runs(daemon), "end of the daemon")
-    assert (mount.source / "open").read_text() == "still works"
-    assert (mount.records()[-1]["op"], mount.records()[-1]["result"]) == ("unmount", "ok")
 
 
 @pytest.mark.parametrize("command", [["umount"], ["fusermount3", "-u"]], ids=" ".join)
