@@ -13,8 +13,8 @@ class Done(msgspec.Struct, array_like=True, frozen=True):
     """One operation that a client saw finish.
 
     `op`, `path`, `more` and `result` are as the access log has them: `more` is the new path of a
-    rename or link, or the name of an attribute. `size` is that of a write. `start` and `end` are
-    in seconds of CLOCK_MONOTONIC, which all processes share.
+    rename or link, or the name of an attribute. `size` is that of a read or write. `start` and
+    `end` are in seconds of CLOCK_MONOTONIC, which all processes share.
     """
 
     op: str

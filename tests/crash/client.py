@@ -47,7 +47,7 @@ class Client:
         Args:
             op: what the access log calls it.
             more: as in `Done`; a path is absolute.
-            size: that of a write.
+            size: that of a read or write.
         """
         result, value = OK, None
         start = time.monotonic()
@@ -91,6 +91,13 @@ class Client:
         """write(2), which has to take everything."""
         self.same("write", path, len(content),
                   self.call("write", path, os.write, fd, content, size=len(content)))  # fmt: skip
+
+    def content_of(self, path: str) -> bytes:
+        """Return what is in a file."""
+        fd = self.call("open", path, os.open, path, os.O_RDONLY)
+        with open(fd, "rb") as file:
+            content: bytes = self.call("read it all", path, file.read)
+        return content
 
     def same(self, op: str, path: str, expected: object, got: object) -> None:
         """Check what a call gave.

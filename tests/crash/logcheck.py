@@ -1,61 +1,68 @@
 """The access log held against what clients saw finish, and against what was killed."""
 
-from collections import Counter
+import os
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from fusevol.accesslog.record import OK, AccessRecord, decode
 from tests.crash.account import Done, read_accounts
 
-_COUNTED: Final = {
+_NAMES: Final = {
     "mkdir", "rmdir", "unlink", "rename", "link", "symlink", "mknod", "create", "setxattr",
-    "removexattr", "write",
+    "removexattr",
 }  # fmt: skip
-"""What a client does once is in the log once. Of writes only those of files that the account has:
-maps are written when the kernel sees fit."""
+"""What a client does once is in the log once."""
+_OBJECTS: Final = {"open", "read", "write", "setattr", "fsync"}
+"""So are these, on paths that the account has them for. Other files are mapped, for example, and
+written when the kernel sees fit."""
 _SHOWN: Final = 20
 
 Operation = tuple[str, str | None, str | None, str, int | None]
-"""op, path, `to` or `name`, result, bytes written."""
+"""op, path, `to` or `name`, result, bytes read or written."""
 
 
-def wrong_log(log: Path, accounts: Path, directory: str, level: str) -> tuple[list[str], list[str]]:
+@dataclass
+class Found:
+    """What a log says.
+
+    Attributes:
+        wrong: what is not as it has to be.
+        restarts: the reasons of all restarts.
+    """
+
+    wrong: list[str] = field(default_factory=list)
+    restarts: list[str] = field(default_factory=list)
+
+
+def look_through(log: Path, accounts: Path, directory: str, level: str) -> Found:
     """Compare a log with what clients did in a directory of the volume.
+
+    What the process that calls this did there itself does not count.
 
     Args:
         accounts: holds what clients wrote down.
         directory: as the log has it.
-        level: the record level. At `data` the kernel finds names without asking, so the log may
-            show an object by another one of its names.
-
-    Returns:
-        What is wrong, and the reasons of all restarts.
+        level: the record level.
     """
-    by_name = level == "all"
-    done, written = _done(read_accounts(accounts), directory, by_name)
-    logged: Counter[Operation] = Counter()
-    wrong: list[str] = []
-    restarts: list[str] = []
-    parts: dict[str, list[tuple[int, int]]] = {}
-    for record in records_of(log, wrong):
+    found = Found()
+    comparison = _Comparison(directory, level == "all")
+    for done in read_accounts(accounts):
+        comparison.add_done(done)
+    for record in _records(log, found.wrong):
         if record.op == "restart":
-            restarts.append(record.reason or "")
+            found.restarts.append(record.reason or "")
         elif record.op == "gap":
-            wrong.append(f"gap record {record}")
-        elif _concerns(record, directory, written):
-            logged[_operation(record, by_name)] += 1
-            if record.op == "write" and record.path and _is_shared(record.path, directory):
-                parts.setdefault(record.path, []).append(
-                    (record.offset or 0, record.bytes_written or 0)
-                )
-    wrong += _differences(done, logged)
-    for path, spans in parts.items():
-        wrong += _overlaps(path, spans)
-    return wrong, restarts
+            found.wrong.append(f"gap record {record}")
+        elif record.pid != os.getpid():
+            comparison.add_record(record)
+    found.wrong += comparison.differences()
+    return found
 
 
-def records_of(log: Path, wrong: list[str]) -> Iterator[AccessRecord]:
+def _records(log: Path, wrong: list[str]) -> Iterator[AccessRecord]:
     """Yield the records of a log; say in `wrong` where a line is torn or a number is not next."""
     expected = 1
     with log.open("rb") as file:
@@ -69,51 +76,68 @@ def records_of(log: Path, wrong: list[str]) -> Iterator[AccessRecord]:
             yield record
 
 
-def _done(
-    account: Iterable[Done], directory: str, by_name: bool
-) -> tuple[Counter[Operation], set[str]]:
-    """Return what clients did that has to be in the log, and the files that they wrote."""
-    done: Counter[Operation] = Counter()
-    written = set()
-    for one in account:
-        if one.op == "write":
-            if not by_name and not _is_shared(one.path, directory):
-                continue
-            written.add(one.path)
-        if one.op in _COUNTED:
-            path = one.path if by_name or one.op != "link" else None
-            size = one.size if one.result == OK else None
-            done[one.op, path, one.more, one.result, size] += 1
-    return done, written
+@dataclass
+class _Comparison:
+    """Counts what clients did, then what the log has.
+
+    Attributes:
+        directory: where clients did it.
+        by_name: the log has the very name that a client used for an object. Not so at level
+            `data`, where the kernel finds names without asking: then what is done to an object
+            counts in files of `directory` itself only, which are never renamed nor linked.
+    """
+
+    directory: str
+    by_name: bool
+    _balance: Counter[Operation] = field(default_factory=Counter)
+    _objects: set[tuple[str, str]] = field(default_factory=set)
+    _appended: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
+
+    def add_done(self, done: Done) -> None:
+        """Count what a client did; all of it comes before the log."""
+        if done.op in _OBJECTS:
+            if not self.by_name and (done.op != "write" or not self._is_shared(done.path)):
+                return
+            self._objects.add((done.op, done.path))
+        elif done.op not in _NAMES:
+            return
+        size = done.size if done.result == OK else None
+        self._balance[done.op, self._name(done.op, done.path), done.more, done.result, size] += 1
+
+    def add_record(self, record: AccessRecord) -> None:
+        """Count what the log has."""
+        path = record.path or ""
+        if not path.startswith(f"{self.directory}/"):
+            return
+        if record.op not in _NAMES and (record.op, path) not in self._objects:
+            return
+        size = record.bytes_written if record.op == "write" else record.bytes_read
+        more = record.to or record.name
+        self._balance[record.op, self._name(record.op, path), more, record.result, size] -= 1
+        if record.op == "write" and self._is_shared(path):
+            self._appended[path].append((record.offset or 0, size or 0))
+
+    def differences(self) -> list[str]:
+        """Return what differs; failures may be missing: most are found by the kernel alone."""
+        missing = [
+            f"{count} time(s) too few in the log: {operation}"
+            for operation, count in (+self._balance).items()
+            if operation[3] == OK
+        ]
+        surplus = [f"{count} time(s) too many in the log: {operation}"
+                   for operation, count in (-self._balance).items()]  # fmt: skip
+        torn = [text for path, spans in self._appended.items() for text in _overlaps(path, spans)]
+        return missing[:_SHOWN] + surplus[:_SHOWN] + torn
+
+    def _name(self, op: str, path: str) -> str | None:
+        # The existing name of a link is one of the names of an object.
+        return path if self.by_name or op != "link" else None
+
+    def _is_shared(self, path: str) -> bool:
+        return path.rpartition("/")[0] == self.directory
 
 
-def _concerns(record: AccessRecord, directory: str, written: set[str]) -> bool:
-    path = record.path or ""
-    if record.op not in _COUNTED or not path.startswith(f"{directory}/"):
-        return False
-    return record.op != "write" or path in written
-
-
-def _operation(record: AccessRecord, by_name: bool) -> Operation:
-    path = record.path if by_name or record.op != "link" else None
-    return (record.op, path, record.to or record.name, record.result, record.bytes_written)
-
-
-def _is_shared(path: str, directory: str) -> bool:
-    """Whether a file lies in the directory itself, where nothing is made anew or renamed."""
-    return path.rpartition("/")[0] == directory
-
-
-def _differences(done: Counter[Operation], logged: Counter[Operation]) -> list[str]:
-    """Compare; a failure may be missing, as the kernel finds most of them without asking."""
-    missing = [f"{count} time(s) too few in the log: {operation}"
-               for operation, count in (done - logged).items() if operation[3] == OK]  # fmt: skip
-    surplus = [f"{count} time(s) too many in the log: {operation}"
-               for operation, count in (logged - done).items()]  # fmt: skip
-    return missing[:_SHOWN] + surplus[:_SHOWN]
-
-
-def _overlaps(path: str, spans: list[tuple[int, int]]) -> list[str]:
+def _overlaps(path: str, spans: Iterable[tuple[int, int]]) -> list[str]:
     """Return where the writes to a file that is appended to do not follow on each other."""
     end = 0
     for offset, size in sorted(spans):

@@ -20,7 +20,8 @@ class Kind(Enum):
 class Node:
     """An object of the file system.
 
-    `was_linked`: it has, or had, more than one name. `ino` is what stat(2) said first.
+    `was_linked`: it has, or had, more than one name. `mode` is None until it was set, `ino` is what
+    stat(2) said first.
     """
 
     kind: Kind
@@ -30,6 +31,7 @@ class Node:
     attributes: dict[str, bytes] = field(default_factory=dict)
     links: int = 1
     was_linked: bool = False
+    mode: int | None = None
     ino: int = 0
 
 

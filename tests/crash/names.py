@@ -15,6 +15,7 @@ _DEPTH: Final = 3
 _NOWHERE: Final = "/nowhere/at/all"
 _ATTRIBUTES: Final = ("user.one", "user.two")
 _LONGEST_BYTES: Final = 20_000
+_MODES: Final = (0o700, 0o750, 0o1777, 0o600, 0o2755)
 _SYNCED: Final = 0.1
 _AT_FDCWD: Final = -100
 _TYPES: Final = {
@@ -33,7 +34,7 @@ class Names:
         self._steps: tuple[Callable[[], None], ...] = (
             self._mkdir, self._mkdir, self._rmdir, self._unlink, self._create, self._create,
             self._append, self._link, self._symlink, self._mknod, self._rename, self._rename,
-            self._setxattr, self._removexattr, self._look, self._list,
+            self._setxattr, self._removexattr, self._chmod, self._look, self._list,
         )  # fmt: skip
         client.mkdir(directory)
 
@@ -118,6 +119,14 @@ class Names:
         name = self._client.rng.choice(_ATTRIBUTES)
         self._both("removexattr", os.removexattr, path, name, more=name)
 
+    def _chmod(self) -> None:
+        path, node = self._object(Kind.FILE, Kind.DIRECTORY)
+        if node is None or node.was_linked:
+            return
+        full = self._full(path)
+        node.mode = self._client.rng.choice(_MODES)
+        self._client.call("setattr", full, os.chmod, full, node.mode)
+
     def _look(self) -> None:
         path, node = self._object(*Kind)
         if node is not None:
@@ -153,14 +162,16 @@ class Names:
         node.ino = node.ino or status.st_ino
         self._client.same("stat", full, (_TYPES[node.kind], node.ino),
                           (stat.S_IFMT(status.st_mode), status.st_ino))  # fmt: skip
+        if node.mode is not None:
+            self._client.same("stat (mode)", full, oct(node.mode),
+                              oct(stat.S_IMODE(status.st_mode)))  # fmt: skip
         if node.kind is not Kind.DIRECTORY:
             self._client.same("stat (links)", full, node.links, status.st_nlink)
         if node.kind is Kind.SYMLINK:
             target = self._client.call("readlink", full, os.readlink, full)
             self._client.same("readlink", full, node.target, target)
         if node.kind is Kind.FILE:
-            content = self._client.call("read", full, _content_of, full)
-            self._client.same("read", full, node.content, content)
+            self._client.same("read", full, node.content, self._client.content_of(full))
         if node.kind in (Kind.FILE, Kind.DIRECTORY):
             names = self._client.call("listxattr", full, os.listxattr, full)
             self._client.same("listxattr", full, sorted(node.attributes), sorted(names))
@@ -225,8 +236,3 @@ def _symlink(path: str, target: str) -> None:
 
 def _rename(path: str, to: str, flags: int) -> None:
     renameat2(_AT_FDCWD, os.fsencode(path), _AT_FDCWD, os.fsencode(to), flags)
-
-
-def _content_of(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()

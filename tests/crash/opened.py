@@ -32,13 +32,12 @@ class Unlinked:
         fd, path, content = self._client.rng.choice(self._files)
         offset = self._client.rng.randrange(len(content) + 1)
         more = self._client.rng.randbytes(self._client.rng.choice((1, 300, 5000)))
-        # Not `write`: that is for files whose records are counted.
-        written = self._client.call("pwrite", path, os.pwrite, fd, more, offset)
-        self._client.same("pwrite", path, len(more), written)
+        written = self._client.call("write", path, os.pwrite, fd, more, offset, size=len(more))
+        self._client.same("write", path, len(more), written)
         content[offset : offset + len(more)] = more
         self._compare(fd, path, content)
         if len(content) > _LONGEST:
-            self._client.call("ftruncate", path, os.ftruncate, fd, 10)
+            self._client.call("setattr", path, os.ftruncate, fd, 10)
             del content[10:]
         if self._client.rng.random() < _NEXT / _KEPT:
             self._close(self._files.pop(0))
@@ -62,8 +61,8 @@ class Unlinked:
     def _compare(self, fd: int, path: str, content: bytearray) -> None:
         status = self._client.call("fstat", path, os.fstat, fd)
         self._client.same("fstat", path, (0, len(content)), (status.st_nlink, status.st_size))
-        got = self._client.call("pread", path, os.pread, fd, len(content) + 1, 0)
-        self._client.same("pread", path, bytes(content), got)
+        got = self._client.call("read", path, os.pread, fd, len(content) + 1, 0, size=len(content))
+        self._client.same("read", path, bytes(content), got)
 
 
 class Mapped:
@@ -95,8 +94,8 @@ class Mapped:
         self._client.same("mmap", self._path, bytes(self._content), self._map[:])
         self._map.close()
         os.close(self._fd)
-        with open(self._path, "rb") as file:
-            self._client.same("read", self._path, bytes(self._content), file.read())
+        got = self._client.content_of(self._path)
+        self._client.same("read", self._path, bytes(self._content), got)
 
 
 class Locked:
@@ -106,7 +105,7 @@ class Locked:
         self._client = client
         self._path = path
         self._holder = client.create(path)
-        self._other = os.open(path, os.O_RDWR)
+        self._other = client.call("open", path, os.open, path, os.O_RDWR)
         fcntl.flock(self._holder, fcntl.LOCK_EX)
         fcntl.fcntl(self._holder, fcntl.F_OFD_SETLK, _range(fcntl.F_WRLCK, 0))
 
@@ -138,8 +137,8 @@ class Fifo:
         self._child = os.fork()
         if self._child == 0:
             os._exit(_echo(self._there, self._back))
-        self._out = client.call("open", self._there, os.open, self._there, os.O_WRONLY)
-        self._in = client.call("open", self._back, os.open, self._back, os.O_RDONLY)
+        self._out = client.call("open of a FIFO", self._there, os.open, self._there, os.O_WRONLY)
+        self._in = client.call("open of a FIFO", self._back, os.open, self._back, os.O_RDONLY)
 
     def step(self) -> None:
         self._sent += 1

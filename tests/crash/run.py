@@ -1,19 +1,20 @@
 """Runs workloads on a volume while what serves it is killed, and checks everything afterwards."""
 
+import contextlib
 import os
 import statistics
 import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from fusevol.daemon.registry import messages_path
 from tests.crash.account import read_accounts
 from tests.crash.killer import Death, Target, killer_at
-from tests.crash.logcheck import wrong_log
+from tests.crash.logcheck import look_through
 from tests.crash.running import await_end, workloads_in
 from tests.crash.trees import wrong_tree
 from tests.crash.workload import Figures
@@ -73,9 +74,11 @@ def run(
             done.wrong += wrong_tree(served.source, served.mountpoint)
             restarts = served.status()["restarts"]
             if restarts != len(done.deaths):
-                done.wrong.append(f"status tells of {restarts} restarts")
-        wrong, reasons = wrong_log(served.log, scratch, f"/{STORM}", level)
-        done.wrong += wrong + _wrong_reasons(reasons, done.deaths)
+                done.wrong.append(f"status tells of {restarts} restarts, not {len(done.deaths)}")
+            if done.wrong:
+                done.wrong.append(f"messages of fusevol: {_messages(served)}")
+        found = look_through(served.log, scratch, f"/{STORM}", level)
+        done.wrong += found.wrong + _wrong_reasons(found.restarts, done.deaths)
         done.pauses_s = _pauses_s(scratch, done.deaths)
     return done
 
@@ -96,16 +99,26 @@ def _work(
     done.deaths = killer.deaths
 
 
-@contextmanager
+@contextlib.contextmanager
 def _serving(directory: Path, level: str) -> Iterator[Served]:
     """Serve inside the block; whatever goes wrong there, no client hangs afterwards."""
     with serve(directory, "--record", level) as served:
         connection = os.minor(served.status()["device"])
         try:
             yield served
-        except BaseException:
-            Path(f"/sys/fs/fuse/connections/{connection}/abort").write_text("1")
+        except BaseException as error:
+            # It is gone if the mount is.
+            with contextlib.suppress(FileNotFoundError):
+                Path(f"/sys/fs/fuse/connections/{connection}/abort").write_text("1")
+            error.add_note(f"messages of fusevol: {_messages(served)}")
             raise
+
+
+def _messages(served: Served) -> str:
+    try:
+        return Path(messages_path(str(served.mountpoint))).read_text(errors="replace")[-2000:]
+    except FileNotFoundError:
+        return "none"
 
 
 def _wrong_reasons(reasons: list[str], deaths: list[Death]) -> list[str]:

@@ -159,7 +159,7 @@ class Counted:
     def __init__(self, client: Client, path: str) -> None:
         self._client = client
         self._path = path
-        self._fd = os.open(path, os.O_RDWR)
+        self._fd = client.call("open", path, os.open, path, os.O_RDWR)
 
     def step(self) -> None:
         call, path, fd = self._client.call, self._path, self._fd

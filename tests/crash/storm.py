@@ -48,7 +48,7 @@ def storm(place: Place) -> Figures:
         client.join()
     failed = [number for number, client in enumerate(clients) if client.exitcode != 0]
     assert not failed, f"clients {failed} of the storm with the seed {seed} failed, see above"
-    return _sum_up(place)
+    return _sum_up(place, seed)
 
 
 def _client(place: Place, number: int, seed: int) -> Client:
@@ -105,7 +105,7 @@ def _activities(client: Client, directory: Path) -> list[Activity]:
     ]  # fmt: skip
 
 
-def _sum_up(place: Place) -> Figures:
+def _sum_up(place: Place, seed: int) -> Figures:
     """Check what the clients have in common; return how much they did."""
     name = place.directory.name
     count: Counter[str] = Counter()
@@ -116,11 +116,13 @@ def _sum_up(place: Place) -> Figures:
         lines += done.op == "write" and done.path == f"/{name}/{_APPENDED}"
         if done.path.startswith(f"/{name}/{_RACES}/"):
             races.append(done)
+    client = _client(place, CLIENTS, seed)
     wrong = wrong_races(races, f"/{name}/{_RACES}")
-    wrong += wrong_lines((place.directory / _APPENDED).read_bytes(), lines, _APPENDED)
-    counted = int((place.directory / _COUNTED).read_bytes())
+    wrong += wrong_lines(client.content_of(f"{place.directory}/{_APPENDED}"), lines, _APPENDED)
+    counted = int(client.content_of(f"{place.directory}/{_COUNTED}"))
     if counted != count["count"]:
         wrong.append(f"{_COUNTED} says {counted}, and was raised {count['count']} times")
+    client.close()
     assert not wrong, "\n".join(wrong[:20])
     return {"operations": count.total()}
 

@@ -10,7 +10,7 @@ import pytest
 from fusevol.accesslog.record import AccessRecord, encode
 from fusevol.linux.mounts import MNT_DETACH, mount, umount
 from tests.crash.account import SUFFIX, Account, Done
-from tests.crash.logcheck import wrong_log
+from tests.crash.logcheck import look_through
 from tests.crash.shared import wrong_lines, wrong_races
 from tests.crash.trees import wrong_tree
 from tests.served import needs_root
@@ -57,7 +57,7 @@ def wrong(tmp_path: Path) -> Callable[[list[AccessRecord]], str]:
             record.seq = number if record.seq < 0 else record.seq
         log = tmp_path / "log"
         log.write_bytes(b"".join(encode(record) + b"\n" for record in records))
-        return "\n".join(wrong_log(log, tmp_path, "/storm", "all")[0])
+        return "\n".join(look_through(log, tmp_path, "/storm", "all").wrong)
 
     return check
 
@@ -107,7 +107,7 @@ def test_a_torn_line(tmp_path: Path) -> None:
     record.seq = 1
     log = tmp_path / "log"
     log.write_bytes(encode(record))
-    assert "ends within a line" in wrong_log(log, tmp_path, "/storm", "all")[0][0]
+    assert "ends within a line" in look_through(log, tmp_path, "/storm", "all").wrong[0]
 
 
 def test_races() -> None:

@@ -5,6 +5,7 @@ damage would notice no crash either.
 """
 
 import fcntl
+import mmap
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,9 +58,11 @@ def change_an_open_file(storm: Path) -> None:
     mapped = storm / "5/mapped"
     wait_until(mapped.exists, "the mapped file")
     wait_until((storm / "7/removed").exists, "the last client")
-    with mapped.open("r+b") as file:
-        file.seek(9000)
-        file.write(os.urandom(5))
+    with mapped.open("r+b", buffering=0) as file:
+        # In each page, as the client may write some of them anew before it looks.
+        for end in range(mmap.PAGESIZE, mapped.stat().st_size, mmap.PAGESIZE):
+            file.seek(end - 8)
+            file.write(os.urandom(8))
 
 
 def repeat_a_line(storm: Path) -> None:
