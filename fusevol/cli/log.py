@@ -2,6 +2,7 @@
 
 import click
 
+from fusevol.cli.log_show import show
 from fusevol.cli.log_tail import tail
 
 
@@ -11,3 +12,4 @@ def log() -> None:
 
 
 log.add_command(tail)
+log.add_command(show)

@@ -1,6 +1,7 @@
 """What commands that read logs say: records as lines, names of containers, what was skipped."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,6 +30,10 @@ def container_names() -> "ContainerNames":
     from fusevol.container.names import ContainerNames
 
     return ContainerNames()
+
+
+# The threads that ask engines are not there in a fork: it has to ask by itself.
+os.register_at_fork(after_in_child=container_names.cache_clear)
 
 
 def by_id(wanted: Filter) -> Filter:

@@ -27,8 +27,8 @@ _SECOND_LENGTH: Final = len("2026-11-24T02:03:07")
 
 def to_document(record: AccessRecord) -> Document:
     """Return the keys of the record that have a value, in their order."""
-    values = ((key, getattr(record, key)) for key in AccessRecord.__struct_fields__)
-    return {key: value for key, value in values if value is not None}
+    document: Document = msgspec.to_builtins(record)
+    return document
 
 
 def to_record(document: Document) -> AccessRecord:

@@ -171,7 +171,7 @@ def _file(record: AccessRecord, own: Document) -> Document:
     path = own.pop("path", None)
     # The name is required, also for what is about no file in the volume.
     name = base_name(path) if path is not None else record.source or record.volume
-    file = {"name": name, "type_id": _file_type(record.op), "volume": own.pop("volume")}
+    file = {"name": name, "type_id": _file_type(record.op), "volume": own.pop("volume", "")}
     if path is not None:
         file["path"] = path
     if "ino" in own:

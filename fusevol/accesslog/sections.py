@@ -1,0 +1,276 @@
+"""A whole log, cut into sections that can be read independently of each other.
+
+A whole log is all of its files: those that were rotated, compressed or not, and the one that is
+being written. They are put in the order of their records, and stay open from the beginning, so that
+nothing is missed or read twice when they are renamed meanwhile.
+
+What was skipped is counted for each section; `Tally` puts that together.
+"""
+
+import contextlib
+import itertools
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
+
+from fusevol.accesslog.compression import DamagedError, Read, decompressed, is_compressed
+from fusevol.accesslog.lines import MAX_LINE_BYTES, STDIN, explained, is_file
+from fusevol.accesslog.reader import Skipped, SkippedLine, first_record, is_blank, parse
+from fusevol.accesslog.record import AccessRecord, MalformedRecordError
+from fusevol.errors import NotFoundError
+
+if TYPE_CHECKING:
+    import io
+
+_SECTION_BYTES: Final = 4 * 1024 * 1024
+_BLOCK_BYTES: Final = 256 * 1024
+"""What is read at once: larger blocks are slower, as they do not fit in the processor's cache."""
+
+_ROTATED: Final = re.compile(r"[.-][0-9][0-9.:T_-]*(?:\.[a-z0-9]+)?")
+"""What logrotate puts behind the name of a log: .1, .2.gz, -20261124, -20261124-1764000000.zst."""
+
+_BLOCKS_FOR_FIRST: Final = 8
+"""How far into a file its first record is looked for, in blocks."""
+
+
+class Section(NamedTuple):
+    """Part of a log: whole lines of a file, or all of what cannot be read in parts.
+
+    Attributes:
+        path: of the file, for messages.
+        fd: the open file; -1 for standard input.
+        start, end: bytes of the file; an end of None is all there is, of a pipe or a compressed
+            file.
+    """
+
+    path: str
+    fd: int
+    start: int
+    end: int | None
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is a pipe, on which records may come one by one."""
+        return self.end is None and not is_compressed(self.path)
+
+    def blocks(self) -> Iterator[list[bytes]]:
+        """Yield the lines, many at a time; one that is too long is cut to what is still too long.
+
+        Raises:
+            NotFoundError, NotPermittedError, FusevolError: the file cannot be read.
+            DamagedError: what was compressed makes no sense from here on.
+        """
+        with explained(self.path), self._opened() as read:
+            rest = b""
+            while block := read(_BLOCK_BYTES):
+                lines = block.split(b"\n")
+                lines[0] = rest + lines[0]
+                rest = lines.pop()[: MAX_LINE_BYTES + 1]
+                yield lines
+            if rest:
+                yield [rest]
+
+    def records(self, skipped: Skipped) -> Iterator[tuple[int, bytes, AccessRecord]]:
+        """Yield (line number, line, record); numbers count from the section's start.
+
+        Raises:
+            NotFoundError, NotPermittedError, FusevolError: the file cannot be read.
+        """
+        number = 0
+        try:
+            for lines in self.blocks():
+                for line in lines:
+                    number += 1
+                    try:
+                        record = parse(line)
+                    except MalformedRecordError as error:
+                        if not is_blank(line):
+                            skipped.add(self.path, number, str(error))
+                    else:
+                        yield number, line, record
+        except DamagedError as error:
+            skipped.add(self.path, number + 1, str(error))
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[Read]:
+        if self.end is not None:
+            yield _range_reader(self.fd, self.start, self.end)
+        elif self.path == STDIN:
+            # Whatever stands for the file: tests and other callers replace sys.stdin.
+            yield cast("io.BufferedReader", sys.stdin.buffer).read1
+        elif is_compressed(self.path):
+            # Opened anew, for a position of its own, and by number: the file may have been renamed.
+            with decompressed(self.path, f"/proc/self/fd/{self.fd}") as read:
+                yield read
+        else:
+            yield lambda size: os.read(self.fd, size)
+
+
+def _range_reader(fd: int, start: int, end: int) -> Read:
+    position = start
+
+    def read(size: int) -> bytes:
+        nonlocal position
+        block = os.pread(fd, min(size, end - position), position)
+        position += len(block)
+        return block
+
+    return read
+
+
+@dataclass
+class Tally:
+    """What was skipped in a log as a whole, put together from its sections, in their order."""
+
+    skipped: Skipped = field(default_factory=Skipped)
+
+    def add(self, section: Section, skipped: Skipped) -> None:
+        """Add what was skipped in one section.
+
+        Raises:
+            FusevolError: the file cannot be read.
+        """
+        if skipped.count and not self.skipped.count:
+            path, number, reason = skipped.first[0]
+            before = _newlines(section.fd, section.start, path) if section.start else 0
+            self.skipped.first = [SkippedLine(path, before + number, reason)]
+        self.skipped.count += skipped.count
+
+
+def _newlines(fd: int, end: int, path: str) -> int:
+    read = _range_reader(fd, 0, end)
+    with explained(path):
+        return sum(block.count(b"\n") for block in iter(lambda: read(_BLOCK_BYTES), b""))
+
+
+class _File(NamedTuple):
+    section: Section
+    first: AccessRecord | None
+
+    @property
+    def volume(self) -> str | None:
+        return self.first.volume if self.first is not None else None
+
+
+@contextlib.contextmanager
+def opened(paths: Sequence[str], *, with_rotated: bool) -> Iterator[list[Section]]:
+    """Open a log; give out its sections, in the order of their records, as long as it is open.
+
+    Args:
+        paths: files, pipes and "-" for standard input. A file that is named twice is read once. If
+            there is something among them that is no file, they stay in the order they are in.
+        with_rotated: whether to read also what was rotated of each file.
+
+    Raises:
+        NotFoundError, NotPermittedError, FusevolError: one of them cannot be read.
+    """
+    with contextlib.ExitStack() as stack:
+        groups = [_files(path, with_rotated, stack) for path in paths]
+        files = _without_repeats(itertools.chain.from_iterable(groups))
+        if all(map(is_file, paths)):
+            files = _in_order(files)
+        yield [part for file in files for part in _cut(file.section)]
+
+
+def _files(path: str, with_rotated: bool, stack: contextlib.ExitStack) -> list[_File]:
+    """Return the file at `path`, and what was rotated of it."""
+    if not is_file(path):
+        return [_File(_open(path, stack), None)]
+    file = _with_first(_open(path, stack))
+    if not with_rotated:
+        return [file]
+    older = []
+    for name in _rotated(path):
+        # It may be renamed between our look at the directory and now.
+        with contextlib.suppress(NotFoundError):
+            older.append(_with_first(_open(name, stack)))
+    # The name alone proves nothing: log-2 may be the log of another volume.
+    mine = (one for one in older if None in (one.volume, file.volume) or one.volume == file.volume)
+    return [*mine, file]
+
+
+def _rotated(path: str) -> list[str]:
+    folder, name = os.path.split(os.path.realpath(path))
+    with explained(folder), os.scandir(folder) as entries:
+        return sorted(
+            entry.path
+            for entry in entries
+            if entry.name.startswith(name)
+            and _ROTATED.fullmatch(entry.name, len(name))
+            and entry.is_file()
+        )
+
+
+def _open(path: str, stack: contextlib.ExitStack) -> Section:
+    if path == STDIN:
+        return Section(path, -1, 0, None)
+    with explained(path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, fd)
+        size = os.fstat(fd).st_size if is_file(path) and not is_compressed(path) else None
+    return Section(path, fd, 0, size)
+
+
+def _with_first(section: Section) -> _File:
+    blocks = itertools.islice(section.blocks(), _BLOCKS_FOR_FIRST)
+    try:
+        return _File(section, first_record(itertools.chain.from_iterable(blocks)))
+    except DamagedError:
+        return _File(section, None)
+
+
+def _without_repeats(files: Iterator[_File]) -> list[_File]:
+    found: dict[tuple[int, int] | None, _File] = {}
+    for file in files:
+        fd = file.section.fd
+        status = os.fstat(fd) if fd >= 0 else None
+        found.setdefault((status.st_dev, status.st_ino) if status else None, file)
+    return list(found.values())
+
+
+def _in_order(files: list[_File]) -> list[_File]:
+    """Put the files of each volume in the order of their records, one volume after the other.
+
+    That is the order of `seq`. If two files begin with the same one, a new log was begun beside
+    what was left of an older one, and times tell.
+    """
+    volumes = list(dict.fromkeys(file.volume for file in files))
+    starts = [(file.volume, file.first.seq) for file in files if file.first is not None]
+    is_unique = len(set(starts)) == len(starts)
+
+    def key(file: _File) -> tuple[int, int, str]:
+        if file.first is None:
+            return volumes.index(None), 0, ""
+        seq = file.first.seq if is_unique else 0
+        return volumes.index(file.volume), seq, file.first.time
+
+    return sorted(files, key=key)
+
+
+def _cut(section: Section) -> Iterator[Section]:
+    if section.end is None:
+        yield section
+        return
+    start = 0
+    while start < section.end:
+        end = _line_end(section, start + _SECTION_BYTES)
+        yield section._replace(start=start, end=end)
+        start = end
+
+
+def _line_end(section: Section, position: int) -> int:
+    """Return where the line around `position` ends, behind its newline."""
+    end = section.end or 0
+    with explained(section.path):
+        while position < end:
+            block = os.pread(section.fd, _BLOCK_BYTES, position)
+            newline = block.find(b"\n")
+            if newline >= 0:
+                return min(position + newline + 1, end)
+            if not block:
+                break
+            position += len(block)
+    return end

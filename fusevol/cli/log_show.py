@@ -1,0 +1,132 @@
+"""`fusevol log show`: all records that match, in any of the formats."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Final
+
+import click
+
+from fusevol.accesslog.filter import Filter
+from fusevol.accesslog.formats import ecs, juicefs, ocsf
+from fusevol.accesslog.parallel import in_order, usable_processors
+from fusevol.accesslog.reader import Predicate, Skipped
+from fusevol.accesslog.record import AccessRecord, MalformedRecordError
+from fusevol.accesslog.sections import Section, Tally, opened
+from fusevol.accesslog.text import printable_json
+from fusevol.cli.log_output import Show, by_id, report, show_json, show_text
+from fusevol.cli.options import color_option, log_options
+
+_CONVERTERS: Final = {"ecs": ecs, "ocsf": ocsf, "juicefs": juicefs}
+
+_OUTPUT_BYTES: Final = 4 * 1024 * 1024
+"""How much a process puts together before it hands it over."""
+
+Work = Callable[[Section], Iterator[bytes | Skipped]]
+
+
+@click.command()
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(("text", "json", *_CONVERTERS)),
+    default="text",
+    show_default=True,
+    help="text for people, json for the records as they are, ecs for Elastic, ocsf for OCSF's File "
+    "System Activity, juicefs for the access log of JuiceFS.",
+)
+@click.option("--json", "format_", flag_value="json", help="The same as --format json.")
+@click.option(
+    "--rotated/--no-rotated",
+    default=True,
+    show_default=True,
+    help="Read also what was rotated of FILE, such as FILE.1 and FILE.2.gz.",
+)
+@color_option
+@log_options
+def show(sources: list[str], wanted: Filter, format_: str, rotated: bool, color: str) -> None:
+    """Show all records of a log that match, the oldest first.
+
+    FILE is an access log, or - for standard input. Rotated files belong to their log, also those
+    compressed by gzip, bzip2, xz or zstd, and all are put in the order of their records. Options
+    that choose records can be repeated (--op read --op write); different ones must all hold. A gap,
+    where operations could not be recorded, is shown whatever they say.
+
+    \b
+    All that ever happened to a file:
+      fusevol log show --path /a.txt data.log
+    Who removed something from /invoices this week:
+      fusevol log show --op unlink --op rmdir --path /invoices --since 7d --volume data
+    What a container changed, for Elasticsearch:
+      fusevol log show --container 4d5e --op write --format ecs data.log > changes.ndjson
+    Where the time went, by JuiceFS's own tool:
+      fusevol log show --format juicefs data.log > jfs.log; juicefs profile --interval 0 jfs.log
+    """
+    work = _work(by_id(wanted).compile(), _shower(format_, color))
+    tally = Tally()
+    out = sys.stdout.buffer
+    try:
+        with opened(sources, with_rotated=rotated) as sections:
+            # Standard input is there for this process only.
+            processes = 1 if any(map(_is_stream, sections)) else usable_processors()
+            with contextlib.closing(in_order(sections, work, processes)) as results:
+                for section, result in results:
+                    if isinstance(result, Skipped):
+                        tally.add(section, result)
+                    else:
+                        out.write(result)
+                        out.flush()
+    finally:
+        report(tally.skipped)
+
+
+def _is_stream(section: Section) -> bool:
+    return section.is_stream
+
+
+def _work(keep: Predicate, shower: Show) -> Work:
+    """Return what makes output of a section, and tells at its end what it skipped."""
+
+    def lines(section: Section, skipped: Skipped) -> Iterator[bytes]:
+        for number, line, record in section.records(skipped):
+            if keep(record):
+                try:
+                    yield shower(line, record)
+                except MalformedRecordError as error:
+                    skipped.add(section.path, number, str(error))
+
+    def work(section: Section) -> Iterator[bytes | Skipped]:
+        skipped = Skipped()
+        yield from _chunks(lines(section, skipped), 0 if section.is_stream else _OUTPUT_BYTES)
+        yield skipped
+
+    return work
+
+
+def _chunks(lines: Iterator[bytes], least_bytes: int) -> Iterator[bytes]:
+    chunk = []
+    size = 0
+    for line in lines:
+        chunk.append(line)
+        size += len(line)
+        if size >= least_bytes:
+            yield b"".join(chunk)
+            chunk.clear()
+            size = 0
+    yield b"".join(chunk)
+
+
+def _shower(format_: str, color: str) -> Show:
+    if format_ == "text":
+        return show_text(color)
+    if format_ == "json":
+        return show_json()
+    return _converted(_CONVERTERS[format_])
+
+
+def _converted(converter: ModuleType) -> Show:
+    encode: Callable[[AccessRecord], bytes] = converter.encode
+    if sys.stdout.isatty():
+        return lambda _line, record: printable_json(encode(record)) + b"\n"
+    return lambda _line, record: encode(record) + b"\n"
