@@ -96,7 +96,7 @@ class AccessRecord(msgspec.Struct, omit_defaults=True, gc=False):
     level: str | None = None
     """mount: the record level."""
     reason: str | None = None
-    """unmount, gap, restart: why."""
+    """unmount, gap, restart: why. Operations: why they were refused, where it was not the host."""
     lost: int | None = None
     """gap: how many operations went unrecorded."""
     since: str | None = None

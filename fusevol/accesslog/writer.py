@@ -5,6 +5,7 @@ operation go on, counts the loss and writes a `gap` record as soon as writing wo
 makes room for a record before each operation and refuses the operation if there is none.
 """
 
+import array
 import errno
 import fcntl
 import glob
@@ -36,72 +37,116 @@ _RETRY_NS: Final = 250_000_000
 system call per operation."""
 
 
+# What outlives the writer, one word each.
+_FD: Final = 0
+"""Descriptor of the log, plus one; 0 while there is none."""
+_SEQ: Final = 1
+"""`next_seq`."""
+_LOST: Final = 2
+"""`lost`, the errno of its cause, and the time of the first loss in nanoseconds."""
+_LOST_ERRNO: Final = 3
+_LOST_SINCE: Final = 4
+
+
 class LogWriter:
     """The access log of one volume. One thread only.
 
     Attributes:
         admit: raises OSError EIO if an operation must be refused now; None under `continue`.
         lost: operations without a record since the last `gap` record.
+        next_seq: number of the next record.
     """
 
-    def __init__(self, path: str, volume: str, on_failure: OnLogFailure) -> None:
+    def __init__(
+        self,
+        path: str,
+        volume: str,
+        on_failure: OnLogFailure,
+        cells: "memoryview | None" = None,
+    ) -> None:
         """Open the log at `path` ("-" for stdout), and continue its `seq`.
 
         A new file is made with mode 0600.
+
+        Args:
+            cells: five words of 64 bits that outlive this writer. Where a writer before this one
+                has left its own, the log goes on as if there had been no change.
 
         Raises:
             NotFoundError, NotPermittedError, FusevolError: it cannot be opened or is in use.
         """
         self.path = path
         self._volume = encode_name(os.fsencode(volume))
-        self.lost = 0
-        self._lost_since = ""
-        self._lost_why = ""
+        self._cells = memoryview(array.array("Q", bytes(40))) if cells is None else cells
+        self.lost = self._cells[_LOST]
         self._timestamps = Timestamps()
         self._retry_ns = 0
         self._reserved = 0
         self._torn = False
-        self._next_seq = 1
-        self._fd = -1
+        self.next_seq = 1
+        self._fd = self._cells[_FD] - 1
         self.admit: Callable[[], None] | None = None
         if on_failure is OnLogFailure.DENY:
             self.admit = self._admit
-        if path == STDOUT_LOG:
-            self._fd = os.dup(1)
-            self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
+        if self._fd >= 0:
+            self._go_on()
+        elif path == STDOUT_LOG:
+            self._use(os.dup(1))
         else:
-            self._fd = self._open()
-            self._next_seq = _last_seq(path) + 1
+            self._use(self._open())
+            self.next_seq = _last_seq(path) + 1
+
+    def _use(self, fd: int) -> None:
+        self._fd = fd
+        self._regular = stat.S_ISREG(os.fstat(fd).st_mode)
+        self._cells[_FD] = fd + 1
+
+    def _go_on(self) -> None:
+        """Go on where another writer ended, maybe within a record."""
+        self._use(self._fd)
+        self.next_seq = max(1, self._cells[_SEQ])
+        if self._regular and self.path != STDOUT_LOG:
+            _cut_torn_line(self._fd)
+            last = last_record(f"/proc/self/fd/{self._fd}")
+            number = _last_seq(self.path) if last is None else last.seq
+            self.next_seq = max(self.next_seq, number + 1)
 
     def append(self, record: AccessRecord, started_ns: int) -> None:
         """Complete `record` with time, duration and number, and write it.
 
-        Never raises: what cannot be written is counted and reported by a `gap` record.
+        Never raises: what cannot be written is counted; `catch_up` reports it by a `gap` record.
 
         Args:
             started_ns: `time.perf_counter_ns()` at the beginning of the operation.
         """
         record.time = self._timestamps.of(time_ns())
         record.us = (perf_counter_ns() - started_ns) // 1000
-        if self.lost and not self._report_gap():
-            self._count_loss(record.time)
+        if self.lost:
+            self.lost += 1
+            self._cells[_LOST] = self.lost
             return
-        record.seq = self._next_seq
+        record.seq = self.next_seq
         line = encode(record) + b"\n"
         try:
             written = os.write(self._fd, line)
         except OSError as error:
-            self._failed(record.time, error)
+            self._failed(error)
             return
         if written != len(line):
-            self._take_back(written, record.time)
+            self._take_back(written)
             return
-        self._next_seq += 1
+        self.next_seq = self._cells[_SEQ] = record.seq + 1
         self._reserved -= written
+
+    def catch_up(self) -> None:
+        """Report what is `lost`, if writing works again; to be called before `append` then."""
+        if self.lost and perf_counter_ns() >= self._retry_ns:
+            self._report_gap()
 
     def event(self, record: AccessRecord) -> None:
         """Write one of fusevol's own records: mount, unmount, restart."""
         record.volume = self._volume
+        self.catch_up()
         self.append(record, perf_counter_ns())
 
     def reopen(self) -> None:
@@ -113,8 +158,9 @@ class LogWriter:
         except FusevolError as error:
             logger.error("%s; still writing to the old file", error)
             return
-        os.close(self._fd)
-        self._fd = fd
+        old = self._fd
+        self._use(fd)
+        os.close(old)
         self._reserved = 0
         self._torn = False
 
@@ -128,13 +174,13 @@ class LogWriter:
     def close(self) -> None:
         """Close the log; a loss that could not be reported in it is reported in the messages."""
         if self.lost:
-            self._retry_ns = 0
             self._report_gap()
         if self.lost:
             logger.error(
                 "access log %s: %d operations since %s were not recorded (%s)",
-                self.path, self.lost, self._lost_since, self._lost_why,
+                self.path, self.lost, self._lost_since(), self._lost_why(),
             )  # fmt: skip
+        self._cells[_FD] = 0
         os.close(self._fd)
 
     def _open(self) -> int:
@@ -175,9 +221,8 @@ class LogWriter:
                     f"cannot write access log {self.path}: {error.strerror}"
                 ) from None
 
-    def _take_back(self, written: int, when: str) -> None:
+    def _take_back(self, written: int) -> None:
         """Remove the part of a record that was written, for a line is whole or not there."""
-        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if self._regular:
             try:
                 os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
@@ -185,45 +230,44 @@ class LogWriter:
                 self._torn = True
         else:
             self._torn = True
-        self._failed(when, error)
+        self._failed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
-    def _failed(self, when: str, error: OSError) -> None:
-        if not self.lost:
-            logger.error(
-                "access log %s cannot be written (%s); operations go unrecorded", self.path,
-                error.strerror,
-            )  # fmt: skip
-        self._lost_why = error.strerror or str(error)
+    def _failed(self, error: OSError) -> None:
+        logger.error(
+            "access log %s cannot be written (%s); operations go unrecorded", self.path,
+            error.strerror,
+        )  # fmt: skip
         self._retry_ns = perf_counter_ns() + _RETRY_NS
-        self._count_loss(when)
+        self._cells[_LOST_ERRNO] = error.errno or errno.EIO
+        self._cells[_LOST_SINCE] = time_ns()
+        self.lost = self._cells[_LOST] = 1
 
-    def _count_loss(self, when: str) -> None:
-        if not self.lost:
-            self._lost_since = when
-        self.lost += 1
+    def _lost_since(self) -> str:
+        return self._timestamps.of(self._cells[_LOST_SINCE])
 
-    def _report_gap(self) -> bool:
-        """Write the `gap` record; return whether the log works again."""
-        if perf_counter_ns() < self._retry_ns:
-            return False
-        now = self._timestamps.of(time_ns())
+    def _lost_why(self) -> str:
+        return os.strerror(self._cells[_LOST_ERRNO])
+
+    def _report_gap(self) -> None:
+        """Write the `gap` record; nothing is `lost` any more if that works."""
         gap = AccessRecord(
-            time=now, seq=self._next_seq, volume=self._volume, op="gap", result=OK, us=0,
-            reason=self._lost_why, lost=self.lost, since=self._lost_since,
+            time=self._timestamps.of(time_ns()), seq=self.next_seq, volume=self._volume, op="gap",
+            result=OK, us=0, reason=self._lost_why(), lost=self.lost, since=self._lost_since(),
         )  # fmt: skip
         line = (b"\n" if self._torn else b"") + encode(gap) + b"\n"
-        lost, self.lost = self.lost, 0
         try:
             written = os.write(self._fd, line)
         except OSError:
             written = -1
         if written == len(line):
+            logger.warning(
+                "access log %s works again; %d operations lost", self.path, self.lost
+            )  # fmt: skip
             self._torn = False
-            self._next_seq += 1
+            self.lost = self._cells[_LOST] = 0
+            self.next_seq = self._cells[_SEQ] = gap.seq + 1
             self._reserved -= written
-            logger.warning("access log %s works again; %d operations lost", self.path, lost)
-            return True
-        self.lost = lost
+            return
         self._retry_ns = perf_counter_ns() + _RETRY_NS
         if written > 0:
             self._torn = True
@@ -233,13 +277,13 @@ class LogWriter:
                     self._torn = False
                 except OSError:
                     pass
-        return False
 
     def _admit(self) -> None:
         """Make sure that a record can be written before the operation has any effect."""
         if self._reserved >= _LARGEST_RECORD_BYTES and not self.lost:
             return
-        if self.lost and not self._report_gap():
+        self.catch_up()
+        if self.lost:
             raise OSError(errno.EIO, "access log cannot be written")
         self._reserve()
 
@@ -256,6 +300,15 @@ class LogWriter:
             else:
                 raise OSError(errno.EIO, "access log cannot be written") from error
         self._reserved = _RESERVE_BYTES
+
+
+def _cut_torn_line(fd: int) -> None:
+    """Remove what a writer that was killed wrote of its last record: that is written again."""
+    size = os.fstat(fd).st_size
+    tail = os.pread(fd, _LARGEST_RECORD_BYTES, max(0, size - _LARGEST_RECORD_BYTES))
+    torn = len(tail) - tail.rfind(b"\n") - 1
+    if torn < len(tail) or size == len(tail):
+        os.ftruncate(fd, size - torn)
 
 
 def _last_seq(path: str) -> int:

@@ -1,9 +1,7 @@
 """`fusevol mount`: serve a directory or a file."""
 
-import logging
 import os
 import sys
-from collections.abc import Callable
 
 import click
 
@@ -17,8 +15,9 @@ from fusevol.config import (
     parse_level,
     parse_options,
 )
-from fusevol.daemon import background, registry
+from fusevol.daemon import registry, starting
 from fusevol.daemon.checks import check
+from fusevol.daemon.notify import notify
 from fusevol.errors import UsageError
 from fusevol.model import OnLogFailure, RecordLevel
 
@@ -119,19 +118,9 @@ def serve(config: MountConfig, foreground: bool) -> None:
     if config.log == default_log(config.name):
         os.makedirs(os.path.dirname(config.log), mode=0o700, exist_ok=True)
     messages = registry.messages_path(config.mountpoint)
-    logging.basicConfig(format="fusevol: %(levelname)s: %(message)s", stream=sys.stderr)
-
-    def run(ready: Callable[[], None]) -> int:
-        # trio is heavy to import and only the daemon needs it.
-        import trio
-
-        from fusevol.daemon.supervisor import Supervisor
-
-        return trio.run(Supervisor(config, ready).run)
-
+    process = starting.start(config, None if foreground else messages)
     if foreground:
-        status = run(lambda: None)
+        notify("READY=1")
+        status = starting.stay(config, process)
         if status:
             sys.exit(status)
-    else:
-        background.start(run, messages)

@@ -50,7 +50,7 @@ def hang_up(worker: int) -> bool:
     except ProcessLookupError:
         return False
     try:
-        if not registry.is_worker(worker):
+        if not registry.is_ours(worker):
             return False
         signal.pidfd_send_signal(fd, signal.SIGHUP)
     except ProcessLookupError:

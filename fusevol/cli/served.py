@@ -6,15 +6,12 @@ own, so that they need no daemon.
 
 import contextlib
 import hashlib
-import logging
 import os
-import select
 import shutil
 import signal
 import stat
-import sys
+import subprocess
 import time
-from collections.abc import Callable
 from typing import Final
 
 from fusevol.config import MountConfig, log_directory
@@ -22,14 +19,15 @@ from fusevol.container import cgroup
 from fusevol.container.bind import Binding, open_subpath
 from fusevol.container.root import Bind
 from fusevol.container.state import Container, all_containers
-from fusevol.daemon import background, registry
+from fusevol.daemon import registry, starting
 from fusevol.daemon.checks import check
 from fusevol.errors import FusevolError
 from fusevol.linux.mountinfo import is_below, mounts
 from fusevol.linux.mounts import MNT_DETACH, umount
-from fusevol.linux.process import die_with_parent, start_ticks
+from fusevol.linux.process import start_ticks
 
 _END_S: Final = 10.0
+_POLL_S: Final = 0.002
 _NAME_MAX_BYTES: Final = 255 - len(".log")
 _DIGITS: Final = 16
 
@@ -80,20 +78,34 @@ def _is_mounted_below(directory: str) -> bool:
     return bool(found)
 
 
-def _end_servers(pids: list[int]) -> None:
+def _end_servers(servers: "dict[str, subprocess.Popen[bytes]]") -> None:
     """End the servers of volumes, at once if they can; wait for the end of all."""
-    for pid in pids:
-        os.kill(pid, signal.SIGTERM)
-    for pid in pids:
-        fd = os.pidfd_open(pid)
+    for mountpoint in servers:
+        _signal_keeper(mountpoint, signal.SIGTERM)
+    for mountpoint, process in servers.items():
         # A mount namespace that was made meanwhile may have a copy of the mount. A second request
         # does not wait for it.
         for number in (signal.SIGTERM, signal.SIGKILL):
-            if select.select([fd], [], [], _END_S)[0]:
+            if _has_ended(mountpoint):
                 break
-            os.kill(pid, number)
-        os.close(fd)
-        os.waitpid(pid, 0)
+            _signal_keeper(mountpoint, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_END_S)
+
+
+def _signal_keeper(mountpoint: str, number: signal.Signals) -> None:
+    served = registry.get(mountpoint)
+    if served is not None and registry.is_ours(served.pid):
+        os.kill(served.pid, number)
+
+
+def _has_ended(mountpoint: str) -> bool:
+    deadline = time.monotonic() + _END_S
+    while (served := registry.get(mountpoint)) is not None and registry.is_ours(served.pid):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True
 
 
 def _directory(container: Container) -> str:
@@ -107,7 +119,7 @@ class ServedVolumes:
     def __init__(self, container: Container) -> None:
         """Prepare."""
         self._container = container
-        self._servers: list[int] = []
+        self._servers: dict[str, subprocess.Popen[bytes]] = {}
         self._referred: list[str] = []
         self._logs: set[str] = set()
         self._directory = _directory(container)
@@ -181,22 +193,8 @@ class ServedVolumes:
             os.mkdir(config.mountpoint, 0o000)
         os.makedirs(log_directory(), mode=0o700, exist_ok=True)
         check(config)
-        monitor = os.getpid()
-
-        def run(ready: Callable[[], None]) -> int:
-            die_with_parent(signal.SIGTERM)
-            if os.getppid() != monitor:
-                return 1
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            logging.basicConfig(format="fusevol: %(levelname)s: %(message)s", stream=sys.stderr)
-            import trio
-
-            from fusevol.daemon.supervisor import Supervisor
-
-            return trio.run(Supervisor(config, ready).run)
-
         messages = registry.messages_path(config.mountpoint)
-        self._servers.append(background.start(run, messages))
+        self._servers[config.mountpoint] = starting.start(config, messages, owner=os.getpid())
         return config.mountpoint
 
     def _config(self, binding: Binding) -> MountConfig:

@@ -16,7 +16,7 @@ import click
 from fusevol.accesslog.text import printable
 from fusevol.cli.completion import complete_mountpoint
 from fusevol.daemon import mounting, registry, store
-from fusevol.daemon.checks import is_dead, remove_dead
+from fusevol.daemon.checks import Answer, answer, remove_dead
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
 from fusevol.linux.mount_users import User, users
 from fusevol.linux.mountinfo import Mount, is_below, mount_at, mount_tables, mounts
@@ -83,20 +83,27 @@ def _remove(mount: Mount, lazily: bool = False) -> None:
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise _refused(mount.mountpoint, error) from None
-        if not is_dead(mount.mountpoint):
-            raise _busy(mount) from None
+        said = answer(mount.mountpoint)
+        if said is not Answer.DEAD:
+            raise _busy(mount, said) from None
         remove_dead(mount.mountpoint)
 
 
 def _abort(mount: Mount, served: registry.Served | None) -> None:
     """End a mount whoever uses it, and its worker, which may be stopped or wait for its source."""
     try:
-        mounting.abort(mount.mountpoint, mount.device)
-    except OSError as error:
-        raise _refused(mount.mountpoint, error) from None
+        mounting.abort(mount.device)
+    except FusevolError as error:
+        raise type(error)(f"{mount.mountpoint}: {error}") from None
+    try:
+        mounting.unmount(mount.mountpoint, lazily=True)
+    except (OSError, FusevolError):
+        # Who keeps the mount may have found it dead and removed it.
+        if mount_at(mount.mountpoint) == mount:
+            raise
     if served is None or _is_within(_ABORTED_S, lambda: _has_ended(served)):
         return
-    if registry.is_worker(served.worker):
+    if registry.is_ours(served.worker):
         os.kill(served.worker, signal.SIGKILL)
     if not _is_within(_ABORTED_S, lambda: _has_ended(served)):
         click.echo(
@@ -131,14 +138,16 @@ def _refused(mountpoint: str, error: OSError) -> FusevolError:
     return FusevolError(f"unmounting {mountpoint} failed: {error.strerror}")
 
 
-def _busy(mount: Mount) -> FusevolError:
+def _busy(mount: Mount, said: Answer) -> FusevolError:
     above = [m.mountpoint for m in mounts() if is_below(m.mountpoint, mount.mountpoint)]
     by = [f"{printable(user.comm)} ({user.pid})" for user in _users(mount.device)]
     by += [f"the mount at {printable(path)}" for path in above]
+    # A call that waits for an answer need not have anything open.
+    unknown = "calls that wait for it" if said is Answer.NONE else "what /proc does not show"
     return FusevolError(
-        f"{mount.mountpoint} is in use by {_some(by) or 'something that /proc does not show'}; "
-        f"end this, or use --lazy (detach it now, let them finish) or --force (their open files "
-        f"fail)"
+        f"{mount.mountpoint} is in use by {_some(by) or unknown}"
+        f"{' and does not answer' if said is Answer.NONE else ''}; end this, or use --lazy (detach "
+        f"it now, let them finish) or --force (their open files fail)"
     )
 
 

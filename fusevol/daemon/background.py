@@ -46,7 +46,7 @@ def _become_daemon(
 ) -> NoReturn:
     os.setsid()
     os.chdir("/")
-    _use_as_standard_files(_new_file(messages))
+    _use_as_standard_files(new_file(messages))
     _close_all_but(0, 1, 2, sending)
 
     def ready() -> None:
@@ -61,11 +61,11 @@ def _become_daemon(
     except BaseException:
         logging.getLogger(__name__).exception("the daemon failed")
     finally:
-        _remove_if_empty(messages)
+        remove_if_empty(messages)
         os._exit(status)
 
 
-def _new_file(path: str) -> int:
+def new_file(path: str) -> int:
     """Put a new, empty file at `path`, whatever stood there, and return its descriptor."""
     temporary = f"{path}.{os.getpid()}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -87,7 +87,7 @@ def _close_all_but(*kept: int) -> None:
                 os.close(int(name))
 
 
-def _remove_if_empty(messages: str) -> None:
+def remove_if_empty(messages: str) -> None:
     """Remove the file of messages if there are none; another daemon's is left alone."""
     ours = os.fstat(2)
     with contextlib.suppress(OSError):

@@ -1,30 +1,50 @@
-"""What daemon and worker say to each other, over a SEQPACKET socket pair.
+"""What the processes of one mount say to each other, over SEQPACKET socket pairs.
 
-    daemon -> worker   MountConfig
-    worker -> daemon   Prepared | Failed          source and log are open, or why not
-    daemon -> worker   the kernel's INIT request, with the descriptor of /dev/fuse
-    worker -> daemon   Serving                    INIT is answered
+    starter -> keeper   Start                       what is to be mounted
+    keeper  -> starter  Mounted | Failed            it answers, or why not
 
-Afterwards the channel is silent; its end tells each side that the other is gone.
+    worker  -> keeper   Prepared | Failed           source and log are open, or why not
+    keeper  -> worker   one byte                    it is mounted, /dev/fuse is open
+    worker  -> keeper   Serving                     requests are served
+
+Afterwards the channels are closed. Who is gone before that is known by the end of the channel.
 """
 
-import socket
-import sys
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
 from fusevol import errors
+from fusevol.config import MountConfig
 from fusevol.daemon.encoding import decode, encode
 from fusevol.errors import FusevolError
 
 if TYPE_CHECKING:
-    # The worker's end of the channel is an ordinary socket.
+    # The keeper's ends are ordinary sockets.
     from trio.socket import SocketType
 
-_BYTES: Final = 1 << 16
+BYTES: Final = 1 << 16
+"""Longest message."""
 
 M = TypeVar("M", bound=msgspec.Struct)
+
+
+class Start(msgspec.Struct, tag=True):
+    """What is to be mounted.
+
+    Attributes:
+        owner: process with which the mount ends, 0 for none; owner_ticks: when that started.
+    """
+
+    config: MountConfig
+    owner: int = 0
+    owner_ticks: int = 0
+
+
+class Mounted(msgspec.Struct, tag=True):
+    """The mount answers; `device` is the st_dev of its files."""
+
+    device: int
 
 
 class Prepared(msgspec.Struct, tag=True):
@@ -33,23 +53,26 @@ class Prepared(msgspec.Struct, tag=True):
     single_file: bool
 
 
+class Serving(msgspec.Struct, tag=True):
+    """Requests are being served."""
+
+
 class Failed(msgspec.Struct, tag=True):
-    """The worker cannot serve; `kind` is the name of a class in fusevol.errors."""
+    """It cannot be done; `kind` is the name of a class in fusevol.errors."""
 
     kind: str
     message: str
 
+    @classmethod
+    def of(cls, error: FusevolError) -> "Failed":
+        """Return the message that tells of `error`."""
+        return cls(type(error).__name__, str(error))
+
     def error(self) -> FusevolError:
-        """Return the error as the worker raised it."""
+        """Return the error as it was raised."""
         kind = getattr(errors, self.kind, FusevolError)
         error: FusevolError = kind(self.message)
         return error
-
-
-class Serving(msgspec.Struct, tag=True):
-    """Requests are being served; `flags` are the INIT flags in force."""
-
-    flags: int
 
 
 def pack(message: msgspec.Struct) -> bytes:
@@ -64,39 +87,17 @@ def unpack(packet: bytes, kind: type[M]) -> M:
         FusevolError: the other side has failed, as it says, or is gone (an empty packet).
     """
     if not packet:
-        raise FusevolError("the worker ended before it could serve; see its messages")
+        raise FusevolError("the server of the mount ended before it could serve; see its messages")
     message: M | Failed = decode(packet, kind | Failed)
     if isinstance(message, Failed):
         raise message.error()
     return message
 
 
-async def send(channel: "SocketType", message: msgspec.Struct) -> None:
-    """Send one message to the worker; FusevolError if it is gone."""
-    try:
-        await channel.send(pack(message))
-    except ConnectionError:
-        unpack(b"", type(message))
-
-
 async def receive(channel: "SocketType", kind: type[M]) -> M:
-    """Return the worker's next message; FusevolError if it failed or is gone."""
+    """Return the next message; FusevolError if the other side failed or is gone."""
     try:
-        packet = await channel.recv(_BYTES)
+        packet = await channel.recv(BYTES)
     except ConnectionError:
         packet = b""
     return unpack(packet, kind)
-
-
-async def send_init(channel: "SocketType", init: bytes, fuse_fd: int) -> None:
-    """Hand over /dev/fuse and the INIT request that was read from it."""
-    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, fuse_fd.to_bytes(4, sys.byteorder))
-    await channel.sendmsg([init], [rights])
-
-
-def receive_init(channel: socket.socket) -> tuple[bytes, int]:
-    """Return the INIT request and the descriptor of /dev/fuse; EOFError if there are none."""
-    init, fds, _, _ = socket.recv_fds(channel, _BYTES, 1)
-    if not fds:
-        raise EOFError
-    return init, fds[0]

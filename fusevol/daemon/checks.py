@@ -1,5 +1,6 @@
 """What is wrong with a mount before it is made: each finding is one clear error."""
 
+import enum
 import errno
 import os
 import stat
@@ -14,9 +15,9 @@ from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, Usage
 from fusevol.linux.mountinfo import Mount, is_below, mount_at, mounts
 
 _ANSWER_S: Final = 2.0
-"""How long a mount that is dead may take to say so."""
+"""How long a mount may take to answer; one that is dead says so at once."""
 _DEAD: Final = 3
-_IS_DEAD: Final = f"""\
+_ASK: Final = f"""\
 import errno, os, sys
 try:
     os.statvfs(sys.argv[1])
@@ -102,7 +103,7 @@ def _kind(status: os.stat_result) -> str:
 
 
 def _occupied(mountpoint: str, mount: Mount) -> FusevolError:
-    if is_dead(mountpoint):
+    if answer(mountpoint) is Answer.DEAD:
         return FusevolError(
             f"mount point {mountpoint} holds a dead fusevol mount, left by a crash; "
             f"remove it with: fusevol unmount {mountpoint}"
@@ -110,21 +111,31 @@ def _occupied(mountpoint: str, mount: Mount) -> FusevolError:
     return UsageError(f"{mountpoint} is already served by fusevol (source {mount.source})")
 
 
-def is_dead(mountpoint: str) -> bool:
-    """Tell whether nobody serves the FUSE mount at `mountpoint` any more.
+class Answer(enum.Enum):
+    """What a FUSE mount says when it is asked."""
+
+    LIVE = "live"
+    DEAD = "dead"
+    """Nobody serves it any more."""
+    NONE = "none"
+    """It does not answer in time: its source hangs, or its worker was stopped."""
+
+
+def answer(mountpoint: str) -> Answer:
+    """Ask the FUSE mount at `mountpoint`, for some seconds at most.
 
     A connection without a server answers at once with ENOTCONN (fs/fuse/dev.c). One whose server
     hangs does not answer, and who asks cannot always be killed; so another process asks.
     """
     asking = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _IS_DEAD, mountpoint],
+        [sys.executable, "-I", "-S", "-c", _ASK, mountpoint],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
     )  # fmt: skip
     try:
-        return asking.wait(_ANSWER_S) == _DEAD
+        return Answer.DEAD if asking.wait(_ANSWER_S) == _DEAD else Answer.LIVE
     except subprocess.TimeoutExpired:
         asking.kill()
-        return False
+        return Answer.NONE
 
 
 def _check_log(config: MountConfig) -> None:

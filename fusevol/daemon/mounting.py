@@ -8,6 +8,8 @@ import shutil
 import socket
 import stat
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from fusevol.config import MountConfig
@@ -150,36 +152,48 @@ def unmount(mountpoint: str, lazily: bool = False) -> None:
         raise FusevolError(f"unmounting {mountpoint} failed: {said}")
 
 
-def abort(mountpoint: str, device: int) -> None:
-    """End a mount whoever uses it: what waits for an answer, and open files, fail from now on.
+def abort(device: int) -> None:
+    """End the service of a FUSE file system, whoever uses it and wherever it is still mounted.
 
-    Calls that wait get ECONNABORTED, later ones ENOTCONN; this holds for all binds of the mount.
+    Calls that wait for an answer get ECONNABORTED, later ones ENOTCONN. Asks nobody, and works
+    when the server was stopped, or waits for something itself.
 
     Args:
         device: st_dev of its files.
 
     Raises:
         NotPermittedError: this user cannot, and who can.
-        OSError, FusevolError: it could not be unmounted.
+        FusevolError: there is no such file system.
     """
-    if os.geteuid() == 0:
-        # MNT_FORCE aborts the connection to the server (fs/fuse/inode.c, fuse_umount_begin).
-        flags = mounts.UMOUNT_NOFOLLOW | mounts.MNT_FORCE | mounts.MNT_DETACH
-        mounts.umount(mountpoint, flags)
-        return
     try:
-        with open(f"{_CONNECTIONS}/{os.minor(device)}/abort", "wb") as file:
-            file.write(b"1")
+        with _connections() as connections:
+            fd = os.open(
+                f"{os.minor(device)}/abort", os.O_WRONLY | os.O_CLOEXEC, dir_fd=connections
+            )
+            with open(fd, "wb") as file:
+                file.write(b"1")
     except FileNotFoundError:
-        raise NotPermittedError(
-            f"{mountpoint}: without root, force takes {_CONNECTIONS}, which is not mounted here; "
-            f"detach it (--lazy), or have root do it"
-        ) from None
+        raise FusevolError("the connection is not in fusectl (any more)") from None
     except PermissionError:
-        raise NotPermittedError(
-            f"{mountpoint}: only who mounted it, or root, may end it by force"
-        ) from None
-    unmount(mountpoint, lazily=True)
+        raise NotPermittedError("only who mounted it, or root, may use force") from None
+
+
+@contextmanager
+def _connections() -> Iterator[int]:
+    """Give a descriptor of fusectl's directory, which need not be mounted for root."""
+    try:
+        fd = mounts.mount_nowhere("fusectl")
+    except OSError:
+        if not os.path.ismount(_CONNECTIONS):
+            raise NotPermittedError(
+                f"without root, force takes {_CONNECTIONS}, which is not mounted here; use "
+                f"--lazy, or have root do it"
+            ) from None
+        fd = os.open(_CONNECTIONS, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _escaped(value: str) -> str:

@@ -19,8 +19,8 @@ from fusevol.errors import NotPermittedError
 from fusevol.linux.mountinfo import mount_at
 
 FSTYPE: Final = "fuse.fusevol"
-WORKER: Final = "fusevol.daemon.worker"
-"""The module that a worker runs."""
+KEEPER: Final = "fusevol.daemon.keeper"
+"""The module that keepers run, and workers, which are forks of them."""
 _NAME_MAX: Final = 255
 
 
@@ -29,7 +29,9 @@ class Served(msgspec.Struct):
 
     Attributes:
         device: st_dev of the mount; tells it from any other at the same mount point.
-        pid: the daemon; worker: the process that serves.
+        pid: the keeper; worker: the process that serves, 0 while there is none.
+        restarts: how often a worker was succeeded.
+        message: what stands in the way, if anything does.
     """
 
     mountpoint: str
@@ -40,6 +42,8 @@ class Served(msgspec.Struct):
     device: int
     pid: int
     worker: int
+    restarts: int = 0
+    message: str = ""
 
 
 def runtime_directory() -> str:
@@ -133,11 +137,11 @@ def is_mounted(served: Served) -> bool:
     return mount is not None and mount.fstype == FSTYPE and mount.device == served.device
 
 
-def is_worker(pid: int) -> bool:
-    """Tell whether a process is a worker of fusevol, by its command line."""
+def is_ours(pid: int) -> bool:
+    """Tell whether a process is a keeper or worker of fusevol, by its command line."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return WORKER.encode() in file.read().split(b"\0")
+            return KEEPER.encode() in file.read().split(b"\0")
     except (FileNotFoundError, ProcessLookupError):
         return False
 

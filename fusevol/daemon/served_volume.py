@@ -18,7 +18,7 @@ from fusevol.config import DEFAULT_FLAGS, MountConfig, log_directory
 from fusevol.daemon import mounting, registry, store
 from fusevol.daemon.checks import check, check_source
 from fusevol.daemon.control import VolumeState
-from fusevol.daemon.served_mount import ServedMount, why_ended
+from fusevol.daemon.served_mount import ServedMount
 from fusevol.daemon.store import Reference, StoredVolume
 from fusevol.daemon.volume_options import VolumeOptions
 from fusevol.errors import FusevolError
@@ -192,7 +192,7 @@ class ServedVolume:
     async def _watch_until_end(self, mount: ServedMount) -> None:
         status = await mount.ended()
         if status:
-            self.message = why_ended(status)
+            self.message = "its keeper and its worker were killed"
             logger.error("volume %s: %s", self.name, self.message)
             mount.detach()
         mount.close()

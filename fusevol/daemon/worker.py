@@ -1,69 +1,127 @@
-"""The worker: serves one mount, and ends with it.
+"""The worker: serves the requests of one mount.
 
-Started by the daemon as `python -m fusevol.daemon.worker FD`, FD being its end of the channel. If
-the daemon dies, the worker goes on until the file system is unmounted: clients come first.
+A fork of the keeper, with which it shares the table of descriptors and the recovery state; whatever
+becomes of it, another one goes on. If the keeper dies, the worker finishes what it has begun and
+becomes the keeper itself.
 """
 
 import gc
 import logging
+import os
+import select
 import signal
 import socket
-import sys
 from typing import Final
 
 import trio
 
 from fusevol.config import MountConfig
-from fusevol.daemon.channel import Failed, Prepared, Serving, pack, receive_init
-from fusevol.daemon.encoding import decode
+from fusevol.daemon import succession
+from fusevol.daemon.channel import Failed, Prepared, Serving, pack
 from fusevol.errors import FusevolError
-from fusevol.fuse.init import Flag
+from fusevol.fuse.resend import Leftovers
 from fusevol.fuse.session import Session
+from fusevol.recovery.region import FUSE_FD, INIT, Region
 
-_MESSAGE_BYTES: Final = 1 << 16
+DRAINED: Final = 75
+"""Exit status of a worker that was asked to make room for another."""
+DRAIN: Final = signal.SIGUSR1
+_DRAIN_S: Final = 2.0
+"""How long requests that wait for a device may take before a worker makes room without them."""
 
 logger = logging.getLogger(__name__)
 
 
-def main(channel_fd: int) -> None:
-    """Serve the mount that the daemon describes on the channel, until it is unmounted."""
-    logging.basicConfig(format="fusevol: %(levelname)s: %(message)s", stream=sys.stderr)
-    channel = socket.socket(fileno=channel_fd)
-    config: MountConfig = decode(channel.recv(_MESSAGE_BYTES), MountConfig)
+def begin(config: MountConfig, region: Region, channel: socket.socket, keeper: int) -> int:
+    """Serve a new mount, as the keeper makes it; return the exit status.
+
+    Args:
+        channel: to the keeper, which says by one message that it has mounted.
+        keeper: pidfd of the keeper.
+    """
+    _leave_signals_to_keeper()
     try:
-        session = Session(config)
+        session = Session(config, region)
     except FusevolError as error:
         channel.send(pack(Failed(type(error).__name__, str(error))))
-        return
+        return 0
     channel.send(pack(Prepared(session.single_file)))
-    try:
-        init, fuse_fd = receive_init(channel)
-    except EOFError:
-        return  # the daemon could not mount, and says so itself
+    if not channel.recv(1):
+        return 0  # the keeper could not mount, and says so itself
+    return _serve(session, region, Leftovers(), keeper, channel)
+
+
+def go_on(config: MountConfig, region: Region, leftovers: Leftovers, keeper: int) -> int:
+    """Serve what an earlier worker served; return the exit status."""
+    _leave_signals_to_keeper()
+    return _serve(Session(config, region), region, leftovers, keeper, None)
+
+
+def _leave_signals_to_keeper() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+
+
+def _serve(
+    session: Session,
+    region: Region,
+    leftovers: Leftovers,
+    keeper: int,
+    channel: socket.socket | None,
+) -> int:
     _keep_garbage_collection_rare()
 
-    def started(flags: Flag) -> None:
-        channel.send(pack(Serving(int(flags))))
+    def started() -> None:
+        if channel is not None:
+            channel.send(pack(Serving()))
 
     async def serve() -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(_reopen_log_on_hangup, session)
-            await session.serve(fuse_fd, init, started)
+            await nursery.start(_obey, session)
+            nursery.start_soon(_succeed_keeper, session, region, keeper)
+            await session.serve(region.descriptor(FUSE_FD), region.text(INIT), started, leftovers)
             nursery.cancel_scope.cancel()
 
-    try:
-        trio.run(serve)
-    finally:
-        session.close()
+    trio.run(serve)
+    session.close()
+    return 0
 
 
-async def _reopen_log_on_hangup(
+async def _obey(
     session: Session, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    with trio.open_signal_receiver(signal.SIGHUP) as hangups:
+    with trio.open_signal_receiver(signal.SIGHUP, DRAIN) as signals:
         task_status.started()
-        async for _ in hangups:
+        async for number in signals:
+            if number == DRAIN:
+                await _drain(session)
+                os._exit(DRAINED)
             session.reopen_log()
+
+
+async def _drain(session: Session) -> None:
+    with trio.move_on_after(_DRAIN_S):
+        await session.drain()
+
+
+async def _succeed_keeper(session: Session, region: Region, keeper: int) -> None:
+    """Become the keeper when there is none any more."""
+    await trio.lowlevel.wait_readable(keeper)
+    await _drain(session)
+    try:
+        succession.become_keeper(region, "keeper killed")
+    except OSError as error:
+        logger.error("the keeper is gone and no other can be started (%s)", error.strerror)
+        session.resume()
+
+
+def is_alone(keeper: int) -> bool:
+    """Tell whether the keeper has ended."""
+    poll = select.poll()
+    poll.register(keeper, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _keep_garbage_collection_rare() -> None:
@@ -71,7 +129,3 @@ def _keep_garbage_collection_rare() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 1000)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

@@ -60,7 +60,6 @@ def attributes(inode: Inode | None, status: stat_result, timeout: float) -> pyfu
     else:
         # The root is 1 for the kernel, but stat(2) may show the number it has on the host.
         entry.st_ino = status.st_ino if inode.parent is None else inode.ino
-        inode.size = status.st_size
     entry.st_mode = status.st_mode
     entry.st_nlink = status.st_nlink
     entry.st_uid = status.st_uid

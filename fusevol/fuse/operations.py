@@ -34,6 +34,7 @@ from fusevol.fuse.seam import NOT_AT_DATA, by_caller, by_handle
 from fusevol.inodes.inode import Inode
 from fusevol.inodes.opened import OpenDirectory, OpenFile
 from fusevol.model import Caller, RecordLevel
+from fusevol.recovery.journal import DONE, Entry, Journal
 from fusevol.volume import attributes, data, directories, namespace, xattrs
 from fusevol.volume.volume import Creator, Volume
 
@@ -45,12 +46,33 @@ _SET_ID: Final = 0o6000
 _RENAME_FLAGS: Final = {1: "NOREPLACE", 2: "EXCHANGE", 4: "WHITEOUT"}
 
 
+def _count_read(operations: "Operations", file: OpenFile, record: AccessRecord) -> None:
+    if record.bytes_read:
+        operations.volume.count_read(file, record.bytes_read)
+
+
+def _count_written(operations: "Operations", file: OpenFile, record: AccessRecord) -> None:
+    if record.bytes_written:
+        operations.volume.count_written(file, record.bytes_written)
+
+
+def _forget_file(operations: "Operations", file: OpenFile, _record: AccessRecord) -> None:
+    operations.volume.remove_file(file)
+
+
+def _forget_directory(
+    operations: "Operations", directory: OpenDirectory, _record: AccessRecord
+) -> None:
+    operations.volume.remove_directory(directory)
+
+
 class Operations(pyfuse3.Operations):
     """Serves one volume.
 
     Attributes:
         name: the volume's name in the log.
         volume: what is served.
+        journal: what is being done.
         log, logged: where records go, and the operations that are recorded.
         admit: refuses an operation while its record could not be written, or None.
         serially: runs a handler on a thread, one at a time, or None to run it in place.
@@ -64,6 +86,7 @@ class Operations(pyfuse3.Operations):
         self,
         name: str,
         volume: Volume,
+        journal: Journal,
         level: RecordLevel,
         log: LogWriter | None,
         callers: Callers,
@@ -77,6 +100,7 @@ class Operations(pyfuse3.Operations):
             self.flush = _unwanted
         self.name = name
         self.volume = volume
+        self.journal = journal
         self.callers = callers
         self.logged: frozenset[str] = frozenset()
         if log is not None:
@@ -128,10 +152,11 @@ class Operations(pyfuse3.Operations):
             except Exception:
                 logger.exception("forgetting inode %d failed; it stays known", ino)
 
-    @by_caller("mknod")
+    @by_caller("mknod", once=True)
     def mknod(
         self,
         record: AccessRecord,
+        entry: Entry,
         parent_inode: int,
         name: bytes,
         mode: int,
@@ -144,22 +169,31 @@ class Operations(pyfuse3.Operations):
         if rdev:
             record.rdev = f"{os.major(rdev)}:{os.minor(rdev)}"
         return self._entry(
-            record, *namespace.mknod(self.volume, parent, name, mode, rdev, _creator(ctx))
+            record, *namespace.mknod(self.volume, parent, name, mode, rdev, _creator(ctx), entry)
         )
 
-    @by_caller("mkdir")
+    @by_caller("mkdir", once=True)
     def mkdir(
-        self, record: AccessRecord, parent_inode: int, name: bytes, mode: int, ctx: RequestContext
+        self,
+        record: AccessRecord,
+        entry: Entry,
+        parent_inode: int,
+        name: bytes,
+        mode: int,
+        ctx: RequestContext,
     ) -> EntryAttributes:
         parent = self.volume.directory(parent_inode)
         record.path = self.volume.paths.child(parent, name)
         record.mode = convert.octal(mode & 0o7777)
-        return self._entry(record, *namespace.mkdir(self.volume, parent, name, mode, _creator(ctx)))
+        return self._entry(
+            record, *namespace.mkdir(self.volume, parent, name, mode, _creator(ctx), entry)
+        )
 
-    @by_caller("symlink")
+    @by_caller("symlink", once=True)
     def symlink(
         self,
         record: AccessRecord,
+        entry: Entry,
         parent_inode: int,
         name: bytes,
         target: bytes,
@@ -169,13 +203,14 @@ class Operations(pyfuse3.Operations):
         record.path = self.volume.paths.child(parent, name)
         record.target = encode_name(target)
         return self._entry(
-            record, *namespace.symlink(self.volume, parent, name, target, _creator(ctx))
+            record, *namespace.symlink(self.volume, parent, name, target, _creator(ctx), entry)
         )
 
-    @by_caller("link")
+    @by_caller("link", once=True)
     def link(
         self,
         record: AccessRecord,
+        entry: Entry,
         inode: int,
         new_parent_inode: int,
         new_name: bytes,
@@ -185,7 +220,9 @@ class Operations(pyfuse3.Operations):
         new_parent = self.volume.directory(new_parent_inode)
         record.path = self.volume.paths.of(linked)
         record.to = self.volume.paths.child(new_parent, new_name)
-        return self._entry(record, *namespace.link(self.volume, linked, new_parent, new_name))
+        return self._entry(
+            record, *namespace.link(self.volume, linked, new_parent, new_name, entry)
+        )
 
     @by_caller("readlink")
     def readlink(self, record: AccessRecord, inode: int, ctx: RequestContext) -> bytes:
@@ -196,26 +233,37 @@ class Operations(pyfuse3.Operations):
         record.target = encode_name(target)
         return target
 
-    @by_caller("unlink")
+    @by_caller("unlink", once=True)
     def unlink(
-        self, record: AccessRecord, parent_inode: int, name: bytes, ctx: RequestContext
+        self,
+        record: AccessRecord,
+        entry: Entry,
+        parent_inode: int,
+        name: bytes,
+        ctx: RequestContext,
     ) -> None:
         parent = self.volume.directory(parent_inode)
         record.path = self.volume.paths.child(parent, name)
-        namespace.unlink(self.volume, parent, name)
+        namespace.unlink(self.volume, parent, name, entry)
 
-    @by_caller("rmdir")
+    @by_caller("rmdir", once=True)
     def rmdir(
-        self, record: AccessRecord, parent_inode: int, name: bytes, ctx: RequestContext
+        self,
+        record: AccessRecord,
+        entry: Entry,
+        parent_inode: int,
+        name: bytes,
+        ctx: RequestContext,
     ) -> None:
         parent = self.volume.directory(parent_inode)
         record.path = self.volume.paths.child(parent, name)
-        namespace.rmdir(self.volume, parent, name)
+        namespace.rmdir(self.volume, parent, name, entry)
 
-    @by_caller("rename")
+    @by_caller("rename", once=True)
     def rename(
         self,
         record: AccessRecord,
+        entry: Entry,
         parent_inode_old: int,
         name_old: bytes,
         parent_inode_new: int,
@@ -229,7 +277,7 @@ class Operations(pyfuse3.Operations):
         record.to = self.volume.paths.child(new_parent, name_new)
         if flags:
             record.flags = _RENAME_FLAGS.get(flags, hex(flags))
-        namespace.rename(self.volume, parent, name_old, new_parent, name_new, flags)
+        namespace.rename(self.volume, parent, name_old, new_parent, name_new, flags, entry)
 
     # --- attributes ---
 
@@ -239,7 +287,7 @@ class Operations(pyfuse3.Operations):
         record.path = self.volume.paths.of(found)
         record.ino = inode
         status = attributes.getattr(self.volume, found)
-        return convert.attributes(found, status, self._timeout)
+        return self._attributes(found, status)
 
     @by_caller("setattr")
     def setattr(
@@ -269,7 +317,7 @@ class Operations(pyfuse3.Operations):
         status = attributes.setattr(self.volume, changed, changes, file, keeps)
         if changes.mode is not None and changes.mode & _SET_ID:
             self._set_id_appeared(changed)
-        return convert.attributes(changed, status, self._timeout)
+        return self._attributes(changed, status)
 
     @by_caller("statfs")
     def statfs(self, record: AccessRecord, ctx: RequestContext) -> StatvfsData:
@@ -306,38 +354,41 @@ class Operations(pyfuse3.Operations):
         record.size = sum(len(name) + 1 for name in names)
         return names
 
-    @by_caller("removexattr")
+    @by_caller("removexattr", once=True)
     def removexattr(
-        self, record: AccessRecord, inode: int, name: bytes, ctx: RequestContext
+        self, record: AccessRecord, entry: Entry, inode: int, name: bytes, ctx: RequestContext
     ) -> None:
         found = self.volume.inode(inode)
         record.path = self.volume.paths.of(found)
         record.ino = inode
         record.name = encode_name(name)
-        xattrs.removexattr(self.volume, found, name)
+        xattrs.removexattr(self.volume, found, name, entry)
 
     # --- open files ---
 
-    @by_caller("open")
-    def open(self, record: AccessRecord, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+    @by_caller("open", once=True)
+    def open(
+        self, record: AccessRecord, entry: Entry, inode: int, flags: int, ctx: RequestContext
+    ) -> FileInfo:
         found = self.volume.inode(inode)
         record.path = self.volume.paths.of(found)
         record.ino = inode
         record.flags = convert.flag_names(flags)
         keeps = bool(flags & os.O_TRUNC) and self._keeps_set_id(found, ctx)
         file, status = data.open(
-            self.volume, found, flags, _opener(record), ctx.uid, ctx.gid, keeps
+            self.volume, found, flags, _opener(record), ctx.uid, ctx.gid, keeps, entry
         )
         if status.st_mode & _SET_ID and flags & os.O_ACCMODE:
-            file.keeps_set_id = self._keeps_set_id(found, ctx)
+            self.volume.set_keeps_set_id(file, self._keeps_set_id(found, ctx))
         if self._is_direct(flags):
             return FileInfo(fh=file.fh, direct_io=True, keep_cache=True)
         return FileInfo(fh=file.fh, direct_io=False, keep_cache=data.pages_are_right(found, status))
 
-    @by_caller("create")
+    @by_caller("create", once=True)
     def create(
         self,
         record: AccessRecord,
+        entry: Entry,
         parent_inode: int,
         name: bytes,
         mode: int,
@@ -349,16 +400,16 @@ class Operations(pyfuse3.Operations):
         record.flags = convert.flag_names(flags)
         record.mode = convert.octal(mode & 0o7777)
         file, status = data.create(
-            self.volume, parent, name, mode, flags, _creator(ctx), _opener(record)
+            self.volume, parent, name, mode, flags, _creator(ctx), _opener(record), entry
         )
         record.ino = file.inode.ino
-        file.inode.lookups += 1
+        self.volume.inodes.refer(file.inode)
         if mode & _SET_ID:
             self._set_id_appeared(file.inode)
         info = FileInfo(fh=file.fh, direct_io=self._is_direct(flags), keep_cache=False)
-        return info, convert.attributes(file.inode, status, self._timeout)
+        return info, self._attributes(file.inode, status)
 
-    @by_handle("read")
+    @by_handle("read", after=_count_read)
     async def read(
         self, record: AccessRecord, file: OpenFile, off: int, size: int
     ) -> bytes | memoryview:
@@ -370,19 +421,21 @@ class Operations(pyfuse3.Operations):
         except data.WouldWaitError:
             content = await self._loop.offload(data.read_waiting, file, off, size)
         record.bytes_read = len(content)
-        file.bytes_read += len(content)
         return content
 
-    @by_handle("write")
-    async def write(self, record: AccessRecord, file: OpenFile, off: int, buf: bytes) -> int:
+    @by_handle("write", once=True, after=_count_written)
+    async def write(
+        self, record: AccessRecord, entry: Entry, file: OpenFile, off: int, buf: bytes
+    ) -> int:
         record.offset = off
         record.size = len(buf)
         if file.waits:
-            written = await self._loop.offload(data.write, file, off, buf)
+            written = await self._loop.offload(data.write, file, off, buf, entry)
         else:
-            written = data.write(file, off, buf)
+            written = data.write(file, off, buf, entry)
         record.bytes_written = written
-        file.bytes_written += written
+        if off + written > file.inode.size:
+            self.volume.set_size(file.inode, off + written)
         return written
 
     @by_handle("flush")
@@ -398,20 +451,24 @@ class Operations(pyfuse3.Operations):
         else:
             await self._loop.offload(data.fsync, file, datasync)
 
-    @by_handle("release")
-    def release(self, record: AccessRecord, file: OpenFile) -> None:
+    @by_handle("release", once=True, after=_forget_file)
+    def release(self, record: AccessRecord, entry: Entry, file: OpenFile) -> None:
         record.bytes_read = file.bytes_read
         record.bytes_written = file.bytes_written
-        data.release(self.volume, file)
+        if entry.phase < DONE:
+            data.release(file)
+            entry.done()
 
     # --- open directories ---
 
-    @by_caller("opendir")
-    def opendir(self, record: AccessRecord, inode: int, ctx: RequestContext) -> int:
+    @by_caller("opendir", once=True)
+    def opendir(self, record: AccessRecord, entry: Entry, inode: int, ctx: RequestContext) -> int:
         directory = self.volume.directory(inode)
         record.path = self.volume.paths.of(directory)
         record.ino = inode
-        return directories.opendir(self.volume, directory, _opener(record), ctx.uid, ctx.gid).fh
+        return directories.opendir(
+            self.volume, directory, _opener(record), ctx.uid, ctx.gid, entry
+        ).fh
 
     @by_handle("readdir")
     def readdir(
@@ -420,7 +477,10 @@ class Operations(pyfuse3.Operations):
         record.offset = start_id
         entries = 0
         for name, after, inode, status in directories.readdir(self.volume, directory, start_id):
-            entry = convert.attributes(inode, status, self._timeout)
+            if inode is None:
+                entry = convert.attributes(None, status, self._timeout)
+            else:
+                entry = self._attributes(inode, status)
             if not pyfuse3.readdir_reply(token, name, entry, after):
                 if inode is not None:
                     self.volume.inodes.drop_if_unused(inode)
@@ -428,7 +488,7 @@ class Operations(pyfuse3.Operations):
             directories.accepted(directory, after)
             entries += 1
             if inode is not None:
-                inode.lookups += 1
+                self.volume.inodes.refer(inode)
         record.entries = entries
 
     @by_handle("fsyncdir")
@@ -442,14 +502,21 @@ class Operations(pyfuse3.Operations):
         else:
             await self._loop.offload(directories.fsyncdir, directory, datasync)
 
-    @by_handle("releasedir")
-    def releasedir(self, record: AccessRecord, directory: OpenDirectory) -> None:
-        directories.releasedir(self.volume, directory)
+    @by_handle("releasedir", once=True, after=_forget_directory)
+    def releasedir(self, record: AccessRecord, entry: Entry, directory: OpenDirectory) -> None:
+        if entry.phase < DONE:
+            directories.releasedir(directory)
+            entry.done()
 
     def _entry(self, record: AccessRecord, inode: Any, status: os.stat_result) -> EntryAttributes:
         """Return the reply that makes the kernel know `inode` once more."""
-        inode.lookups += 1
+        self.volume.inodes.refer(inode)
         record.ino = inode.ino
+        return self._attributes(inode, status)
+
+    def _attributes(self, inode: Inode, status: os.stat_result) -> EntryAttributes:
+        if inode.size != status.st_size:
+            self.volume.set_size(inode, status.st_size)
         return convert.attributes(inode, status, self._timeout)
 
     def _is_direct(self, flags: int) -> bool:
@@ -469,7 +536,8 @@ class Operations(pyfuse3.Operations):
             return
         for file in inode.files.values():
             if file.uid == 0 and file.writable:
-                file.keeps_set_id = self.callers.may_keep_set_id(file.caller.pid)
+                keeps = self.callers.may_keep_set_id(file.caller.pid)
+                self.volume.set_keeps_set_id(file, keeps)
 
 
 async def _unwanted(_fh: int) -> None:

@@ -37,6 +37,8 @@ import pyfuse3
 import trio
 
 from fusevol.linux.processors import current_processor, processor_of
+from fusevol.recovery.journal import INLINE, Journal
+from fusevol.recovery.region import PROGRESS
 
 T = TypeVar("T")
 
@@ -80,15 +82,25 @@ class _OpenLock:
 class RequestLoop:
     """Waits for requests on behalf of pyfuse3's tasks, and runs what may block on threads."""
 
-    def __init__(self, on_first_reply: Callable[[], None], last_client: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        on_first_reply: Callable[[], None],
+        last_client: Callable[[], int],
+        journal: Journal,
+    ) -> None:
         """Prepare a loop; it must run on the main thread, which gets the timer's signal.
 
         Args:
+            journal: is told when replies have left.
             on_first_reply: called once, when the first request (INIT) was answered; from then on
                 requests are read from the kernel.
             last_client: returns the thread id of the client that was served last, or 0.
         """
         self._last_client = last_client
+        self._journal = journal
+        self._words = journal.words
+        self._halted: trio.Event | None = None
+        self._drained = trio.Event()
         self._apart = False
         self._on_first_reply: Callable[[], None] | None = on_first_reply
         self._init_pending = True
@@ -129,6 +141,9 @@ class RequestLoop:
             return await trio.to_thread.run_sync(call, *args, limiter=limiter or self._limiter)
         finally:
             self._offloaded -= 1
+            if not self._offloaded:
+                # The reply leaves before who waits for this gets its turn.
+                self._drained.set()
 
     def hand_over(self) -> None:
         """Let another task read requests, if there is one and no task does."""
@@ -139,10 +154,27 @@ class RequestLoop:
         """Let trio's other tasks run before the next request is read."""
         self._ticked = True
 
+    async def drain(self) -> None:
+        """Read no more requests, and return when all that were read are answered."""
+        self._halted = trio.Event()
+        self._ticked = True
+        if self._offloaded:
+            self._drained = trio.Event()
+            await self._drained.wait()
+
+    def resume(self) -> None:
+        """Go on after `drain`."""
+        if self._halted is not None:
+            self._halted.set()
+            self._halted = None
+
     def _tick(self, _number: int, _frame: object) -> None:
         self._ticked = True
 
     def _wait_readable(self, fd: int) -> Awaitable[None]:
+        self._words[INLINE] = 0
+        if self._journal.finished:
+            self._journal.answered()
         if self._ticked or self._offloaded or self._reading:
             return self._wait_for_turn(fd)
         self._requests += 1
@@ -154,8 +186,8 @@ class RequestLoop:
         if self._init_pending:
             self._init_pending = False
             return
-        while self._reading:
-            await self._waiters.park()
+        while self._reading or self._halted:
+            await (self._halted.wait() if self._halted else self._waiters.park())
         self._reading = True
         try:
             if self._offloaded or self._ticked:
@@ -170,12 +202,16 @@ class RequestLoop:
         if self._ticked or perf_counter_ns() - self._yielded_ns > _SLICE_NS:
             await trio.lowlevel.checkpoint()
             self._yielded_ns = perf_counter_ns()
+        if self._halted:
+            await self._halted.wait()
         if self._offloaded:
             await self._wait_by_polling(fd, self._poll)
             return
         self._ticked = False
         if self._requests > _BUSY and self._many_processors:
             self._see_where_client_runs()
+        if self._requests:
+            self._words[PROGRESS] = 1
         self._idle_ticks = 0 if self._requests else self._idle_ticks + 1
         self._requests = 0
         if self._idle_ticks >= _IDLE_TICKS:
@@ -208,6 +244,8 @@ class RequestLoop:
     async def _wait_asleep(self, fd: int, poll: Poll) -> None:
         while True:
             await trio.lowlevel.wait_readable(fd)
+            if self._halted:
+                await self._halted.wait()
             # Nothing may be awaited between this look and the read: another task could read first.
             if poll(0):
                 self._yielded_ns = perf_counter_ns()

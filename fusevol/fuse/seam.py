@@ -2,6 +2,9 @@
 
 Nothing but FUSEError leaves a handler: any other exception would end pyfuse3's main loop with the
 request unanswered. An unexpected exception is logged with its traceback and becomes EIO.
+
+Each request has an entry in the journal while it is served. One that an earlier worker had taken up
+finds its entry there: it goes on where that one was, and is not recorded twice.
 """
 
 import errno
@@ -16,6 +19,20 @@ from typing import TYPE_CHECKING, Any, Final
 from pyfuse3 import FUSEError
 
 from fusevol.accesslog.record import OK, AccessRecord, errno_name
+from fusevol.recovery.journal import (
+    CODES,
+    ERRNO,
+    INLINE,
+    LOGGING,
+    RECORDED,
+    SEQ,
+    STARTED,
+    WHERE,
+    WHO,
+    Entry,
+    Journal,
+    Key,
+)
 
 if TYPE_CHECKING:
     from fusevol.accesslog.writer import LogWriter
@@ -39,11 +56,14 @@ _BY_NAME: Final = frozenset(
 """Operations on a name in a directory; their first arguments are the two."""
 
 
-def by_caller(op: str) -> Callable[[Handler], Any]:
+def by_caller(op: str, once: bool = False) -> Callable[[Handler], Any]:
     """Answer a request that names its caller: the last argument is a RequestContext.
 
-    The handler is called with the access record before pyfuse3's own arguments and completes it.
+    The handler is called with the access record before pyfuse3's own arguments and completes it;
+    if its effect must not take place twice (`once`), the journal entry comes after the record.
     """
+    code = CODES[op]
+    begun = code | STARTED
 
     def decorate(handler: Handler) -> Any:
         @functools.wraps(handler)
@@ -51,8 +71,20 @@ def by_caller(op: str) -> Callable[[Handler], Any]:
             started = perf_counter_ns()
             record = reply = None
             number = 0
+            ctx = args[-1]
+            journal = self.journal
+            if self.serially is None and not journal.resumed:
+                entry = journal.inline
+                words = journal.words
+                words[INLINE + WHO] = ctx.pid
+                words[INLINE] = begun
+            else:
+                if op == "getxattr" and _is_part_of_setxattr(journal, ctx.pid):
+                    return b""
+                entry = _take_up(self, code, ctx.pid, 0, self.serially is not None)
             try:
-                ctx = args[-1]
+                if entry is not journal.inline:
+                    _repeat_failure(entry)
                 caller = self.callers.identify(ctx.pid, started)
                 record = AccessRecord(
                     "", -1, self.name, op, None, None, OK, -1,
@@ -60,19 +92,22 @@ def by_caller(op: str) -> Callable[[Handler], Any]:
                 )  # fmt: skip
                 if self.admit is not None:
                     _admit(self, record, args)
+                given = (record, entry, *args) if once else (record, *args)
                 if self.serially is None:
-                    reply = handler(self, record, *args)
+                    reply = handler(self, *given)
                 else:
-                    reply = await self.serially(handler, self, record, *args)
+                    reply = await self.serially(handler, self, *given)
             except Exception as error:
                 number = _errno_of(error, op)
             if op in self.logged:
-                _record(self.log, record, started, number)
+                _record(self.log, journal, entry, record, started, number)
+            if entry is not journal.inline:
+                journal.finished.append(entry)
             if number:
                 raise FUSEError(number)
             return reply
 
-        answer.unrecorded = functools.partial(_unrecorded, handler, op)  # type: ignore[attr-defined]
+        answer.unrecorded = functools.partial(_unrecorded, handler, op, once)  # type: ignore[attr-defined]
         return answer
 
     return decorate
@@ -98,30 +133,85 @@ def _admit(operations: "Operations", record: AccessRecord, args: tuple[Any, ...]
         raise
 
 
-def _unrecorded(handler: Handler, op: str, operations: "Operations") -> Handler:
+def _unrecorded(handler: Handler, op: str, once: bool, operations: "Operations") -> Handler:
     """Return an answer to requests that name their caller, for operations that are not recorded.
 
     The handler completes a record that nobody reads, which costs less than not to.
     """
     record = AccessRecord()
+    code = CODES[op]
 
     async def answer(*args: Any) -> Any:
+        entry = None
+        given: tuple[Any, ...] = (record, *args)
+        if once:
+            entry = _take_up(operations, code, args[-1].pid, 0, operations.serially is not None)
+            given = (record, entry, *args)
         try:
             if operations.serially is None:
-                return handler(operations, record, *args)
-            return await operations.serially(handler, operations, record, *args)
+                return handler(operations, *given)
+            return await operations.serially(handler, operations, *given)
         except Exception as error:
             raise FUSEError(_errno_of(error, op)) from None
+        finally:
+            if entry is not None and entry is not operations.journal.inline:
+                operations.journal.finished.append(entry)
 
     return answer
 
 
-def by_handle(op: str) -> Callable[[Handler], Any]:
+def _take_up(operations: "Operations", code: int, who: int, where: int, waits: bool) -> Entry:
+    """Return the entry of a request: the one an earlier worker began, or a new one."""
+    journal = operations.journal
+    if journal.resumed:
+        entry = journal.resume(Key(code, who, where))
+        if entry is not None:
+            return entry
+    entry = journal.take() if waits else journal.inline
+    words, at = journal.words, entry.at
+    words[at + WHO] = who
+    words[at + WHERE] = where
+    words[at] = code | STARTED
+    return entry
+
+
+def _repeat_failure(entry: Entry) -> None:
+    """Fail as the operation has failed before, if its record says so."""
+    if entry.phase == RECORDED and entry.errno:
+        raise OSError(entry.errno, os.strerror(entry.errno))
+
+
+def _is_part_of_setxattr(journal: Journal, tid: int) -> bool:
+    """Tell whether pyfuse3 looks at an attribute before it sets it, as an earlier worker's did.
+
+    It does so for XATTR_CREATE and XATTR_REPLACE. That worker has got as far as to set it, so the
+    attribute may be there by now; what counts is how it was before.
+
+    Raises:
+        FUSEError: ENODATA if it was not there then.
+    """
+    entries = journal.resumed.get(Key(CODES["setxattr"], tid))
+    if not entries:
+        return False
+    if entries[-1].xattr_flags == os.XATTR_CREATE:
+        raise FUSEError(errno.ENODATA)
+    return True
+
+
+def by_handle(
+    op: str,
+    once: bool = False,
+    after: "Callable[[Operations, Any, AccessRecord], None] | None" = None,
+) -> Callable[[Handler], Any]:
     """Answer a request on an open file or directory: the first argument is its handle number.
 
-    The handler is called with the access record and what is open. The caller is the opener: FUSE
+    The handler is called with the access record and what is open, and with the journal entry
+    between the two if its effect must not take place twice (`once`). The caller is the opener: FUSE
     does not tell who uses a handle. A handler that may have to wait is a coroutine function.
+    `after` is called when the record is in the log.
     """
+    code = CODES[op]
+    positioned = op in ("read", "write", "readdir")
 
     def decorate(handler: Handler) -> Any:
         waits = inspect.iscoroutinefunction(handler)
@@ -130,9 +220,14 @@ def by_handle(op: str) -> Callable[[Handler], Any]:
         @functools.wraps(handler)
         async def answer(self: "Operations", fh: int, *args: Any) -> Any:
             started = perf_counter_ns()
-            record = reply = None
+            record = reply = opened = None
             number = 0
+            journal = self.journal
+            where = args[0] if positioned else 0
+            entry = _take_up(self, code, fh, where, waits or self.serially is not None)
             try:
+                if entry is not journal.inline:
+                    _repeat_failure(entry)
                 opened = _opened(self.volume, fh, of_directory)
                 inode, caller = opened.inode, opened.caller
                 record = AccessRecord(
@@ -141,16 +236,22 @@ def by_handle(op: str) -> Callable[[Handler], Any]:
                 )  # fmt: skip
                 if self.admit is not None and not op.startswith("release"):
                     self.admit()
+                given = (record, entry, opened, *args) if once else (record, opened, *args)
                 if waits:
-                    reply = await handler(self, record, opened, *args)
+                    reply = await handler(self, *given)
                 elif self.serially is None:
-                    reply = handler(self, record, opened, *args)
+                    reply = handler(self, *given)
                 else:
-                    reply = await self.serially(handler, self, record, opened, *args)
+                    reply = await self.serially(handler, self, *given)
             except Exception as error:
                 number = _errno_of(error, op)
+            repeated = positioned and entry.phase == RECORDED
             if op in self.logged:
-                _record(self.log, record, started, number)
+                _record(self.log, journal, entry, record, started, number)
+            if after is not None and record is not None and not repeated:
+                after(self, opened, record)
+            if entry is not journal.inline:
+                journal.finished.append(entry)
             if number:
                 raise FUSEError(number)
             return reply
@@ -167,14 +268,31 @@ def _opened(volume: "Volume", fh: int, of_directory: bool) -> "Opened":
         raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
 
 
-def _record(log: "LogWriter", record: AccessRecord | None, started: int, number: int) -> None:
+def _record(
+    log: "LogWriter",
+    journal: Journal,
+    entry: Entry,
+    record: AccessRecord | None,
+    started: int,
+    number: int,
+) -> None:
     """Record an operation that ended with errno `number`; 0 is success."""
     if record is None:
+        return
+    words, at = journal.words, entry.at
+    code = words[at] & 0xFF
+    if words[at] == code | RECORDED:
         return
     try:
         if number:
             record.result = errno_name(number)
+        if log.lost:
+            log.catch_up()
+        words[at + ERRNO] = number
+        words[at + SEQ] = log.next_seq
+        words[at] = code | LOGGING
         log.append(record, started)
+        words[at] = code | RECORDED
     except Exception:
         logger.exception("a record of %s could not be written", record.op)
 

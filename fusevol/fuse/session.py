@@ -26,12 +26,16 @@ from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
 from fusevol.fuse.init import WANTED, Flag, amend_reply
 from fusevol.fuse.operations import Operations
 from fusevol.fuse.requestloop import RequestLoop
+from fusevol.fuse.resend import Leftovers, Request
+from fusevol.inodes.inode import Directory
 from fusevol.linux import credentials
 from fusevol.linux.files import descriptor_path, open_beneath
 from fusevol.linux.filesystems import Storage
 from fusevol.linux.mountinfo import is_below, mounts
 from fusevol.linux.mounts import clone_tree
 from fusevol.model import RecordLevel
+from fusevol.recovery.journal import Journal
+from fusevol.recovery.region import FLAGS, RESTARTS_TOLD, ROOT_FD, Region
 from fusevol.volume.volume import Volume
 
 logger = logging.getLogger(__name__)
@@ -66,59 +70,119 @@ logging.getLogger("pyfuse3").addFilter(_is_news)
 class Session:
     """Serves one mount in this process."""
 
-    def __init__(self, config: MountConfig) -> None:
-        """Open source and log; nothing is mounted yet.
+    def __init__(self, config: MountConfig, region: Region) -> None:
+        """Open source and log, or go on with what an earlier worker left in `region`.
 
         Raises:
             FusevolError: source or log cannot be opened.
         """
         self._config = config
+        self._region = region
         descriptors = _raise_descriptor_limit()
         privileged = _take_credentials()
-        root_fd = _open_source(config, privileged)
+        root_fd = region.descriptor(ROOT_FD)
+        if root_fd < 0:
+            root_fd = _open_source(config, privileged)
+            region.set_descriptor(ROOT_FD, root_fd)
         self._acl = _has_acls(root_fd)
         self._log: LogWriter | None = None
+        last_seq = 0
         if config.log != NO_LOG:
-            self._log = LogWriter(config.log, config.name, config.on_log_failure)
-        self._volume = Volume(root_fd, privileged, min(_MOST_PINS, descriptors // 4))
+            self._log = LogWriter(
+                config.log, config.name, config.on_log_failure, region.log_cells()
+            )
+            last_seq = self._log.next_seq - 1
+        self._journal = Journal(region)
+        self._journal.load(last_seq)
+        region.settle_telling(last_seq)
+        self._volume = Volume(root_fd, privileged, min(_MOST_PINS, descriptors // 4), region)
         self._callers = min(_MOST_CALLERS, descriptors // 8)
+        self._loop: RequestLoop | None = None
         self.single_file = not os.path.isdir(descriptor_path(root_fd))
 
-    async def serve(self, fuse_fd: int, init: bytes, started: Callable[[Flag], None]) -> None:
+    async def serve(
+        self, fuse_fd: int, init: bytes, started: Callable[[], None], leftovers: Leftovers
+    ) -> None:
         """Serve requests from `fuse_fd` until the file system is unmounted.
 
         Args:
             init: the kernel's INIT request, already read from `fuse_fd`.
-            started: called when INIT was answered, with the flags that were taken.
+            started: called when requests are served.
+            leftovers: what the keeper read in the absence of a worker.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.send(init)
 
         def connect() -> None:
-            reply, flags = amend_reply(init, ours.recv(_MESSAGE_BYTES), WANTED)
-            operations.use(flags)
-            os.write(fuse_fd, reply)
-            os.dup2(fuse_fd, theirs.fileno(), inheritable=False)
-            os.close(fuse_fd)
+            reply = ours.recv(_MESSAGE_BYTES)
             ours.close()
-            self._event(
-                AccessRecord(
-                    op="mount",
-                    result=OK,
-                    source=encode_name(os.fsencode(self._config.source)),
-                    level=self._config.level.value,
-                    format=FORMAT_VERSION,
-                )
-            )
-            started(flags)
+            is_first = not self._region.words[FLAGS]
+            if is_first:
+                reply, flags = amend_reply(init, reply, WANTED)
+                os.write(fuse_fd, reply)
+                self._region.words[FLAGS] = flags
+            operations.use(Flag(self._region.words[FLAGS]))
+            os.dup2(fuse_fd, theirs.fileno(), inheritable=False)
+            if is_first:
+                self._event(self._mount_record())
+            else:
+                self._take_over(leftovers)
+            started()
 
         callers = Callers(self._callers)
-        loop = RequestLoop(connect, lambda: callers.last_tid)
+        loop = self._loop = RequestLoop(connect, lambda: callers.last_tid, self._journal)
         loop.install()
         operations = self._operations(loop, callers)
         pyfuse3.init(operations, f"/dev/fd/{theirs.fileno()}", {"fsname=fusevol"})
         await pyfuse3.main()
         self._event(AccessRecord(op="unmount", result=OK))
+
+    async def drain(self) -> None:
+        """Read no more requests, and return when all that were read are answered."""
+        if self._loop is not None:
+            await self._loop.drain()
+
+    def resume(self) -> None:
+        """Go on after `drain`."""
+        if self._loop is not None:
+            self._loop.resume()
+
+    def _mount_record(self) -> AccessRecord:
+        return AccessRecord(
+            op="mount",
+            result=OK,
+            source=encode_name(os.fsencode(self._config.source)),
+            level=self._config.level.value,
+            format=FORMAT_VERSION,
+        )
+
+    def _take_over(self, leftovers: Leftovers) -> None:
+        """Tell the log of what happened since an earlier worker, and catch up with it."""
+        region = self._region
+        for number in region.untold_restarts():
+            if self._log is not None:
+                self._log.catch_up()
+                region.telling(number, self._log.next_seq)
+                self._event(AccessRecord(op="restart", result=OK, reason=region.reason(number)))
+            region.words[RESTARTS_TOLD] = number + 1
+        for ino, lookups in leftovers.forgotten:
+            self._volume.inodes.forget(ino, lookups)
+        for refused in leftovers.refused:
+            self._event(self._refused_record(refused))
+
+    def _refused_record(self, refused: Request) -> AccessRecord:
+        path = None
+        try:
+            inode = self._volume.inode(refused.ino)
+            path = self._volume.paths.of(inode)
+            if refused.name and isinstance(inode, Directory):
+                path = self._volume.paths.child(inode, refused.name)
+        except OSError:
+            logger.debug("inode %d of a refused request is not known", refused.ino)
+        return AccessRecord(
+            op=refused.op, path=path, result="EIO", uid=refused.uid, gid=refused.gid,
+            pid=refused.pid, reason="ended the worker again and again, and was refused",
+        )  # fmt: skip
 
     def close(self) -> None:
         """Close the log."""
@@ -140,8 +204,8 @@ class Session:
             # One at a time: the state of the volume is not locked.
             serially = partial(loop.offload, limiter=trio.CapacityLimiter(1))
         return Operations(
-            encode_name(os.fsencode(self._config.name)), self._volume, self._config.level,
-            self._log, callers, loop, serially, self._acl, self._flushes(),
+            encode_name(os.fsencode(self._config.name)), self._volume, self._journal,
+            self._config.level, self._log, callers, loop, serially, self._acl, self._flushes(),
         )  # fmt: skip
 
     def _flushes(self) -> bool:

@@ -19,17 +19,19 @@ class Inode:
         dev, host_ino: st_dev and st_ino on the host.
         kind: file type bits of st_mode.
         parent, name: the link through which it was last seen; None and b"" for the root.
-        lookups: references the kernel holds, given back by FORGET.
+        lookups: references the kernel holds, given back by FORGET. Changed by the table.
         fd: O_PATH descriptor that pins the object, or NO_FD. Owned by `volume.descriptors`.
         handle: file handle, known once a pin was given up, else None.
         used: the pin was used since the last search for one to give up.
-        removed: no name leads here any more; the pin must be kept.
+        removed: no name leads here any more; the pin must be kept. Changed by the table.
         files: open files of this inode, or None.
+        at: place of its node entry in the recovery state.
         size: length in bytes as the kernel was last told.
         stamp: (mtime, ctime, size) of the data that the kernel may have cached, or None.
     """
 
     __slots__ = (
+        "at",
         "dev",
         "fd",
         "files",
@@ -56,6 +58,7 @@ class Inode:
         self.parent = parent
         self.name = name
         self.lookups = 0
+        self.at = 0
         self.fd = NO_FD
         self.handle: bytes | None = None
         self.used = False

@@ -1,7 +1,7 @@
 """What clients hold open: files and directories, by the handle number the kernel was given."""
 
 import os
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from fusevol.inodes.inode import Directory, Inode
 
@@ -11,20 +11,26 @@ if TYPE_CHECKING:
     from fusevol.model import Caller
 
 
+UNKNOWN_POSITION: Final = -1
+"""Where a directory stands that another worker has read from."""
+
+
 class Opened:
     """Something open.
 
     Attributes:
         fh: handle number, never used twice.
+        at: place of its open entry in the recovery state.
         inode: what is open.
         fd: descriptor on the host, owned by this object.
         caller, uid, gid: who opened it; FUSE does not tell who reads and writes.
     """
 
-    __slots__ = ("caller", "fd", "fh", "gid", "inode", "uid")
+    __slots__ = ("at", "caller", "fd", "fh", "gid", "inode", "uid")
 
     def __init__(self, inode: Inode, fd: int, caller: "Caller", uid: int, gid: int) -> None:
         self.fh = 0
+        self.at = 0
         self.inode = inode
         self.fd = fd
         self.caller = caller
@@ -49,6 +55,7 @@ class OpenFile(Opened):
     ) -> None:
         # Written out instead of super(): one is made for each open(2).
         self.fh = 0
+        self.at = 0
         self.inode = inode
         self.fd = fd
         self.caller = caller
@@ -90,9 +97,10 @@ T = TypeVar("T", bound=Opened)
 class OpenTable(Generic[T]):
     """Handle number -> what is open under it."""
 
-    def __init__(self) -> None:
+    def __init__(self, next_fh: int = 1) -> None:
         self._by_fh: dict[int, T] = {}
-        self._next_fh = 1
+        self.next_fh = next_fh
+        """Handle number of what is added next."""
         self.get: Callable[[int], T] = self._by_fh.__getitem__
         """Return what is open under a handle number; KeyError if nothing is."""
 
@@ -101,11 +109,15 @@ class OpenTable(Generic[T]):
 
     def add(self, opened: T) -> int:
         """Enter `opened`; return its handle number."""
-        fh = self._next_fh
-        self._next_fh += 1
+        fh = self.next_fh
+        self.next_fh = fh + 1
         opened.fh = fh
         self._by_fh[fh] = opened
         return fh
+
+    def put_back(self, opened: T) -> None:
+        """Enter what was open under its number before."""
+        self._by_fh[opened.fh] = opened
 
     def remove(self, fh: int) -> None:
         """Take out what is open under `fh`; the caller closes its descriptor."""

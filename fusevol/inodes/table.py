@@ -5,14 +5,20 @@ where that is free, so that clients see the numbers the host shows and see them 
 remount. What cannot have it gets a number of its own from FIRST_OWN_INO upwards: objects on other
 file systems mounted below the source, and objects whose number the kernel still uses for
 something else.
+
+Each inode has its node entry in the recovery state, which is changed along with it. An inode that
+an earlier worker knew is dormant, known by its entry only, until somebody asks for it: taking over
+a million of them takes no longer than listing them.
 """
 
 import stat
+from collections import Counter
 from collections.abc import Callable
 from os import stat_result
 from typing import Final
 
 from fusevol.inodes.inode import Directory, Inode
+from fusevol.recovery.nodes import EXTRA, NOWHERE, NodeEntries
 
 ROOT_INO: Final = 1
 FIRST_OWN_INO: Final = 1 << 48
@@ -23,12 +29,20 @@ which readers of JSON that use doubles tell integers apart."""
 class InodeTable:
     """All inodes the kernel knows, and the directories on the way to them."""
 
-    def __init__(self, root: stat_result, on_drop: Callable[[Inode], None]) -> None:
-        """Start with the root.
+    def __init__(
+        self,
+        root: stat_result,
+        entries: NodeEntries,
+        on_drop: Callable[[Inode], None],
+        on_wake: Callable[[Inode], None],
+    ) -> None:
+        """Start with the root, and what stands in `entries`.
 
         Args:
             root: result of stat(2) on the source.
+            entries: where the inodes are kept for a successor.
             on_drop: is told of each inode that is no longer known, to release what it holds.
+            on_wake: is told of each inode that an earlier worker knew, when it is asked for.
         """
         self.epoch = 0
         """Grows whenever a directory changes its path, which makes remembered paths invalid."""
@@ -39,35 +53,115 @@ class InodeTable:
             kind = stat.S_IFMT(root.st_mode)
             self.root = Inode(ROOT_INO, root.st_dev, root.st_ino, kind, None, b"")
         self.root.lookups = 1
+        self.root.at = NOWHERE
         self._by_ino: dict[int, Inode] = {ROOT_INO: self.root}
         self._by_host: dict[int, dict[int, Inode]] = {root.st_dev: {root.st_ino: self.root}}
         self._next_own_ino = FIRST_OWN_INO
         self._on_drop = on_drop
+        self._on_wake = on_wake
+        self._entries = entries
+        self._dormant: dict[int, int] = {}
+        self._dormant_by_host: dict[int, dict[int, int]] = {}
+        self._dormant_children: Counter[int] = Counter()
+        self._load()
+
+    def _load(self) -> None:
+        places = self._entries.load()
+        if not places:
+            return
+        inos, hosts, devices, parents = map(self._entries.column, range(4))
+        numbers = list(map(self._entries.number, places))
+        gone = self._entries.gone()
+        self._dormant = {inos[n]: at for n, at in zip(numbers, places, strict=True)}
+        self._dormant_children = Counter([parents[n] for n in numbers])
+        for device in {devices[n] for n in numbers}:
+            self._dormant_by_host[device] = {
+                hosts[n]: inos[n] for n in numbers if devices[n] == device and n not in gone
+            }
+        if isinstance(self.root, Directory):
+            self.root.children = self._dormant_children.pop(ROOT_INO, 0)
+        own = [inos[n] for n in numbers if inos[n] >= FIRST_OWN_INO and inos[n] != hosts[n]]
+        self._next_own_ino = max(own, default=FIRST_OWN_INO - 1) + 1
 
     def __len__(self) -> int:
-        return len(self._by_ino)
+        return len(self._by_ino) + len(self._dormant)
 
     def __getitem__(self, ino: int) -> Inode:
         """Return the inode with node id `ino`; KeyError if the kernel was never told of it."""
-        return self._by_ino[ino]
+        try:
+            return self._by_ino[ino]
+        except KeyError:
+            return self._wake(ino)
 
     def find(self, status: stat_result) -> Inode | None:
         """Return the known inode of the host object that `status` describes, or None."""
-        inode = self._by_host.get(status.st_dev, {}).get(status.st_ino)
+        inode = self.find_host(status.st_dev, status.st_ino)
         if inode is not None and inode.kind == stat.S_IFMT(status.st_mode):
             return inode
         return None
 
+    def find_host(self, dev: int, host_ino: int) -> Inode | None:
+        """Return the known inode with these numbers on the host, or None."""
+        inode = self._by_host.get(dev, {}).get(host_ino)
+        if inode is None and self._dormant:
+            return self._wake_host(dev, host_ino)
+        return inode
+
+    def _wake_host(self, dev: int, host_ino: int) -> Inode | None:
+        ino = self._dormant_by_host.get(dev, {}).get(host_ino)
+        return self._wake(ino) if ino in self._dormant else None
+
+    def pins_asleep(self) -> int:
+        """Return how many dormant inodes have a pin."""
+        return len(self._entries.pins()) if self._dormant else 0
+
+    def wake_all(self) -> None:
+        """Make every inode an object."""
+        for ino in list(self._dormant):
+            if ino in self._dormant:
+                self._wake(ino)
+
+    def _wake(self, ino: int) -> Inode:
+        """Make a dormant inode an object, and its ancestors before it."""
+        chain = [ino]
+        while (parent := self._entries.read(self._dormant[chain[-1]]).parent) in self._dormant:
+            if parent in chain:
+                break
+            chain.append(parent)
+        for link in reversed(chain):
+            self._wake_one(link)
+        return self._by_ino[ino]
+
+    def _wake_one(self, ino: int) -> None:
+        at = self._dormant.pop(ino)
+        node = self._entries.read(at)
+        parent = self._by_ino.get(node.parent, self.root)
+        assert isinstance(parent, Directory)
+        inode: Inode
+        if node.kind == stat.S_IFDIR:
+            inode = directory = Directory(ino, node.dev, node.host_ino, parent, node.name)
+            directory.children = self._dormant_children.pop(ino, 0)
+        else:
+            inode = Inode(ino, node.dev, node.host_ino, node.kind, parent, node.name)
+        inode.at, inode.fd, inode.lookups = at, node.fd, node.lookups
+        inode.handle, inode.removed = node.handle, node.removed
+        self._by_ino[ino] = inode
+        on_device = self._by_host.setdefault(node.dev, {})
+        if not node.gone:
+            on_device.setdefault(node.host_ino, inode)
+        self._on_wake(inode)
+
     def seen(self, parent: Directory, name: bytes, status: stat_result) -> Inode:
         """Return the inode of the object found under `name` in `parent`, new or known.
 
-        The caller adds to `lookups` if the reply reaches the kernel, and calls `drop_if_unused`
-        if it does not.
+        The caller calls `refer` if the reply reaches the kernel, and `drop_if_unused` if not.
         """
         on_device = self._by_host.get(status.st_dev)
         if on_device is None:
             on_device = self._by_host[status.st_dev] = {}
         inode = on_device.get(status.st_ino)
+        if inode is None and self._dormant:
+            inode = self._wake_host(status.st_dev, status.st_ino)
         if inode is None or inode.kind != status.st_mode & 0o170000:
             # With another type it is another object that got the number of one that is gone.
             inode = self._add(parent, name, status, on_device)
@@ -80,7 +174,7 @@ class InodeTable:
     ) -> Inode:
         host_ino = status.st_ino
         ino = host_ino
-        if status.st_dev != self.root.dev or ino <= ROOT_INO or ino in self._by_ino:
+        if status.st_dev != self.root.dev or ino <= ROOT_INO or self._is_taken(ino):
             ino = self._own_ino()
         inode: Inode
         if stat.S_ISDIR(status.st_mode):
@@ -91,10 +185,14 @@ class InodeTable:
         parent.children += 1
         on_device[host_ino] = inode
         self._by_ino[ino] = inode
+        inode.at = self._entries.add(ino, host_ino, inode.dev, inode.kind, parent.ino, name)
         return inode
 
+    def _is_taken(self, ino: int) -> bool:
+        return ino in self._by_ino or ino in self._dormant or ino == EXTRA
+
     def _own_ino(self) -> int:
-        while self._next_own_ino in self._by_ino:
+        while self._is_taken(self._next_own_ino):
             self._next_own_ino += 1
         self._next_own_ino += 1
         return self._next_own_ino - 1
@@ -118,8 +216,33 @@ class InodeTable:
                 self.drop_if_unused(old)
         inode.name = name
         inode.removed = False
+        self._rewrite(inode)
         if isinstance(inode, Directory):
             self.epoch += 1
+
+    def _rewrite(self, inode: Inode) -> None:
+        parent = inode.parent or self.root
+        inode.at = self._entries.replace(inode.at, parent.ino, inode.name, inode.handle)
+
+    def refer(self, inode: Inode) -> None:
+        """Count one more reference of the kernel."""
+        inode.lookups += 1
+        self._entries.set_lookups(inode.at, inode.lookups)
+
+    def remove(self, inode: Inode) -> None:
+        """Note that no name leads to `inode` any more."""
+        inode.removed = True
+        self._entries.set_removed(inode.at)
+
+    def pin(self, inode: Inode, fd: int) -> None:
+        """Note the descriptor that pins `inode`, NO_FD before it is closed."""
+        inode.fd = fd
+        self._entries.set_pin(inode.at, fd)
+
+    def set_handle(self, inode: Inode, handle: bytes) -> None:
+        """Note the file handle of `inode`."""
+        inode.handle = handle
+        self._rewrite(inode)
 
     def _untangle(self, inode: Directory, parent: Directory) -> None:
         """Take out of `inode` what leads to `parent`, as `inode` is about to move below `parent`.
@@ -136,6 +259,7 @@ class InodeTable:
                 inode.children -= 1
                 self.root.children += 1
                 above.parent = self.root
+                self._rewrite(above)
                 return
             above = above.parent
 
@@ -144,12 +268,16 @@ class InodeTable:
         on_device = self._by_host[inode.dev]
         if on_device.get(inode.host_ino) is inode:
             del on_device[inode.host_ino]
+        self._entries.set_gone(inode.at)
 
     def forget(self, ino: int, lookups: int) -> None:
         """Give back references of the kernel. Never raises: the kernel cannot be told."""
         inode = self._by_ino.get(ino)
+        if inode is None and ino in self._dormant:
+            inode = self._wake(ino)
         if inode is not None:
             inode.lookups -= lookups
+            self._entries.set_lookups(inode.at, max(0, inode.lookups))
             self.drop_if_unused(inode)
 
     def drop_if_unused(self, inode: Inode) -> None:
@@ -163,6 +291,7 @@ class InodeTable:
             if on_device.get(inode.host_ino) is inode:
                 del on_device[inode.host_ino]
             self._on_drop(inode)
+            self._entries.drop(inode.at)
             if inode.parent is None:
                 return
             inode.parent.children -= 1

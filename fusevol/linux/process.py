@@ -1,10 +1,18 @@
 """What a process asks of the kernel for itself (prctl(2)), and how one is told from another."""
 
+import ctypes
+import os
+import platform
+import signal
 from typing import Final
 
-from fusevol.linux.libc import checked, libc
+from fusevol.linux.libc import checked, libc, quick_libc
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_IO_FLUSHER: Final = 57
+_CLONE_FILES: Final = 0x400
+_SYS_CLONE: Final = 56 if platform.machine() == "x86_64" else 220
+"""220 in the table that newer architectures share (asm-generic/unistd.h)."""
 
 
 def die_with_parent(number: int) -> None:
@@ -27,3 +35,46 @@ def start_ticks(pid: int) -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def fork_sharing_descriptors() -> int:
+    """Fork a process that shares this one's descriptor table (clone(2), CLONE_FILES).
+
+    What either opens or closes, the other has open or closed, and the table outlives each of them.
+    Returns the process id, 0 in the child. The caller must have one thread only, since the C
+    library is not told; the child must end by os._exit(), as objects of the parent are still there
+    and would close its descriptors.
+    """
+    python = ctypes.pythonapi
+    python.PyOS_BeforeFork()
+    pid: int = quick_libc.syscall(_SYS_CLONE, _CLONE_FILES | signal.SIGCHLD, 0, 0, 0, 0)
+    number = ctypes.get_errno()
+    if pid == 0:
+        python.PyOS_AfterFork_Child()
+    else:
+        python.PyOS_AfterFork_Parent()
+    if pid == -1:
+        raise OSError(number, os.strerror(number))
+    return pid
+
+
+def serve_reclaim() -> bool:
+    """Tell the kernel that memory is freed with the help of this process; return whether it may.
+
+    It then does not wait for itself when memory runs out (PR_SET_IO_FLUSHER, Linux 5.6, takes
+    CAP_SYS_RESOURCE). Inherited by children.
+    """
+    return bool(libc.prctl(_PR_SET_IO_FLUSHER, 1, 0, 0, 0) == 0)
+
+
+def avoid_oom_killer(score: int) -> bool:
+    """Have others killed first when memory runs out (proc_pid_oom_score_adj(5)).
+
+    Returns whether it may; lowering the value takes CAP_SYS_RESOURCE.
+    """
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write(str(score))
+    except OSError:
+        return False
+    return True

@@ -14,6 +14,8 @@ from fusevol.linux.credentials import keeping_set_id_bits
 from fusevol.linux.files import descriptor_path
 from fusevol.linux.filesystems import Storage
 from fusevol.model import Caller
+from fusevol.recovery.journal import DONE, Entry
+from fusevol.volume import once
 from fusevol.volume.descriptors import describes, stale
 from fusevol.volume.volume import Creator, Volume
 
@@ -40,19 +42,31 @@ class WouldWaitError(Exception):
 
 
 def open(
-    volume: Volume, inode: Inode, flags: int, caller: Caller, uid: int, gid: int, keeps_set_id: bool
+    volume: Volume,
+    inode: Inode,
+    flags: int,
+    caller: Caller,
+    uid: int,
+    gid: int,
+    keeps_set_id: bool,
+    entry: Entry,
 ) -> tuple[OpenFile, stat_result]:
     """Open a regular file and enter it in `volume.files`.
 
     Args:
         keeps_set_id: the caller may truncate without clearing set-ID bits (O_TRUNC).
     """
+    if entry.phase >= DONE:
+        return _opened_before(volume, entry)
     fd = volume.with_descriptors(_open_inode, volume, inode, flags, keeps_set_id)
     status = os.fstat(fd)
     if not describes(status, inode):
         os.close(fd)
         raise stale(inode)
-    return _opened(volume, inode, fd, flags, caller, uid, gid), status
+    file = OpenFile(inode, fd, flags, caller, uid, gid)
+    volume.add_file(file, status.st_size)
+    entry.done(file.fh)
+    return file, status
 
 
 def _open_inode(volume: Volume, inode: Inode, flags: int, keeps_set_id: bool) -> int:
@@ -82,10 +96,15 @@ def create(
     flags: int,
     creator: Creator,
     caller: Caller,
+    entry: Entry,
 ) -> tuple[OpenFile, stat_result]:
     """Create a regular file, or open it if it came to be in the meantime, and enter it."""
+    if entry.phase >= DONE:
+        return _opened_before(volume, entry)
     wanted = flags & ~_NOT_PASSED_ON | flags & os.O_EXCL | _ALWAYS | os.O_CREAT | os.O_NOFOLLOW
     dir_fd = volume.descriptors.pin(parent)
+    if flags & os.O_EXCL and once.made(entry, dir_fd, name):
+        wanted &= ~os.O_EXCL
     try:
         fd = volume.with_descriptors(
             volume.create_as, creator, mode, os.open, name, wanted, mode, dir_fd=dir_fd
@@ -99,23 +118,18 @@ def create(
     if not stat.S_ISREG(status.st_mode):
         os.close(fd)
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name)
-    inode = volume.inodes.seen(parent, name, status)
-    return _opened(volume, inode, fd, flags, caller, creator.uid, creator.gid), status
-
-
-def _opened(
-    volume: Volume, inode: Inode, fd: int, flags: int, caller: Caller, uid: int, gid: int
-) -> OpenFile:
-    file = OpenFile(inode, fd, flags, caller, uid, gid)
-    storage = volume.storage_at(inode, fd)
-    file.waits = storage is Storage.REMOTE or (
-        storage is Storage.LOCAL and bool(flags & os.O_DSYNC)
+    file = OpenFile(
+        volume.inodes.seen(parent, name, status), fd, flags, caller, creator.uid, creator.gid
     )
-    fh = volume.files.add(file)
-    if inode.files is None:
-        inode.files = {}
-    inode.files[fh] = file
-    return file
+    volume.add_file(file, status.st_size)
+    entry.done(file.fh)
+    return file, status
+
+
+def _opened_before(volume: Volume, entry: Entry) -> tuple[OpenFile, stat_result]:
+    """Return what this request has opened already."""
+    file = volume.files.get(entry.fh)
+    return file, os.fstat(file.fd)
 
 
 def pages_are_right(inode: Inode, status: stat_result) -> bool:
@@ -172,25 +186,31 @@ def read_waiting(file: OpenFile, offset: int, size: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def write(file: OpenFile, offset: int, data: bytes) -> int:
+def write(file: OpenFile, offset: int, data: bytes, entry: Entry) -> int:
     """Write all of `data`; return the number of bytes. Runs on any thread.
 
-    An error after some bytes were written is reported by the next call, as write(2) does.
+    An error after some bytes were written is reported by the next call, as write(2) does. The
+    caller notes the length that the file has for the kernel afterwards.
     """
     if file.keeps_set_id:
         with keeping_set_id_bits():
-            return _write(file, offset, data)
-    return _write(file, offset, data)
+            return _write(file, offset, data, entry)
+    return _write(file, offset, data, entry)
 
 
-def _write(file: OpenFile, offset: int, data: bytes) -> int:
+def _write(file: OpenFile, offset: int, data: bytes, entry: Entry) -> int:
     inode = file.inode
     # The kernel places an append at the end as it knows it; the host may have a later one, and
     # O_APPEND on the host goes there. Any other place is meant: mapped memory is written back
     # through whatever handle there is, and O_APPEND may have been switched off (fcntl(2)).
-    placed = bool(file.flags & os.O_APPEND) and offset != inode.size
+    appends = bool(file.flags & os.O_APPEND)
+    placed = appends and offset != inode.size
     pwrite = _pwrite_in_place if placed else os.pwrite
-    done = pwrite(file.fd, data, offset)
+    done = 0
+    if appends and not placed:
+        done = once.appended(entry, file.fd, data)
+    if not done:
+        done = pwrite(file.fd, data, offset)
     while done < len(data):
         try:
             more = pwrite(file.fd, memoryview(data)[done:], offset + done)
@@ -199,8 +219,8 @@ def _write(file: OpenFile, offset: int, data: bytes) -> int:
         if more == 0:
             break
         done += more
-    if offset + done > inode.size:
-        inode.size = offset + done
+    if appends:
+        entry.done()
     return done
 
 
@@ -233,15 +253,6 @@ def fsync(file: OpenFile, datasync: bool) -> None:
         os.fsync(file.fd)
 
 
-def release(volume: Volume, file: OpenFile) -> None:
-    """Close an open file."""
-    volume.files.remove(file.fh)
-    inode = file.inode
-    if inode.files is not None:
-        inode.files.pop(file.fh, None)
-        if not inode.files:
-            inode.files = None
-    try:
-        os.close(file.fd)
-    finally:
-        volume.inodes.drop_if_unused(inode)
+def release(file: OpenFile) -> None:
+    """Close an open file; `volume.remove_file` then takes it out."""
+    os.close(file.fd)

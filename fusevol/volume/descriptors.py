@@ -9,13 +9,15 @@ there is still the same.
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Iterable
 from os import stat_result
 from typing import Final
 
 from fusevol.inodes.inode import NO_FD, Directory, Inode
+from fusevol.inodes.table import InodeTable
 from fusevol.linux.files import descriptor_path
 from fusevol.linux.handles import name_to_handle, open_by_handle
+from fusevol.recovery.opens import DEVICE, Open, OpenEntries
 
 _PIN: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -39,31 +41,40 @@ class Descriptors:
 
     def __init__(
         self,
-        root: Inode,
+        inodes: InodeTable,
         root_fd: int,
         limit: int,
         handles: bool,
-        on_gone: Callable[[Inode], None],
+        entries: OpenEntries,
+        inherited: Iterable[Open],
     ) -> None:
         """Start with the root pinned.
 
         Args:
-            root: its `fd` becomes `root_fd`, an O_PATH descriptor, for good.
+            inodes: its root gets `root_fd`, an O_PATH descriptor, as pin for good.
             limit: how many pins to keep.
             handles: whether this process may open file handles (CAP_DAC_READ_SEARCH).
-            on_gone: is told of each inode whose object turns out to exist no more.
+            entries: where descriptors are kept for a successor.
+            inherited: what an earlier worker kept there.
         """
-        root.fd = root_fd
+        inodes.root.fd = root_fd
+        self._inodes = inodes
         self._limit = limit
         self._handles = handles
-        self._on_gone = on_gone
+        self._entries = entries
         self._pinned: dict[Inode, None] = {}
         self._mount_fds: dict[int, int] = {}
-        if handles and isinstance(root, Directory):
+        self._mount_places: dict[int, int] = {}
+        self._asleep = inodes.pins_asleep()
+        for kept in inherited:
+            if kept.kind == DEVICE:
+                self._mount_fds[kept.fh], self._mount_places[kept.fh] = kept.fd, kept.at
+        root = inodes.root
+        if handles and isinstance(root, Directory) and root.dev not in self._mount_fds:
             self._open_mount_fd(root)
 
     def __len__(self) -> int:
-        return len(self._pinned)
+        return len(self._pinned) + self._asleep
 
     def pin(self, inode: Inode) -> int:
         """Return an O_PATH descriptor of `inode`, valid until control returns to the kernel.
@@ -87,26 +98,37 @@ class Descriptors:
 
     def adopt(self, inode: Inode, fd: int) -> None:
         """Make `fd`, an O_PATH descriptor of `inode`, its pin."""
-        inode.fd = fd
+        self._inodes.pin(inode, fd)
         inode.used = True
         self._pinned[inode] = None
         if self._handles and inode.dev not in self._mount_fds and isinstance(inode, Directory):
             self._open_mount_fd(inode)
-        if len(self._pinned) > self._limit:
+        if len(self._pinned) + self._asleep > self._limit:
+            self._wake_pins()
             self.give_up(len(self._pinned) - self._limit + self._limit // 16)
+
+    def _wake_pins(self) -> None:
+        if self._asleep:
+            self._inodes.wake_all()
+
+    def woken(self, inode: Inode) -> None:
+        """Take note of the pin of an inode that an earlier worker knew."""
+        if inode.fd != NO_FD:
+            self._asleep -= 1
+            self._pinned[inode] = None
 
     def release(self, inode: Inode) -> None:
         """Close the pin of an inode that is no longer known."""
         if inode.fd != NO_FD:
             self._pinned.pop(inode, None)
-            os.close(inode.fd)
-            inode.fd = NO_FD
+            self._close(inode)
 
     def give_up(self, count: int) -> None:
         """Close up to `count` pins, those unused for longest first.
 
         What has no name any more stays pinned: nothing would lead back to it.
         """
+        self._wake_pins()
         for inode in list(self._pinned):
             if count <= 0:
                 return
@@ -116,10 +138,16 @@ class Descriptors:
                 self._pinned[inode] = None
                 continue
             if inode.handle is None and inode.dev in self._mount_fds:
-                inode.handle = self._handle_of(inode)
-            os.close(inode.fd)
-            inode.fd = NO_FD
+                handle = self._handle_of(inode)
+                if handle is not None:
+                    self._inodes.set_handle(inode, handle)
+            self._close(inode)
             count -= 1
+
+    def _close(self, inode: Inode) -> None:
+        fd = inode.fd
+        self._inodes.pin(inode, NO_FD)
+        os.close(fd)
 
     def status(self, inode: Inode) -> stat_result:
         """Return the attributes of `inode`, by the cheapest way that cannot be led astray."""
@@ -138,14 +166,6 @@ class Descriptors:
             raise stale(inode)
         return status
 
-    def close(self) -> None:
-        """Close everything; for the end of the process."""
-        for inode in list(self._pinned):
-            self.release(inode)
-        for fd in self._mount_fds.values():
-            os.close(fd)
-        self._mount_fds.clear()
-
     def _reachable(self, inode: Inode) -> bool:
         return bool(inode.files) or inode.handle is not None
 
@@ -159,7 +179,7 @@ class Descriptors:
             except OSError as error:
                 if error.errno == errno.ESTALE:
                     # Or a new file that got the number would be taken for this one for ever.
-                    self._on_gone(inode)
+                    self._inodes.gone(inode)
                 raise
         assert inode.parent is not None
         try:
@@ -178,10 +198,12 @@ class Descriptors:
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP:
                 raise
+            self._entries.drop(self._mount_places.pop(inode.dev))
             os.close(self._mount_fds.pop(inode.dev))
             return None
 
     def _open_mount_fd(self, directory: Directory) -> None:
         # open_by_handle_at(2) takes any descriptor of the file system but an O_PATH one.
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        self._mount_fds[directory.dev] = os.open(descriptor_path(directory.fd), flags)
+        fd = self._mount_fds[directory.dev] = os.open(descriptor_path(directory.fd), flags)
+        self._mount_places[directory.dev] = self._entries.add(DEVICE, directory.dev, 0, fd)

@@ -10,17 +10,23 @@ from fusevol.inodes.opened import OpenDirectory
 from fusevol.linux.directories import getdents
 from fusevol.linux.files import descriptor_path
 from fusevol.model import Caller
+from fusevol.recovery.journal import DONE, Entry
 from fusevol.volume.volume import Volume
 
 _READ: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-def opendir(volume: Volume, inode: Directory, caller: Caller, uid: int, gid: int) -> OpenDirectory:
+def opendir(
+    volume: Volume, inode: Directory, caller: Caller, uid: int, gid: int, entry: Entry
+) -> OpenDirectory:
     """Open a directory for reading and enter it in `volume.directories`."""
+    if entry.phase >= DONE:
+        return volume.directories.get(entry.fh)
     path = descriptor_path(volume.descriptors.pin(inode))
     fd = volume.with_descriptors(os.open, path, _READ)
     directory = OpenDirectory(inode, fd, caller, uid, gid)
-    volume.directories.add(directory)
+    volume.add_directory(directory)
+    entry.done(directory.fh)
     return directory
 
 
@@ -74,7 +80,6 @@ def fsyncdir(directory: OpenDirectory, datasync: bool) -> None:
         os.fsync(directory.fd)
 
 
-def releasedir(volume: Volume, directory: OpenDirectory) -> None:
-    """Close an open directory."""
-    volume.directories.remove(directory.fh)
+def releasedir(directory: OpenDirectory) -> None:
+    """Close an open directory; `volume.remove_directory` then takes it out."""
     os.close(directory.fd)

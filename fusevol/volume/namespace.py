@@ -2,11 +2,14 @@
 
 import errno
 import os
+from collections.abc import Callable
 from os import stat_result
 from typing import Final
 
 from fusevol.inodes.inode import NO_FD, Directory, Inode
 from fusevol.linux.files import RENAME_EXCHANGE, RENAME_NOREPLACE, descriptor_path, renameat2
+from fusevol.recovery.journal import Entry
+from fusevol.volume import once
 from fusevol.volume.volume import Creator, Volume
 
 _PIN: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -19,37 +22,54 @@ def lookup(volume: Volume, parent: Directory, name: bytes) -> tuple[Inode, stat_
 
 
 def mknod(
-    volume: Volume, parent: Directory, name: bytes, mode: int, rdev: int, creator: Creator
+    volume: Volume,
+    parent: Directory,
+    name: bytes,
+    mode: int,
+    rdev: int,
+    creator: Creator,
+    entry: Entry,
 ) -> tuple[Inode, stat_result]:
     """Make a regular file, FIFO, socket or device node."""
     fd = volume.descriptors.pin(parent)
-    volume.create_as(creator, mode, os.mknod, name, mode, rdev, dir_fd=fd)
+    if not once.made(entry, fd, name):
+        volume.create_as(creator, mode, os.mknod, name, mode, rdev, dir_fd=fd)
+        entry.done()
     return lookup(volume, parent, name)
 
 
 def mkdir(
-    volume: Volume, parent: Directory, name: bytes, mode: int, creator: Creator
+    volume: Volume, parent: Directory, name: bytes, mode: int, creator: Creator, entry: Entry
 ) -> tuple[Inode, stat_result]:
     """Make a directory."""
     fd = volume.descriptors.pin(parent)
-    # The mode's set-group-ID bit comes from the parent, not from the caller.
-    volume.create_as(creator, mode & ~0o2000, os.mkdir, name, mode, dir_fd=fd)
+    if not once.made(entry, fd, name):
+        # The mode's set-group-ID bit comes from the parent, not from the caller.
+        volume.create_as(creator, mode & ~0o2000, os.mkdir, name, mode, dir_fd=fd)
+        entry.done()
     return lookup(volume, parent, name)
 
 
 def symlink(
-    volume: Volume, parent: Directory, name: bytes, target: bytes, creator: Creator
+    volume: Volume, parent: Directory, name: bytes, target: bytes, creator: Creator, entry: Entry
 ) -> tuple[Inode, stat_result]:
     """Make a symbolic link that says `target`."""
     fd = volume.descriptors.pin(parent)
-    volume.create_as(creator, 0, os.symlink, target, name, dir_fd=fd)
+    if not once.made(entry, fd, name):
+        volume.create_as(creator, 0, os.symlink, target, name, dir_fd=fd)
+        entry.done()
     return lookup(volume, parent, name)
 
 
-def link(volume: Volume, inode: Inode, parent: Directory, name: bytes) -> tuple[Inode, stat_result]:
+def link(
+    volume: Volume, inode: Inode, parent: Directory, name: bytes, entry: Entry
+) -> tuple[Inode, stat_result]:
     """Give `inode` another name."""
     source = descriptor_path(volume.descriptors.pin(inode))
-    os.link(source, name, dst_dir_fd=volume.descriptors.pin(parent), follow_symlinks=True)
+    fd = volume.descriptors.pin(parent)
+    if not once.made(entry, fd, name):
+        os.link(source, name, dst_dir_fd=fd, follow_symlinks=True)
+        entry.done()
     return lookup(volume, parent, name)
 
 
@@ -58,20 +78,27 @@ def readlink(volume: Volume, inode: Inode) -> bytes:
     return os.readlink(b"", dir_fd=volume.descriptors.pin(inode))
 
 
-def unlink(volume: Volume, parent: Directory, name: bytes) -> None:
+def unlink(volume: Volume, parent: Directory, name: bytes, entry: Entry) -> None:
     """Remove a name that is not a directory's."""
-    fd = volume.descriptors.pin(parent)
-    inode = _about_to_lose(volume, fd, name)
-    os.unlink(name, dir_fd=fd)
-    _lost(inode, parent, name)
+    _remove(volume, parent, name, os.unlink, entry)
 
 
-def rmdir(volume: Volume, parent: Directory, name: bytes) -> None:
+def rmdir(volume: Volume, parent: Directory, name: bytes, entry: Entry) -> None:
     """Remove an empty directory."""
+    _remove(volume, parent, name, os.rmdir, entry)
+
+
+def _remove(
+    volume: Volume, parent: Directory, name: bytes, call: Callable[..., None], entry: Entry
+) -> None:
     fd = volume.descriptors.pin(parent)
-    inode = _about_to_lose(volume, fd, name)
-    os.rmdir(name, dir_fd=fd)
-    _lost(inode, parent, name)
+    inode, status = _about_to_lose(volume, fd, name)
+    if once.took_away(entry, status):
+        inode = volume.inodes.find_host(*reversed(entry.evidence))
+    else:
+        call(name, dir_fd=fd)
+        entry.done()
+    _lost(volume, inode, parent, name)
 
 
 def rename(
@@ -81,19 +108,22 @@ def rename(
     new_parent: Directory,
     new_name: bytes,
     flags: int,
+    entry: Entry,
 ) -> None:
     """Rename, with the flags of renameat2(2)."""
     fd = volume.descriptors.pin(parent)
     new_fd = volume.descriptors.pin(new_parent)
     replaced = None
-    if flags:
-        renameat2(fd, name, new_fd, new_name, flags)
-    elif not _renamed_to_free_name(fd, name, new_fd, new_name):
-        replaced = _about_to_lose(volume, new_fd, new_name)
-        os.rename(name, new_name, src_dir_fd=fd, dst_dir_fd=new_fd)
+    if not once.moved(entry, fd, name, new_fd, new_name):
+        if flags:
+            renameat2(fd, name, new_fd, new_name, flags)
+        elif not _renamed_to_free_name(fd, name, new_fd, new_name):
+            replaced, _ = _about_to_lose(volume, new_fd, new_name)
+            os.rename(name, new_name, src_dir_fd=fd, dst_dir_fd=new_fd)
+        entry.done()
     moved = _known(volume, new_fd, new_name)
     if replaced is not None and replaced is not moved:
-        _lost(replaced, new_parent, new_name)
+        _lost(volume, replaced, new_parent, new_name)
     if moved is not None:
         volume.inodes.move(moved, new_parent, new_name)
     if flags & RENAME_EXCHANGE:
@@ -121,7 +151,9 @@ def _known(volume: Volume, dir_fd: int, name: bytes) -> Inode | None:
         return None
 
 
-def _about_to_lose(volume: Volume, dir_fd: int, name: bytes) -> Inode | None:
+def _about_to_lose(
+    volume: Volume, dir_fd: int, name: bytes
+) -> tuple[Inode | None, stat_result | None]:
     """Pin the object that is about to lose `name`, if the kernel knows it.
 
     Clients may still hold it by an O_PATH descriptor or as working directory, and nothing would
@@ -130,16 +162,17 @@ def _about_to_lose(volume: Volume, dir_fd: int, name: bytes) -> Inode | None:
     try:
         fd = volume.with_descriptors(os.open, name, _PIN, dir_fd=dir_fd)
     except FileNotFoundError:
-        return None
-    inode = volume.inodes.find(os.fstat(fd))
+        return None, None
+    status = os.fstat(fd)
+    inode = volume.inodes.find(status)
     if inode is None or inode.fd != NO_FD:
         os.close(fd)
     else:
         volume.descriptors.adopt(inode, fd)
-    return inode
+    return inode, status
 
 
-def _lost(inode: Inode | None, parent: Directory, name: bytes) -> None:
+def _lost(volume: Volume, inode: Inode | None, parent: Directory, name: bytes) -> None:
     """Note that `name` does not lead to `inode` any more; another hard link still may."""
     if inode is not None and inode.parent is parent and inode.name == name:
-        inode.removed = True
+        volume.inodes.remove(inode)

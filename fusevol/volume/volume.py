@@ -6,10 +6,29 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from fusevol.inodes.inode import Directory, Inode
-from fusevol.inodes.opened import OpenDirectory, Opened, OpenFile, OpenTable
+from fusevol.inodes.opened import (
+    UNKNOWN_POSITION,
+    OpenDirectory,
+    Opened,
+    OpenFile,
+    OpenTable,
+)
 from fusevol.inodes.table import InodeTable
 from fusevol.linux.credentials import filesystem_identity, keeping_set_id_bits
 from fusevol.linux.filesystems import Storage, storage_of
+from fusevol.model import Caller
+from fusevol.recovery.nodes import NodeEntries
+from fusevol.recovery.opens import (
+    DIRECTORY,
+    FILE,
+    KEEPS_SET_ID,
+    READ,
+    SIZE,
+    WRITTEN,
+    Open,
+    OpenEntries,
+)
+from fusevol.recovery.region import NEXT_DIRECTORY, NEXT_FILE, Region
 from fusevol.volume.descriptors import Descriptors
 from fusevol.volume.paths import Paths
 
@@ -26,31 +45,126 @@ class Volume:
         storage: what kind of file system the source is on.
     """
 
-    def __init__(self, root_fd: int, privileged: bool, pin_limit: int) -> None:
+    def __init__(self, root_fd: int, privileged: bool, pin_limit: int, region: Region) -> None:
         """Serve what `root_fd`, an O_PATH descriptor which the volume owns, refers to.
 
         Args:
+            region: the recovery state; what an earlier worker left there is gone on with.
             root_fd: a directory, or a single file.
             privileged: new objects are made for the caller, which takes CAP_SETUID, CAP_SETGID,
                 CAP_CHOWN, CAP_FSETID and CAP_DAC_READ_SEARCH.
             pin_limit: how many host objects to keep open besides what clients hold open.
         """
         self.root_fd = root_fd
-        self.inodes = InodeTable(os.fstat(root_fd), self._dropped)
+        self._words = region.words
+        self._opens = OpenEntries(region)
+        inherited = self._opens.load()
+        self.inodes = InodeTable(os.fstat(root_fd), NodeEntries(region), self._dropped, self._woken)
         self.descriptors = Descriptors(
-            self.inodes.root, root_fd, pin_limit, privileged, self.inodes.gone
+            self.inodes, root_fd, pin_limit, privileged, self._opens, inherited
         )
         self.paths = Paths(self.inodes)
-        self.files: OpenTable[OpenFile] = OpenTable()
-        self.directories: OpenTable[OpenDirectory] = OpenTable()
+        self.files: OpenTable[OpenFile] = OpenTable(self._words[NEXT_FILE] + 1)
+        self.directories: OpenTable[OpenDirectory] = OpenTable(self._words[NEXT_DIRECTORY] + 1)
         self.privileged = privileged
         self.storage = storage_of(root_fd)
         self._storages: dict[int, Storage] = {self.inodes.root.dev: self.storage}
         self._umask = os.umask(0)
         os.umask(self._umask)
+        for kept in inherited:
+            self._put_back(kept)
 
     def _dropped(self, inode: Inode) -> None:
         self.descriptors.release(inode)
+
+    def _woken(self, inode: Inode) -> None:
+        self.descriptors.woken(inode)
+
+    def _put_back(self, kept: Open) -> None:
+        """Take up what a client has held open since an earlier worker."""
+        caller = Caller(kept.pid, kept.comm, kept.container)
+        if kept.kind == FILE:
+            inode = self.inodes[kept.ino]
+            file = OpenFile(inode, kept.fd, kept.flags, caller, kept.uid, kept.gid)
+            file.fh, file.at = kept.fh, kept.at
+            file.keeps_set_id = bool(kept.marks & KEEPS_SET_ID)
+            file.bytes_read, file.bytes_written = kept.bytes_read, kept.bytes_written
+            inode.size = kept.size
+            self._enter(file)
+            self.files.put_back(file)
+        elif kept.kind == DIRECTORY:
+            directory = OpenDirectory(self.directory(kept.ino), kept.fd, caller, kept.uid, kept.gid)
+            directory.fh, directory.at = kept.fh, kept.at
+            directory.position = UNKNOWN_POSITION
+            self.directories.put_back(directory)
+
+    def _enter(self, file: OpenFile) -> None:
+        inode = file.inode
+        storage = self.storage_at(inode, file.fd)
+        file.waits = storage is Storage.REMOTE or (
+            storage is Storage.LOCAL and bool(file.flags & os.O_DSYNC)
+        )
+        if inode.files is None:
+            inode.files = {}
+        inode.files[file.fh] = file
+
+    def add_file(self, file: OpenFile, size: int) -> None:
+        """Enter an open file; `size` is its length now."""
+        fh = self.files.add(file)
+        self._words[NEXT_FILE] = fh
+        caller = file.caller
+        file.at = self._opens.add(
+            FILE, fh, file.inode.ino, file.fd, file.flags, file.uid, file.gid, caller.pid, size,
+            caller.comm, caller.container,
+        )  # fmt: skip
+        self._enter(file)
+
+    def remove_file(self, file: OpenFile) -> None:
+        """Take an open file out; its descriptor is closed."""
+        self.files.remove(file.fh)
+        self._opens.drop(file.at)
+        inode = file.inode
+        if inode.files is not None:
+            inode.files.pop(file.fh, None)
+            if not inode.files:
+                inode.files = None
+        self.inodes.drop_if_unused(inode)
+
+    def add_directory(self, directory: OpenDirectory) -> None:
+        """Enter an open directory."""
+        fh = self.directories.add(directory)
+        self._words[NEXT_DIRECTORY] = fh
+        caller = directory.caller
+        directory.at = self._opens.add(
+            DIRECTORY, fh, directory.inode.ino, directory.fd, 0, directory.uid, directory.gid,
+            caller.pid, 0, caller.comm, caller.container,
+        )  # fmt: skip
+
+    def remove_directory(self, directory: OpenDirectory) -> None:
+        """Take an open directory out; its descriptor is closed."""
+        self.directories.remove(directory.fh)
+        self._opens.drop(directory.at)
+
+    def set_keeps_set_id(self, file: OpenFile, keeps: bool) -> None:
+        """Note whether the opener of `file` may write without clearing set-ID bits."""
+        file.keeps_set_id = keeps
+        self._opens.set_marks(file.at, KEEPS_SET_ID if keeps else 0)
+
+    def count_read(self, file: OpenFile, count: int) -> None:
+        """Add to the bytes that were read through `file`."""
+        file.bytes_read = self._words[file.at + READ] = file.bytes_read + count
+
+    def count_written(self, file: OpenFile, count: int) -> None:
+        """Add to the bytes that were written through `file`."""
+        file.bytes_written = self._words[file.at + WRITTEN] = file.bytes_written + count
+
+    def set_size(self, inode: Inode, size: int) -> None:
+        """Note the length of `inode` as the kernel knows it from now on."""
+        if inode.size != size:
+            inode.size = size
+            if inode.files is not None:
+                for file in inode.files.values():
+                    self._words[file.at + SIZE] = size
 
     def directory(self, ino: int) -> Directory:
         """Return the known directory with node id `ino`.

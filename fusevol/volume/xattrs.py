@@ -8,6 +8,8 @@ import os
 
 from fusevol.inodes.inode import Inode
 from fusevol.linux.files import descriptor_path
+from fusevol.recovery.journal import Entry
+from fusevol.volume import once
 from fusevol.volume.volume import Volume
 
 
@@ -28,6 +30,9 @@ def listxattr(volume: Volume, inode: Inode) -> list[bytes]:
     ]
 
 
-def removexattr(volume: Volume, inode: Inode, name: bytes) -> None:
+def removexattr(volume: Volume, inode: Inode, name: bytes, entry: Entry) -> None:
     """Remove an attribute."""
-    os.removexattr(descriptor_path(volume.descriptors.pin(inode)), name)
+    path = descriptor_path(volume.descriptors.pin(inode))
+    if not once.dropped_attribute(entry, path, name):
+        os.removexattr(path, name)
+        entry.done()

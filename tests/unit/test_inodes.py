@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,10 @@ from hypothesis import strategies as st
 
 from fusevol.inodes.inode import Directory, Inode
 from fusevol.inodes.table import FIRST_OWN_INO, ROOT_INO, InodeTable
+from fusevol.recovery.nodes import NodeEntries
+from fusevol.recovery.region import Region
 from fusevol.volume.paths import SHORTENED, Paths
+from tests.unit.regions import new_region
 
 _DEV, _OTHER_DEV = 7, 8
 
@@ -21,9 +25,11 @@ def _status(ino: int, kind: int = stat.S_IFREG, dev: int = _DEV) -> os.stat_resu
 class _Known(InodeTable):
     """A table over a root directory that remembers what was dropped."""
 
-    def __init__(self) -> None:
+    def __init__(self, region: Region) -> None:
         self.dropped: list[Inode] = []
-        super().__init__(_status(2, stat.S_IFDIR), self.dropped.append)
+        super().__init__(
+            _status(2, stat.S_IFDIR), NodeEntries(region), self.dropped.append, lambda _inode: None
+        )
 
     def look_up(
         self, ino: int, name: bytes, parent: Inode | None = None, kind: int = stat.S_IFREG
@@ -31,7 +37,7 @@ class _Known(InodeTable):
         directory = parent or self.root
         assert isinstance(directory, Directory)
         inode = self.seen(directory, name, _status(ino, kind))
-        inode.lookups += 1
+        self.refer(inode)
         return inode
 
     def look_up_directory(self, ino: int, name: bytes, parent: Inode | None = None) -> Inode:
@@ -39,8 +45,14 @@ class _Known(InodeTable):
 
 
 @pytest.fixture
-def table() -> _Known:
-    return _Known()
+def region() -> Iterator[Region]:
+    with new_region() as region:
+        yield region
+
+
+@pytest.fixture
+def table(region: Region) -> _Known:
+    return _Known(region)
 
 
 def test_node_ids_are_the_numbers_of_the_host(table: _Known) -> None:
@@ -125,7 +137,7 @@ def test_a_path_of_any_depth_has_a_bounded_length(table: _Known) -> None:
     assert path.count(SHORTENED) == 1
 
 
-_names = st.sampled_from([b"a", b"b", b"c"])
+_names = st.sampled_from([b"a", b"b", b"c" * 255])
 _steps = st.lists(
     st.tuples(st.sampled_from(["file", "directory", "forget", "move"]), st.integers(0, 9), _names),
     max_size=60,
@@ -135,7 +147,11 @@ _steps = st.lists(
 @given(_steps)
 def test_counts_and_chains_stay_right(steps: list[tuple[str, int, bytes]]) -> None:
     """Whatever is looked up, moved and forgotten: no reference is lost and no path is a circle."""
-    table = _Known()
+    with new_region() as region:
+        _do(_Known(region), steps, region)
+
+
+def _do(table: _Known, steps: list[tuple[str, int, bytes]], region: Region) -> None:
     known: list[Inode] = [table.root]
     for step, number, name in steps:
         known = [inode for inode in known if inode.ino == ROOT_INO or inode.lookups > 0]
@@ -155,9 +171,31 @@ def test_counts_and_chains_stay_right(steps: list[tuple[str, int, bytes]]) -> No
         if inode.lookups > 0:
             assert table[inode.ino] is inode
             assert paths.of(inode).startswith("/")
+    _check_same(_Known(region), table, known)
     for inode in set(known) - {table.root}:
         if inode.lookups > 0:
             table.forget(inode.ino, inode.lookups)
     assert len(table) == 1
     assert isinstance(table.root, Directory)
     assert table.root.children == 0
+
+
+def _check_same(successor: _Known, table: _Known, known: list[Inode]) -> None:
+    """Check that the table of a successor knows the same as the one before it."""
+    assert len(successor) == len(table)
+    for inode in known:
+        if inode.lookups <= 0 or inode.parent is None:
+            continue
+        woken = successor[inode.ino]
+        assert (woken.ino, woken.dev, woken.host_ino, woken.kind, woken.name, woken.lookups) == (
+            inode.ino, inode.dev, inode.host_ino, inode.kind, inode.name, inode.lookups
+        )  # fmt: skip
+        assert woken.parent is not None
+        assert woken.parent.ino == inode.parent.ino
+        assert Paths(successor).of(woken) == Paths(table).of(inode)
+    successor.wake_all()
+    for inode in known:
+        if isinstance(inode, Directory) and inode.lookups > 0:
+            directory = successor[inode.ino]
+            assert isinstance(directory, Directory)
+            assert directory.children == inode.children

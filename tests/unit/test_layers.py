@@ -21,6 +21,7 @@ RANKS: Final = {
     "volume": 3,
     "inodes": 2,
     "linux": 2,
+    "recovery": 2,
     "accesslog": 2,
     "config": 1,
     "errors": 1,
@@ -31,6 +32,8 @@ RANKS: Final = {
 
 SAME_RANK: Final = {
     ("accesslog", "linux"),
+    ("inodes", "recovery"),
+    ("recovery", "accesslog"),
     ("cli", "plugin"),
     ("config", "errors"),
     ("config", "model"),

@@ -1,0 +1,116 @@
+"""How a keeper ends its mount when it is told to."""
+
+import errno
+import logging
+import os
+import time
+from typing import Final
+
+from fusevol.accesslog.record import AccessRecord
+from fusevol.accesslog.writer import LogWriter
+from fusevol.config import NO_LOG, STDOUT_LOG, MountConfig
+from fusevol.daemon import mounting, registry
+from fusevol.daemon.notify import notify
+from fusevol.errors import FusevolError
+from fusevol.linux.mountinfo import mount_at
+
+logger = logging.getLogger(__name__)
+
+_GRACE_S: Final = 5.0
+"""How long clients have to finish after a stop was asked for and the mount is busy."""
+
+
+class Ending:
+    """The end of a mount.
+
+    Attributes:
+        deadline: when open files fail, on the monotonic clock; None if that is not to be.
+        forced: it has come to that.
+        device: st_dev of the mount, which tells it from another at the same place.
+    """
+
+    def __init__(self, config: MountConfig) -> None:
+        self.deadline: float | None = None
+        self.forced = False
+        self._config = config
+        self.device = 0
+
+    def ask(self) -> None:
+        """Unmount. If it is busy, take it from the name space and let clients finish.
+
+        Asked for the second time, it does not wait any longer.
+        """
+        mountpoint = self._config.mountpoint
+        if self.deadline is not None:
+            logger.warning("asked twice to stop: open files on %s fail now", mountpoint)
+            self.deadline = time.monotonic()
+            return
+        notify("STOPPING=1")
+        self.deadline = time.monotonic() + _GRACE_S
+        if not self._unmount(lazily=False):
+            self._unmount(lazily=True)
+            logger.warning(
+                "%s is in use: detached, clients have %g s to finish", mountpoint, _GRACE_S
+            )
+
+    def is_due(self) -> bool:
+        """Tell whether open files have to fail now; from then on it is `forced`."""
+        if self.deadline is None or time.monotonic() < self.deadline:
+            return False
+        if not self.forced:
+            logger.warning(
+                "%s is still in use: open files fail from now on", self._config.mountpoint
+            )
+        self.forced = True
+        return True
+
+    def detach(self) -> None:
+        """Take the mount from the name space, whoever uses it."""
+        if self.is_mounted():
+            self._unmount(lazily=True)
+
+    def is_mounted(self) -> bool:
+        """Tell whether this very mount is the one at its mount point."""
+        mount = mount_at(self._config.mountpoint)
+        return mount is not None and mount.fstype == registry.FSTYPE and (
+            mount.device == self.device
+        )  # fmt: skip
+
+    def record(self, reason: str) -> None:
+        """Write the `unmount` record that a worker could not write any more."""
+        config = self._config
+        if config.log in (NO_LOG, STDOUT_LOG):
+            return
+        try:
+            log = LogWriter(config.log, config.name, config.on_log_failure)
+        except FusevolError as error:
+            logger.error("%s", error)
+            return
+        log.event(AccessRecord(op="unmount", result="EIO", reason=reason))
+        log.close()
+
+    def _unmount(self, lazily: bool) -> bool:
+        """Unmount in a process of its own, as the call may wait for the source."""
+        pid = os.fork()
+        if pid == 0:
+            os._exit(self._unmount_here(lazily))
+        end = time.monotonic() + _GRACE_S
+        while (done := os.waitpid(pid, os.WNOHANG)) == (0, 0):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.002)
+        return os.waitstatus_to_exitcode(done[1]) == 0
+
+    def _unmount_here(self, lazily: bool) -> int:
+        if not self.is_mounted():
+            return 0
+        try:
+            mounting.unmount(self._config.mountpoint, lazily=lazily)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                logger.error("unmounting %s: %s", self._config.mountpoint, error.strerror)
+            return 1
+        except FusevolError as error:
+            logger.error("%s", error)
+            return 1
+        return 0

@@ -1,0 +1,131 @@
+"""Starting the keeper of a mount, and finding it again when another process has become it."""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from fusevol.config import MountConfig
+from fusevol.daemon import registry, succession
+from fusevol.daemon.background import new_file
+from fusevol.daemon.channel import BYTES, Mounted, Start, pack, unpack
+from fusevol.daemon.registry import Served
+from fusevol.linux.process import start_ticks
+
+HEIR_S: Final = 10.0
+"""How long it may take until a worker has become the keeper."""
+POLL_S: Final = 0.02
+"""How often to look whether it has."""
+
+_PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def spawn(channel: socket.socket, messages: int | None = None) -> "subprocess.Popen[bytes]":
+    """Start a keeper with its end of a channel.
+
+    Args:
+        messages: descriptor of the file that gets what it says; it then has no terminal.
+    """
+    output = None if messages is None else subprocess.DEVNULL
+    return subprocess.Popen(
+        [*succession.command(), str(channel.fileno())], pass_fds=(channel.fileno(),),
+        stdin=subprocess.DEVNULL, stdout=output, stderr=messages, start_new_session=True, cwd="/",
+    )  # fmt: skip
+
+
+def start(
+    config: MountConfig, messages: str | None = None, owner: int = 0
+) -> "subprocess.Popen[bytes]":
+    """Mount, and return the keeper when the mount answers.
+
+    Args:
+        messages: file that gets what the keeper and the workers say; None for stderr.
+        owner: process with which the mount ends, 0 for none.
+
+    Raises:
+        FusevolError: it could not be mounted, and why. Nothing is left behind.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs, _opened(messages) as file:
+            process = spawn(theirs, file)
+        ours.send(pack(Start(config, owner, start_ticks(owner) if owner else 0)))
+        try:
+            unpack(ours.recv(BYTES), Mounted)
+        except BaseException:
+            ours.close()
+            process.wait()
+            raise
+    return process
+
+
+@contextmanager
+def _opened(messages: str | None) -> Iterator[int | None]:
+    if messages is None:
+        yield None
+        return
+    fd = new_file(messages)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def heir(mountpoint: str, ended: int) -> Served | None:
+    """Return the mount's entry if somebody keeps it after keeper `ended`, or is about to.
+
+    As long as it names `ended`, its worker is becoming the keeper.
+    """
+    served = registry.get(mountpoint)
+    if served is None or (served.pid == ended and not registry.is_ours(served.worker)):
+        return None
+    return served
+
+
+def stay(config: MountConfig, process: "subprocess.Popen[bytes]") -> int:
+    """Wait for the end of a mount and pass signals on to its keeper; return the exit status."""
+    keepers = [process.pid]
+
+    def pass_on(number: int, _frame: object) -> None:
+        try:
+            os.kill(keepers[-1], number)
+        except ProcessLookupError:
+            return  # it has ended, and so do we
+
+    for number in _PASSED_ON:
+        signal.signal(number, pass_on)
+    status = process.wait()
+    while (served := _await_heir(config.mountpoint, keepers[-1])) is not None:
+        keepers.append(served.pid)
+        status = _await_end(served.pid)
+    return status
+
+
+def _await_heir(mountpoint: str, keeper: int) -> Served | None:
+    end = time.monotonic() + HEIR_S
+    while time.monotonic() < end:
+        served = heir(mountpoint, keeper)
+        if served is None or served.pid != keeper:
+            return served
+        time.sleep(POLL_S)
+    return None
+
+
+def _await_end(keeper: int) -> int:
+    """Wait for the end of a keeper that is not a child of ours."""
+    try:
+        pidfd = os.pidfd_open(keeper)
+    except ProcessLookupError:
+        return 0
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.poll()
+    finally:
+        os.close(pidfd)
+    return 0

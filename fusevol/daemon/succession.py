@@ -1,0 +1,65 @@
+"""How one process becomes another that goes on with the mount.
+
+By execve(2), which keeps the descriptors and their numbers.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from typing import Final, NoReturn
+
+from fusevol.daemon.registry import KEEPER
+from fusevol.recovery.nodes import NodeEntries
+from fusevol.recovery.opens import OpenEntries
+from fusevol.recovery.region import FUSE_FD, LOG_FD, ROOT_FD, VERSION, Region
+
+RESUME: Final = "--resume"
+_CHECK_S: Final = 30.0
+
+
+def descriptors(region: Region) -> set[int]:
+    """Return the descriptors that the mount needs, whoever serves it."""
+    found = {region.fd, *NodeEntries(region).pins(), *OpenEntries(region).descriptors()}
+    found.update(region.descriptor(cell) for cell in (FUSE_FD, ROOT_FD, LOG_FD))
+    return found - {-1}
+
+
+def become_keeper(region: Region, reason: str) -> NoReturn:
+    """Execute the keeper anew in this process, which shares its descriptors with nobody.
+
+    Args:
+        reason: what the log will tell of it.
+
+    Raises:
+        OSError: Python cannot be executed.
+    """
+    for fd in descriptors(region):
+        os.set_inheritable(fd, True)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    region.add_restart(reason)
+    os.execv(sys.executable, [*command(), RESUME, str(region.fd)])
+
+
+def command() -> list[str]:
+    """Return the command that runs a keeper, without its arguments."""
+    return [sys.executable, "-P", "-m", KEEPER]
+
+
+def why_not() -> str:
+    """Return why the code that is installed now cannot go on with this mount; "" if it can."""
+    program = f"import {KEEPER}; from fusevol.recovery.region import VERSION; print(VERSION)"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", program], stdin=subprocess.DEVNULL, timeout=_CHECK_S,
+            capture_output=True, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"the installed version cannot be run ({error})"
+    if done.returncode != 0:
+        last = os.fsdecode(done.stderr).strip().rpartition("\n")[2]
+        return f"the installed version cannot be loaded ({last})"
+    if done.stdout.split() != [str(VERSION).encode()]:
+        return "the installed version cannot go on with running mounts; unmount and mount anew"
+    return ""

@@ -1,0 +1,238 @@
+"""The journal: what the worker is doing right now, one entry for each request it has taken up.
+
+    word 0   number of the operation, and how far it is; 0 where there is nothing
+    word 1   thread id of the caller, or handle number where the kernel tells no caller
+    word 2   position, for reads, writes and listings
+    word 3   errno of its result
+    word 4   what was there before, and word 5
+    word 6   handle number that it gave
+    word 7   XATTR_CREATE or XATTR_REPLACE, added by the keeper
+    word 8   number of its record
+
+An entry stands from before the effect until after the reply. When the worker dies, the keeper asks
+the kernel which requests are unanswered and keeps the entries of these; the successor goes on with
+each where it was, so that nothing takes place or is recorded twice.
+
+A thread has one request at a time, so its id tells its requests apart. Requests on a handle that
+are alike in all that is kept here may be exchanged for one another.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from fusevol.accesslog.record import OPERATIONS
+from fusevol.recovery.region import JOURNAL, Region
+
+STARTED: Final = 1 << 8
+INTENDED: Final = 2 << 8
+"""What was there before is noted; the effect may have taken place."""
+DONE: Final = 3 << 8
+"""The effect has taken place."""
+LOGGING: Final = 4 << 8
+"""Its result is noted; the record is in the log if the log has got as far as its number."""
+RECORDED: Final = 5 << 8
+"""Its result is noted, and the record is in the log."""
+
+WHO: Final = 1
+WHERE: Final = 2
+ERRNO: Final = 3
+SEQ: Final = 8
+_EVIDENCE: Final = 4
+_FH: Final = 6
+_XATTR_FLAGS: Final = 7
+
+_STRIDE: Final = 16
+_ENTRIES: Final = 160
+"""More than pyfuse3 has tasks."""
+_CODE: Final = 0xFF
+CODES: Final = {op: number for number, op in enumerate(OPERATIONS, 1)}
+"""Operation -> its code."""
+_POSITIONED: Final = frozenset(CODES[op] for op in ("read", "write", "readdir"))
+INLINE: Final = JOURNAL
+"""Place of the entry of what is done without waiting: one request at a time."""
+
+
+class Key(NamedTuple):
+    """What tells requests apart: code of the operation, caller or handle, position or 0."""
+
+    code: int
+    who: int
+    where: int = 0
+
+
+class Entry:
+    """One entry.
+
+    Attributes:
+        at: its place, a word number.
+    """
+
+    __slots__ = ("_words", "at")
+
+    def __init__(self, words: memoryview, at: int) -> None:
+        self._words = words
+        self.at = at
+
+    @property
+    def phase(self) -> int:
+        """STARTED, INTENDED, DONE or RECORDED."""
+        return self._words[self.at] & ~_CODE
+
+    @property
+    def key(self) -> Key:
+        """What request it belongs to."""
+        at = self.at
+        words = self._words
+        code = words[at] & _CODE
+        return Key(code, words[at + WHO], words[at + WHERE] if code in _POSITIONED else 0)
+
+    @property
+    def errno(self) -> int:
+        """Its result, once LOGGING; 0 is success."""
+        return self._words[self.at + ERRNO]
+
+    @property
+    def fh(self) -> int:
+        """The handle number that it gave, once DONE; 0 for none."""
+        return self._words[self.at + _FH]
+
+    @property
+    def xattr_flags(self) -> int:
+        """Flags of the setxattr(2) of an unanswered request."""
+        return self._words[self.at + _XATTR_FLAGS]
+
+    @property
+    def evidence(self) -> tuple[int, int]:
+        """What `intend` noted."""
+        return self._words[self.at + _EVIDENCE], self._words[self.at + _EVIDENCE + 1]
+
+    def intend(self, before: int, more: int = 0) -> None:
+        """Note what is there before the effect takes place."""
+        at, words = self.at, self._words
+        words[at + _EVIDENCE] = before
+        words[at + _EVIDENCE + 1] = more
+        words[at + _FH] = 0
+        words[at] = words[at] & _CODE | INTENDED
+
+    def done(self, fh: int = 0) -> None:
+        """Note that the effect has taken place, and the handle number it gave."""
+        at, words = self.at, self._words
+        words[at + _FH] = fh
+        words[at] = words[at] & _CODE | DONE
+
+    def settle(self, last_seq: int) -> None:
+        """Find out whether its record was written, given the number of the newest one."""
+        at, words = self.at, self._words
+        if self.phase != LOGGING:
+            return
+        if words[at + SEQ] <= last_seq:
+            phase = RECORDED
+        else:
+            phase = STARTED if self.errno else DONE
+        words[at] = words[at] & _CODE | phase
+
+
+class Journal:
+    """The journal of a region.
+
+    Attributes:
+        words: the words of the region; the hot path writes those of an entry in place.
+        inline: the entry of what is done without waiting.
+        finished: entries whose replies leave before the next request is read.
+        resumed: entries of unanswered requests of an earlier worker, until they come again.
+    """
+
+    def __init__(self, region: Region) -> None:
+        self.words = region.words
+        self.inline = Entry(self.words, INLINE)
+        self.finished: list[Entry] = []
+        self.resumed: dict[Key, list[Entry]] = {}
+        self._free = [
+            Entry(self.words, INLINE + number * _STRIDE) for number in range(_ENTRIES - 1, 0, -1)
+        ]
+
+    def take(self) -> Entry:
+        """Return an entry for a request that may have to wait; put it in `finished` at the end."""
+        return self._free.pop()
+
+    def answered(self) -> None:
+        """Note that the replies of all that is `finished` have left."""
+        for entry in self.finished:
+            self.words[entry.at] = 0
+            self._free.append(entry)
+        self.finished.clear()
+
+    def resume(self, key: Key) -> Entry | None:
+        """Return the entry of a request if it was taken up before; put it in `finished` later."""
+        entries = self.resumed.get(key)
+        if entries is None:
+            return None
+        entry = entries.pop()
+        if not entries:
+            del self.resumed[key]
+        return entry
+
+    def load(self, last_seq: int) -> None:
+        """Take up the entries that the keeper left.
+
+        Args:
+            last_seq: number of the newest record in the log, which tells whether a record was
+                written whose entry does not say so yet.
+        """
+        words = self.words
+        for entry in [*self._free]:
+            if words[entry.at]:
+                self._free.remove(entry)
+                entry.settle(last_seq)
+                self.resumed.setdefault(entry.key, []).append(entry)
+        for entries in self.resumed.values():
+            # The last one is taken first; any order will do.
+            entries.sort(key=lambda entry: entry.phase)
+
+    def executing(self) -> Key | None:
+        """Return the request whose effect was not complete when the worker died, if one was."""
+        entries = [entry for entry in [self.inline, *self._free] if self.words[entry.at]]
+        executing = [entry for entry in entries if entry.phase in (STARTED, INTENDED)]
+        if executing and (executing[0] is self.inline or len(executing) == 1):
+            return executing[0].key
+        return None
+
+    def is_waiting(self) -> bool:
+        """Tell whether requests were taken up."""
+        return any(self.words[entry.at] for entry in [self.inline, *self._free])
+
+    def settle(self, unanswered: Iterable[tuple[Key, int]]) -> None:
+        """Keep the entries of requests that are unanswered; for the keeper, with no worker.
+
+        Of several entries for requests that are alike, those without a record are unanswered for
+        sure.
+
+        Args:
+            unanswered: keys of the requests that the kernel sends again, each with the flags of
+                setxattr(2) or 0.
+        """
+        words = self.words
+        wanted = Counter(key for key, _ in unanswered)
+        flags = dict(unanswered)
+        standing = [entry for entry in [self.inline, *self._free] if words[entry.at]]
+        for entry in sorted(standing, key=lambda entry: entry.phase):
+            key = entry.key
+            if key.code == CODES["getxattr"] and not wanted[key]:
+                # pyfuse3 looks at an attribute before it sets it for XATTR_CREATE and the like.
+                key = Key(CODES["setxattr"], key.who)
+            if wanted[key] > 0:
+                wanted[key] -= 1
+                words[entry.at + _XATTR_FLAGS] = flags[key]
+            else:
+                words[entry.at] = 0
+        if words[INLINE]:
+            self._move_inline()
+
+    def _move_inline(self) -> None:
+        words = self.words
+        entry = next(entry for entry in self._free if not words[entry.at])
+        for word in range(1, _STRIDE):
+            words[entry.at + word] = words[INLINE + word]
+        words[entry.at] = words[INLINE]
+        words[INLINE] = 0

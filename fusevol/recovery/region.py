@@ -1,0 +1,160 @@
+"""The memory that the recovery state lies in, and where in it everything is."""
+
+import mmap
+import os
+from typing import Final
+
+from fusevol.errors import FusevolError
+
+WORD: Final = 8
+"""Bytes in a word; all places are counted in words."""
+
+_MAGIC: Final = 0x6C6F766573756601
+VERSION: Final = 1
+"""Of the layout; a worker goes on only with a state of its own version."""
+
+# Words of the header.
+_MAGIC_AT: Final = 0
+_VERSION_AT: Final = 1
+NODES_HIGH: Final = 2
+"""Where the used part of the node entries ends."""
+OPENS_HIGH: Final = 3
+NEXT_FILE: Final = 4
+"""Highest handle number given to a file; NEXT_DIRECTORY: to a directory."""
+NEXT_DIRECTORY: Final = 5
+NEXT_OWN_INO: Final = 6
+_TELLING: Final = 7
+"""Number and `seq` of the `restart` record that is being written, in one word."""
+FLAGS: Final = 12
+"""INIT flags in force."""
+FUSE_FD: Final = 13
+"""Descriptor plus one of /dev/fuse, of the source, and of the log; 0 for none."""
+ROOT_FD: Final = 14
+LOG_FD: Final = 24
+RESTARTS: Final = 16
+"""How often a worker was succeeded; RESTARTS_TOLD: how many of these are in the log."""
+RESTARTS_TOLD: Final = 17
+
+PROGRESS: Final = 18
+"""Not 0 when the worker has answered requests for a while."""
+DEVICE: Final = 19
+"""st_dev of the mount."""
+
+_SEQ_BITS: Final = 44
+_LOG: Final = slice(24, 29)
+_REASONS: Final = 8192
+_REASON_BYTES: Final = 256
+_REASONS_KEPT: Final = 64
+_TEXTS: Final = (32768, 98304)
+_TEXT_BYTES: Final = 65536 - WORD
+
+JOURNAL: Final = (192 << 10) // WORD
+OPENS: Final = (1 << 20) // WORD
+OPENS_END: Final = (257 << 20) // WORD
+NODES: Final = (512 << 20) // WORD
+NODES_END: Final = (2560 << 20) // WORD
+_BYTES: Final = (2560 << 20) + 4096
+"""Most of it is never touched, and takes no memory."""
+
+CONFIG: Final = 0
+INIT: Final = 1
+
+
+class Region:
+    """A memfd, mapped.
+
+    Attributes:
+        fd: the memfd.
+        map: its bytes.
+        words: the same as unsigned words of 64 bits.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.map = mmap.mmap(fd, _BYTES)
+        self.words = memoryview(self.map).cast("Q")
+
+    @classmethod
+    def create(cls) -> "Region":
+        """Return an empty one."""
+        fd = os.memfd_create("fusevol-state", os.MFD_CLOEXEC)
+        os.ftruncate(fd, _BYTES)
+        region = cls(fd)
+        words = region.words
+        words[NODES_HIGH] = NODES
+        words[OPENS_HIGH] = OPENS
+        words[_VERSION_AT] = VERSION
+        words[_MAGIC_AT] = _MAGIC
+        return region
+
+    @classmethod
+    def attach(cls, fd: int) -> "Region":
+        """Return the one in `fd`.
+
+        Raises:
+            FusevolError: another version of fusevol wrote it, or it is none.
+        """
+        if os.fstat(fd).st_size != _BYTES:
+            raise FusevolError("recovery state of another version; unmount and mount anew")
+        region = cls(fd)
+        if region.words[_MAGIC_AT] != _MAGIC or region.words[_VERSION_AT] != VERSION:
+            raise FusevolError("recovery state of another version; unmount and mount anew")
+        return region
+
+    def put_text(self, which: int, content: bytes) -> None:
+        """Store CONFIG or INIT, at most 64 KiB, while no worker runs."""
+        if len(content) > _TEXT_BYTES:
+            raise FusevolError("the description of the mount is longer than 64 KiB")
+        at = _TEXTS[which]
+        self.map[at + WORD : at + WORD + len(content)] = content
+        self.words[at // WORD] = len(content)
+
+    def text(self, which: int) -> bytes:
+        """Return what `put_text` stored; nothing if it stored nothing."""
+        at = _TEXTS[which]
+        return self.map[at + WORD : at + WORD + self.words[at // WORD]]
+
+    def add_restart(self, reason: str) -> None:
+        """Note that a worker will be succeeded, and why; the successor writes it to the log."""
+        number = self.words[RESTARTS]
+        content = reason.encode(errors="replace")[: _REASON_BYTES - 1]
+        at = _REASONS + number % _REASONS_KEPT * _REASON_BYTES
+        self.map[at : at + _REASON_BYTES] = content.ljust(_REASON_BYTES, b"\0")
+        self.words[RESTARTS] = number + 1
+
+    def reason(self, number: int) -> str:
+        """Return why restart `number`, one of the last 64, took place; numbers begin with 0."""
+        at = _REASONS + number % _REASONS_KEPT * _REASON_BYTES
+        return self.map[at : at + _REASON_BYTES].rstrip(b"\0").decode(errors="replace")
+
+    def untold_restarts(self) -> range:
+        """Return the numbers of the restarts that are not in the log, as far as they are kept."""
+        happened, told = self.words[RESTARTS], self.words[RESTARTS_TOLD]
+        return range(max(told, happened - _REASONS_KEPT), happened)
+
+    def telling(self, number: int, seq: int) -> None:
+        """Note that the record of restart `number` is about to be written under number `seq`."""
+        self.words[_TELLING] = (number & 0xFFFFF) << _SEQ_BITS | seq
+
+    def settle_telling(self, last_seq: int) -> None:
+        """Find out whether that record was written, given the number of the newest one."""
+        number, seq = divmod(self.words[_TELLING], 1 << _SEQ_BITS)
+        told = self.words[RESTARTS_TOLD]
+        if told < self.words[RESTARTS] and number == told & 0xFFFFF and 0 < seq <= last_seq:
+            self.words[RESTARTS_TOLD] = told + 1
+
+    def log_cells(self) -> memoryview:
+        """Return the words that `accesslog.writer` keeps; the first is LOG_FD."""
+        return self.words[_LOG]
+
+    def descriptor(self, cell: int) -> int:
+        """Return the descriptor in FUSE_FD, ROOT_FD or LOG_FD; -1 for none."""
+        return self.words[cell] - 1
+
+    def set_descriptor(self, cell: int, fd: int) -> None:
+        """Store a descriptor; -1 for none."""
+        self.words[cell] = fd + 1
+
+    def resident_bytes(self) -> int:
+        """Return how much memory the state takes."""
+        return os.fstat(self.fd).st_blocks * 512
