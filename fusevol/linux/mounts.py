@@ -1,6 +1,6 @@
 """Making, copying, attaching and removing mounts.
 
-mount(2), umount2(2), open_tree(2), move_mount(2), mount_setattr(2).
+mount(2), umount2(2), open_tree(2), move_mount(2), mount_setattr(2), fsopen(2).
 """
 
 import ctypes
@@ -34,9 +34,15 @@ UMOUNT_NOFOLLOW: Final = 8
 # x86-64, arm64 and riscv64 in particular. alpha alone differs.
 _SYS_OPEN_TREE: Final = 428
 _SYS_MOVE_MOUNT: Final = 429
+_SYS_FSOPEN: Final = 430
+_SYS_FSCONFIG: Final = 431
+_SYS_FSMOUNT: Final = 432
 _SYS_MOUNT_SETATTR: Final = 442
 _OPEN_TREE_CLONE: Final = 1
 _OPEN_TREE_CLOEXEC: Final = os.O_CLOEXEC
+_FSOPEN_CLOEXEC: Final = 1
+_FSCONFIG_CMD_CREATE: Final = 6
+_FSMOUNT_CLOEXEC: Final = 1
 _AT_FDCWD: Final = -100
 _AT_EMPTY_PATH: Final = 0x1000
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
@@ -94,6 +100,22 @@ def open_tree(path: str, dir_fd: int = _AT_FDCWD, recursive: bool = False) -> in
     flags |= _AT_RECURSIVE if recursive else 0
     flags |= 0 if path else _AT_EMPTY_PATH
     return checked(libc.syscall(_SYS_OPEN_TREE, dir_fd, os.fsencode(path), flags), path)
+
+
+def mount_nowhere(fstype: str) -> int:
+    """Mount a file system without a place; return a descriptor of its root.
+
+    It is gone when the last descriptor in it is closed (fsmount(2), Linux 5.2).
+
+    Raises:
+        OSError: EPERM without CAP_SYS_ADMIN, ENODEV if there is no such file system.
+    """
+    context = checked(libc.syscall(_SYS_FSOPEN, fstype.encode(), _FSOPEN_CLOEXEC), fstype)
+    try:
+        checked(libc.syscall(_SYS_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0), fstype)
+        return checked(libc.syscall(_SYS_FSMOUNT, context, _FSMOUNT_CLOEXEC, 0), fstype)
+    finally:
+        os.close(context)
 
 
 def set_attributes(fd: int, attributes: int, propagation: int = 0, recursive: bool = False) -> None:

@@ -1,0 +1,84 @@
+"""Sources that hang, as a process beside the tests, and who waits for them."""
+
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from fusevol.linux.mountinfo import mount_at
+from fusevol.linux.mounts import MNT_DETACH, umount
+from tests.served import runs, wait_until
+
+_PROGRAM: Final = Path(__file__).with_name("file_system.py")
+_PATIENCE_S: Final = 15.0
+
+
+@dataclass
+class SlowSource:
+    """A mounted file system of `file_system.py`."""
+
+    path: Path
+    process: "subprocess.Popen[bytes]"
+
+    def await_line(self, line: str) -> None:
+        """Wait until the file system says that an operation hangs."""
+        assert self.process.stdout
+        ready, _, _ = select.select([self.process.stdout], [], [], _PATIENCE_S)
+        assert ready, f"no {line!r} within {_PATIENCE_S} s"
+        assert self.process.stdout.readline().decode().strip() == line
+
+    def release(self) -> None:
+        """Let what hangs go on, and be answered."""
+        self.process.send_signal(signal.SIGCONT)
+        self.process.send_signal(signal.SIGUSR1)
+
+    @contextmanager
+    def client(self, code: str, path: Path) -> Iterator["subprocess.Popen[str]"]:
+        """A process that runs Python code with a path; it is let go on and killed after the block.
+
+        While its call waits for a source it cannot always be killed.
+        """
+        with subprocess.Popen(
+            [sys.executable, "-I", "-c", f"import os, sys; path = sys.argv[1]; {code}", path],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd="/",
+        ) as process:  # fmt: skip
+            try:
+                yield process
+            finally:
+                self.release()
+                process.kill()
+                process.wait(_PATIENCE_S)
+
+    def stop(self) -> None:
+        """Have the file system not even take requests, until `release`."""
+        self.process.send_signal(signal.SIGSTOP)
+
+
+@contextmanager
+def slow_source(path: Path) -> Iterator[SlowSource]:
+    """A file system that hangs, at `path` inside the block; whoever waits for it then fails."""
+    path.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-I", _PROGRAM, path], stdout=subprocess.PIPE, bufsize=0, cwd="/"
+    ) as process:
+        source = SlowSource(path, process)
+        try:
+            source.await_line("ready")
+            yield source
+        finally:
+            # The end of the server is the end of the connection, for all who wait.
+            process.kill()
+            process.wait()
+            while mount_at(str(path)):
+                umount(str(path), MNT_DETACH)
+
+
+def await_ends(*pids: int) -> None:
+    """Wait until processes have ended."""
+    wait_until(lambda: not any(map(runs, pids)), f"end of {pids}", _PATIENCE_S)
