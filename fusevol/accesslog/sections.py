@@ -16,9 +16,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
+import msgspec
+
 from fusevol.accesslog.compression import DamagedError, Read, decompressed, is_compressed
 from fusevol.accesslog.lines import MAX_LINE_BYTES, STDIN, explained, is_file
-from fusevol.accesslog.reader import Skipped, SkippedLine, first_record, is_blank, parse
+from fusevol.accesslog.reader import Skipped, SkippedLine, is_blank, parse
 from fusevol.accesslog.record import AccessRecord, MalformedRecordError
 from fusevol.errors import NotFoundError
 
@@ -26,14 +28,28 @@ if TYPE_CHECKING:
     import io
 
 _SECTION_BYTES: Final = 4 * 1024 * 1024
-_BLOCK_BYTES: Final = 256 * 1024
+_BLOCK_BYTES: Final = 64 * 1024
 """What is read at once: larger blocks are slower, as they do not fit in the processor's cache."""
 
 _ROTATED: Final = re.compile(r"[.-][0-9][0-9.:T_-]*(?:\.[a-z0-9]+)?")
 """What logrotate puts behind the name of a log: .1, .2.gz, -20261124, -20261124-1764000000.zst."""
 
-_BLOCKS_FOR_FIRST: Final = 8
-"""How far into a file its first record is looked for, in blocks."""
+_BATCHES_FOR_FIRST: Final = 8
+"""How far into a file its first record is looked for."""
+
+
+class Batch(NamedTuple):
+    """Some lines of a section.
+
+    Attributes:
+        before: how many lines of the section are before them.
+        block: the lines.
+        records: a record for each line, None where it is none.
+    """
+
+    before: int
+    block: bytes
+    records: Sequence[AccessRecord | None]
 
 
 class Section(NamedTuple):
@@ -51,48 +67,60 @@ class Section(NamedTuple):
     start: int
     end: int | None
 
-    @property
-    def is_stream(self) -> bool:
-        """Whether it is a pipe, on which records may come one by one."""
-        return self.end is None and not is_compressed(self.path)
+    def batches(self, skipped: Skipped) -> Iterator[Batch]:
+        """Yield what the section holds, many lines at a time.
 
-    def blocks(self) -> Iterator[list[bytes]]:
-        """Yield the lines, many at a time; one that is too long is cut to what is still too long.
+        What is no record goes into `skipped`; numbers count from the section's start.
 
         Raises:
             NotFoundError, NotPermittedError, FusevolError: the file cannot be read.
-            DamagedError: what was compressed makes no sense from here on.
         """
+        before = 0
+        try:
+            for block in self._blocks():
+                records = _all_records(block)
+                if records is None:
+                    records = self._some_records(block, before, skipped)
+                yield Batch(before, block, records)
+                before += len(records)
+        except DamagedError as error:
+            skipped.add(self.path, before + 1, str(error))
+
+    def first(self) -> AccessRecord | None:
+        """Return the first record, None if there is none near the beginning.
+
+        Raises:
+            NotFoundError, NotPermittedError, FusevolError: the file cannot be read.
+        """
+        batches = itertools.islice(self.batches(Skipped()), _BATCHES_FOR_FIRST)
+        return next((one for batch in batches for one in batch.records if one is not None), None)
+
+    def _blocks(self) -> Iterator[bytes]:
+        """Yield whole lines, many at a time; one too long is cut to what is still too long."""
         with explained(self.path), self._opened() as read:
             rest = b""
             while block := read(_BLOCK_BYTES):
-                lines = block.split(b"\n")
-                lines[0] = rest + lines[0]
-                rest = lines.pop()[: MAX_LINE_BYTES + 1]
-                yield lines
+                end = block.rfind(b"\n")
+                if end < 0:
+                    rest = (rest + block)[: MAX_LINE_BYTES + 1]
+                else:
+                    yield rest + block[:end]
+                    rest = block[end + 1 :]
             if rest:
-                yield [rest]
+                yield rest
 
-    def records(self, skipped: Skipped) -> Iterator[tuple[int, bytes, AccessRecord]]:
-        """Yield (line number, line, record); numbers count from the section's start.
-
-        Raises:
-            NotFoundError, NotPermittedError, FusevolError: the file cannot be read.
-        """
-        number = 0
-        try:
-            for lines in self.blocks():
-                for line in lines:
-                    number += 1
-                    try:
-                        record = parse(line)
-                    except MalformedRecordError as error:
-                        if not is_blank(line):
-                            skipped.add(self.path, number, str(error))
-                    else:
-                        yield number, line, record
-        except DamagedError as error:
-            skipped.add(self.path, number + 1, str(error))
+    def _some_records(
+        self, block: bytes, before: int, skipped: Skipped
+    ) -> list[AccessRecord | None]:
+        records: list[AccessRecord | None] = []
+        for line in block.split(b"\n"):
+            try:
+                records.append(parse(line))
+            except MalformedRecordError as error:
+                records.append(None)
+                if not is_blank(line):
+                    skipped.add(self.path, before + len(records), str(error))
+        return records
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[Read]:
@@ -107,6 +135,37 @@ class Section(NamedTuple):
                 yield read
         else:
             yield lambda size: os.read(self.fd, size)
+
+
+_decode_lines: Final = msgspec.json.Decoder(AccessRecord).decode_lines
+
+
+def _all_records(block: bytes) -> Sequence[AccessRecord | None] | None:
+    """Return the records of many lines, None if one of them is no record.
+
+    That takes two thirds of the time of one after the other.
+    """
+    newlines = block.count(b"\n")
+    # The decoder takes a newline for any other space. One between } and { ends a value for sure, so
+    # that as many values as lines are one on each.
+    if len(block) > MAX_LINE_BYTES or block.count(b"}\n{") != newlines:
+        return None
+    try:
+        records = _decode_lines(block)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if len(records) != newlines + 1:
+        return None
+    # As in `record.decode`.
+    is_whole = all(
+        one.time and one.seq >= 0 and one.op and one.result and one.us >= 0 for one in records
+    )
+    return records if is_whole else None
+
+
+def is_stream(section: Section) -> bool:
+    """Tell whether it is a pipe, on which records may come one by one."""
+    return section.end is None and not is_compressed(section.path)
 
 
 def _range_reader(fd: int, start: int, end: int) -> Read:
@@ -134,7 +193,7 @@ class Tally:
             FusevolError: the file cannot be read.
         """
         if skipped.count and not self.skipped.count:
-            path, number, reason = skipped.first[0]
+            path, number, reason = min(skipped.first, key=lambda line: line.number)
             before = _newlines(section.fd, section.start, path) if section.start else 0
             self.skipped.first = [SkippedLine(path, before + number, reason)]
         self.skipped.count += skipped.count
@@ -179,14 +238,16 @@ def _files(path: str, with_rotated: bool, stack: contextlib.ExitStack) -> list[_
     """Return the file at `path`, and what was rotated of it."""
     if not is_file(path):
         return [_File(_open(path, stack), None)]
-    file = _with_first(_open(path, stack))
+    section = _open(path, stack)
+    file = _File(section, section.first())
     if not with_rotated:
         return [file]
     older = []
     for name in _rotated(path):
         # It may be renamed between our look at the directory and now.
         with contextlib.suppress(NotFoundError):
-            older.append(_with_first(_open(name, stack)))
+            section = _open(name, stack)
+            older.append(_File(section, section.first()))
     # The name alone proves nothing: log-2 may be the log of another volume.
     mine = (one for one in older if None in (one.volume, file.volume) or one.volume == file.volume)
     return [*mine, file]
@@ -212,14 +273,6 @@ def _open(path: str, stack: contextlib.ExitStack) -> Section:
         stack.callback(os.close, fd)
         size = os.fstat(fd).st_size if is_file(path) and not is_compressed(path) else None
     return Section(path, fd, 0, size)
-
-
-def _with_first(section: Section) -> _File:
-    blocks = itertools.islice(section.blocks(), _BLOCKS_FOR_FIRST)
-    try:
-        return _File(section, first_record(itertools.chain.from_iterable(blocks)))
-    except DamagedError:
-        return _File(section, None)
 
 
 def _without_repeats(files: Iterator[_File]) -> list[_File]:

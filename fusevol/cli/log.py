@@ -3,6 +3,7 @@
 import click
 
 from fusevol.cli.log_show import show
+from fusevol.cli.log_stats import stats
 from fusevol.cli.log_tail import tail
 
 
@@ -13,3 +14,4 @@ def log() -> None:
 
 log.add_command(tail)
 log.add_command(show)
+log.add_command(stats)

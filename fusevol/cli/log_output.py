@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 Show = Callable[[bytes, AccessRecord], bytes]
 """Makes a line of output of a line of the log and its record."""
 
+rotated_option = click.option(
+    "--rotated/--no-rotated",
+    default=True,
+    show_default=True,
+    help="Read also what was rotated of FILE, such as FILE.1 and FILE.2.gz.",
+)
+
 
 @functools.cache
 def container_names() -> "ContainerNames":

@@ -13,9 +13,9 @@ from fusevol.accesslog.formats import ecs, juicefs, ocsf
 from fusevol.accesslog.parallel import in_order, usable_processors
 from fusevol.accesslog.reader import Predicate, Skipped
 from fusevol.accesslog.record import AccessRecord, MalformedRecordError
-from fusevol.accesslog.sections import Section, Tally, opened
+from fusevol.accesslog.sections import Section, Tally, is_stream, opened
 from fusevol.accesslog.text import printable_json
-from fusevol.cli.log_output import Show, by_id, report, show_json, show_text
+from fusevol.cli.log_output import Show, by_id, report, rotated_option, show_json, show_text
 from fusevol.cli.options import color_option, log_options
 
 _CONVERTERS: Final = {"ecs": ecs, "ocsf": ocsf, "juicefs": juicefs}
@@ -37,12 +37,7 @@ Work = Callable[[Section], Iterator[bytes | Skipped]]
     "System Activity, juicefs for the access log of JuiceFS.",
 )
 @click.option("--json", "format_", flag_value="json", help="The same as --format json.")
-@click.option(
-    "--rotated/--no-rotated",
-    default=True,
-    show_default=True,
-    help="Read also what was rotated of FILE, such as FILE.1 and FILE.2.gz.",
-)
+@rotated_option
 @color_option
 @log_options
 def show(sources: list[str], wanted: Filter, format_: str, rotated: bool, color: str) -> None:
@@ -59,9 +54,10 @@ def show(sources: list[str], wanted: Filter, format_: str, rotated: bool, color:
     Who removed something from /invoices this week:
       fusevol log show --op unlink --op rmdir --path /invoices --since 7d --volume data
     What a container changed, for Elasticsearch:
-      fusevol log show --container 4d5e --op write --format ecs data.log > changes.ndjson
+      fusevol log show --container 4d5e --op write --format ecs data.log > writes.ndjson
     Where the time went, by JuiceFS's own tool:
-      fusevol log show --format juicefs data.log > jfs.log; juicefs profile --interval 0 jfs.log
+      fusevol log show --format juicefs data.log > jfs.log
+      juicefs profile --interval 0 jfs.log
     """
     work = _work(by_id(wanted).compile(), _shower(format_, color))
     tally = Tally()
@@ -69,7 +65,7 @@ def show(sources: list[str], wanted: Filter, format_: str, rotated: bool, color:
     try:
         with opened(sources, with_rotated=rotated) as sections:
             # Standard input is there for this process only.
-            processes = 1 if any(map(_is_stream, sections)) else usable_processors()
+            processes = 1 if any(map(is_stream, sections)) else usable_processors()
             with contextlib.closing(in_order(sections, work, processes)) as results:
                 for section, result in results:
                     if isinstance(result, Skipped):
@@ -81,24 +77,26 @@ def show(sources: list[str], wanted: Filter, format_: str, rotated: bool, color:
         report(tally.skipped)
 
 
-def _is_stream(section: Section) -> bool:
-    return section.is_stream
-
-
 def _work(keep: Predicate, shower: Show) -> Work:
     """Return what makes output of a section, and tells at its end what it skipped."""
 
     def lines(section: Section, skipped: Skipped) -> Iterator[bytes]:
-        for number, line, record in section.records(skipped):
-            if keep(record):
+        for before, block, records in section.batches(skipped):
+            wanted = [
+                (index, record)
+                for index, record in enumerate(records)
+                if record is not None and keep(record)
+            ]
+            texts = block.split(b"\n") if wanted else []
+            for index, record in wanted:
                 try:
-                    yield shower(line, record)
+                    yield shower(texts[index], record)
                 except MalformedRecordError as error:
-                    skipped.add(section.path, number, str(error))
+                    skipped.add(section.path, before + index + 1, str(error))
 
     def work(section: Section) -> Iterator[bytes | Skipped]:
         skipped = Skipped()
-        yield from _chunks(lines(section, skipped), 0 if section.is_stream else _OUTPUT_BYTES)
+        yield from _chunks(lines(section, skipped), 0 if is_stream(section) else _OUTPUT_BYTES)
         yield skipped
 
     return work

@@ -1,0 +1,102 @@
+"""A log that is cut into sections holds what it holds line by line."""
+
+import itertools
+import re
+import tempfile
+from pathlib import Path
+from typing import Final
+from unittest.mock import patch
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from fusevol.accesslog import reader, sections
+from fusevol.accesslog.reader import Skipped, is_blank, parse
+from fusevol.accesslog.record import AccessRecord, MalformedRecordError, encode
+from fusevol.accesslog.sections import Tally, opened
+
+MAX_LINE_BYTES: Final = 300
+
+RECORD: Final = encode(
+    AccessRecord(
+        time="2026-11-23T10:00:00.000000Z", seq=7, volume="data", op="read", path="/a",
+        result="ok", us=5,
+    )
+)  # fmt: skip
+
+WITHOUT_A_KEY: Final = [
+    re.sub(rb'"%s":("[^"]*"|[0-9]+),?' % key, b"", RECORD).replace(b",}", b"}")
+    for key in (b"time", b"seq", b"op", b"result", b"us")
+]
+
+LINES: Final = st.sampled_from(
+    [
+        RECORD, RECORD.replace(b"7", b"8"), RECORD + b" ", b"\r" + RECORD, RECORD[:-1], b"", b"  ",
+        b"nonsense", b"\xff" + RECORD, RECORD.replace(b"/a", b"/" + b"x" * MAX_LINE_BYTES),
+        b"[" * 200, RECORD + RECORD, RECORD[:-1] + b',"x":', RECORD[:-1] + b',"x":{}', b"}",
+        b"," + RECORD[1:], b"{}}", *WITHOUT_A_KEY,
+    ]
+)  # fmt: skip
+
+
+def one_by_one(data: bytes) -> tuple[list[tuple[int, bytes, AccessRecord]], list[int]]:
+    records, skipped = [], []
+    for number, line in enumerate(data.split(b"\n"), 1):
+        try:
+            records.append((number, line, parse(line)))
+        except MalformedRecordError:
+            if not is_blank(line):
+                skipped.append(number)
+    return records, skipped
+
+
+def in_sections(path: Path, data: bytes) -> tuple[list[tuple[int, bytes, AccessRecord]], Skipped]:
+    found = []
+    tally = Tally()
+    with opened([str(path)], with_rotated=False) as parts:
+        for part in parts:
+            first = 1 + data[: part.start].count(b"\n")
+            skipped = Skipped()
+            for before, block, records in part.batches(skipped):
+                lines = zip(itertools.count(first + before), block.split(b"\n"), strict=False)
+                found += [
+                    (number, line, record)
+                    for (number, line), record in zip(lines, records, strict=False)
+                    if record is not None
+                ]
+            tally.add(part, skipped)
+    return found, tally.skipped
+
+
+@given(
+    st.lists(LINES).map(b"\n".join),
+    st.sampled_from([b"", b"\n", b"\n\n"]),
+    st.integers(1, 400),
+    st.integers(1, 400),
+)
+@example(b"\n".join([RECORD] * 3), b"\n", 400, 10_000)
+@example(RECORD + RECORD + b"\n\n" + RECORD, b"", 10_000, 10_000)
+@example(RECORD[:-1] + b',"x":\n{}}' + RECORD, b"", 10_000, 10_000)
+@example(RECORD[:-1] + b',"x":{}\n}' + RECORD, b"", 10_000, 10_000)
+@example(b"\n".join([RECORD] * 3 + WITHOUT_A_KEY), b"\n", 400, 10_000)
+def test_sections(text: bytes, end: bytes, section_bytes: int, block_bytes: int) -> None:
+    data = text + end
+    with (
+        tempfile.NamedTemporaryFile() as file,
+        patch.object(sections, "_SECTION_BYTES", section_bytes),
+        patch.object(sections, "_BLOCK_BYTES", block_bytes),
+        patch.object(sections, "MAX_LINE_BYTES", MAX_LINE_BYTES),
+        patch.object(reader, "MAX_LINE_BYTES", MAX_LINE_BYTES),
+    ):
+        file.write(data)
+        file.flush()
+        expected, expected_skipped = one_by_one(data)
+        found, skipped = in_sections(Path(file.name), data)
+        assert found == expected
+        assert skipped.count == len(expected_skipped)
+        assert [one.number for one in skipped.first] == expected_skipped[:1]
+
+
+def test_a_key_that_is_required_is_missed_in_any_line() -> None:
+    for line in WITHOUT_A_KEY:
+        assert one_by_one(line) == ([], [1])
