@@ -43,6 +43,16 @@ def complete_level(
     return [CompletionItem(level) for level in RecordLevel if level.startswith(incomplete)]
 
 
+def complete_path(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Offer what the shell finds.
+
+    As click.Path does, which also stats what it is given, and so hangs with a mount or source.
+    """
+    return [CompletionItem(incomplete, type="file")]
+
+
 def complete_mountpoint(
     _context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:

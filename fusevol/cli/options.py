@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 from fusevol.accesslog.filter import RESULTS, Filter, parse_result, parse_time, path_matcher
 from fusevol.accesslog.names import encode_name
 from fusevol.accesslog.record import EVENTS, OPERATIONS
+from fusevol.cli.completion import complete_mountpoint
 from fusevol.errors import UsageError
 
 Command = Callable[..., None]
@@ -100,7 +101,7 @@ _SOURCE_OPTIONS: Final = {
         help="The log of this volume; together with FILE, its records in there.",
     ),
     "mount": click.option(
-        "--mount", metavar="MOUNTPOINT", type=click.Path(readable=False),
+        "--mount", metavar="MOUNTPOINT", shell_complete=complete_mountpoint,
         help="The log of what is mounted there.",
     ),
 }  # fmt: skip

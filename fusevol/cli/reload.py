@@ -11,7 +11,7 @@ from fusevol.errors import FusevolError, NotFoundError
 
 
 @click.command()
-@click.argument("mountpoints", nargs=-1, metavar="[MOUNTPOINT]...", type=click.Path(readable=False),
+@click.argument("mountpoints", nargs=-1, metavar="[MOUNTPOINT]...",
                 shell_complete=complete_mountpoint)  # fmt: skip
 def reload(mountpoints: tuple[str, ...]) -> None:
     """Open access logs anew: after a rotation, records go on in a new file of the old name.

@@ -29,7 +29,6 @@ _LOOK_S: Final = 3.0
 _SHOWN: Final = 5
 
 
-# No click.Path: it stats what it is given, which a hung mount does not answer.
 @click.command()
 @click.argument("mountpoint", shell_complete=complete_mountpoint)
 @click.option(

@@ -6,7 +6,7 @@ import sys
 import click
 
 from fusevol.accesslog.text import printable
-from fusevol.cli.completion import complete_level
+from fusevol.cli.completion import complete_level, complete_path
 from fusevol.daemon.control import Client, VolumeState
 from fusevol.daemon.encoding import encode
 from fusevol.errors import UsageError
@@ -21,7 +21,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 _source = click.option(
     "--source",
-    type=click.Path(readable=False),
+    shell_complete=complete_path,
     metavar="PATH",
     help="Directory or file to serve.",
 )

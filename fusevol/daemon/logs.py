@@ -1,10 +1,8 @@
 """Where access logs are: of what is served, and of volumes that nobody uses right now."""
 
-import os
-
 from fusevol.config import NO_LOG, STDOUT_LOG
 from fusevol.daemon import store
-from fusevol.daemon.registry import all_served
+from fusevol.daemon.registry import all_served, resolved
 from fusevol.errors import NotFoundError
 
 
@@ -40,7 +38,7 @@ def log_of_volume(name: str) -> str | None:
 
 
 def _served_log(mountpoint: str | None, volume: str | None) -> str | None:
-    path = None if mountpoint is None else os.path.realpath(mountpoint)
+    path = None if mountpoint is None else resolved(mountpoint)
     for served in all_served():
         if served.mountpoint == path or (volume is not None and served.name == volume):
             return served.log
