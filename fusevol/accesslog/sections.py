@@ -101,11 +101,11 @@ class Section(NamedTuple):
             rest = b""
             while block := read(_BLOCK_BYTES):
                 end = block.rfind(b"\n")
-                if end < 0:
-                    rest = (rest + block)[: MAX_LINE_BYTES + 1]
-                else:
+                if end >= 0:
                     yield rest + block[:end]
                     rest = block[end + 1 :]
+                elif len(rest) <= MAX_LINE_BYTES:
+                    rest += block
             if rest:
                 yield rest
 
