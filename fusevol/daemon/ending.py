@@ -29,11 +29,11 @@ class Ending:
         device: st_dev of the mount, which tells it from another at the same place.
     """
 
-    def __init__(self, config: MountConfig) -> None:
+    def __init__(self, config: MountConfig, device: int = 0) -> None:
         self.deadline: float | None = None
         self.forced = False
         self._config = config
-        self.device = 0
+        self.device = device
 
     def ask(self) -> None:
         """Unmount. If it is busy, take it from the name space and let clients finish.

@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from fusevol.config import DEFAULT_FLAGS, MountConfig, log_directory
-from fusevol.daemon import mounting, registry, store
+from fusevol.daemon import mounting, registry, starting, store
 from fusevol.daemon.checks import check, check_source
 from fusevol.daemon.control import VolumeState
 from fusevol.daemon.served_mount import ServedMount
@@ -192,7 +192,7 @@ class ServedVolume:
     async def _watch_until_end(self, mount: ServedMount) -> None:
         status = await mount.ended()
         if status:
-            self.message = "its keeper and its worker were killed"
+            self.message = starting.KILLED
             logger.error("volume %s: %s", self.name, self.message)
             mount.detach()
         mount.close()

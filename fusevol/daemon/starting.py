@@ -8,19 +8,24 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NoReturn
 
 from fusevol.config import MountConfig
 from fusevol.daemon import registry, succession
 from fusevol.daemon.background import new_file
 from fusevol.daemon.channel import BYTES, Mounted, Start, pack, unpack
+from fusevol.daemon.ending import Ending
 from fusevol.daemon.registry import Served
+from fusevol.errors import FusevolError
 from fusevol.linux.process import start_ticks
 
 HEIR_S: Final = 10.0
 """How long it may take until a worker has become the keeper."""
 POLL_S: Final = 0.02
 """How often to look whether it has."""
+
+KILLED: Final = "keeper and worker were killed"
+"""Why a mount is gone that nobody unmounted."""
 
 _PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -88,7 +93,11 @@ def heir(mountpoint: str, ended: int) -> Served | None:
 
 
 def stay(config: MountConfig, process: "subprocess.Popen[bytes]") -> int:
-    """Wait for the end of a mount and pass signals on to its keeper; return the exit status."""
+    """Wait for the end of a mount and pass signals on to its keeper; return the exit status.
+
+    Raises:
+        FusevolError: it ended because its keeper and its worker were killed.
+    """
     keepers = [process.pid]
 
     def pass_on(number: int, _frame: object) -> None:
@@ -103,7 +112,19 @@ def stay(config: MountConfig, process: "subprocess.Popen[bytes]") -> int:
     while (served := _await_heir(config.mountpoint, keepers[-1])) is not None:
         keepers.append(served.pid)
         status = _await_end(served.pid)
+    killed = registry.get(config.mountpoint)
+    if killed is not None and killed.pid == keepers[-1]:
+        _bury(config, killed)
     return status
+
+
+def _bury(config: MountConfig, killed: Served) -> NoReturn:
+    """Remove what is left of a mount that nobody keeps, and say so."""
+    ending = Ending(config, killed.device)
+    ending.detach()
+    registry.remove(config.mountpoint)
+    ending.record(KILLED)
+    raise FusevolError(f"{config.mountpoint}: {KILLED}; the mount is gone")
 
 
 def _await_heir(mountpoint: str, keeper: int) -> Served | None:

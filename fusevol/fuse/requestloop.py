@@ -36,6 +36,7 @@ from typing import Any, Final, TypeVar
 import pyfuse3
 import trio
 
+from fusevol.linux.memory import keep_large_blocks, touch_next_block
 from fusevol.linux.processors import current_processor, processor_of
 from fusevol.recovery.journal import INLINE, Journal
 from fusevol.recovery.region import PROGRESS
@@ -53,6 +54,8 @@ _SPIN_NS: Final = 25_000
 """How long to look for the next request without sleep, while something runs on a thread."""
 _SLICE_NS: Final = 1_000_000
 """How long requests are served before what ended on a thread is noticed."""
+_BUFFER_BYTES: Final = (1 << 20) + (256 << 10)
+"""What libfuse allocates for each task to read requests into (1 MiB and a header), and some."""
 _THREADS: Final = 16
 """Calls that wait for a device, at once."""
 
@@ -101,6 +104,7 @@ class RequestLoop:
         self._words = journal.words
         self._halted: trio.Event | None = None
         self._drained = trio.Event()
+        self._chore: Callable[[], bool] | None = None
         self._apart = False
         self._on_first_reply: Callable[[], None] | None = on_first_reply
         self._init_pending = True
@@ -127,6 +131,7 @@ class RequestLoop:
         pyfuse3.trio = facade  # type: ignore[attr-defined]
         # Python installs handlers without SA_RESTART, so the signal ends a read(2).
         signal.signal(signal.SIGALRM, self._tick)
+        keep_large_blocks()
 
     async def offload(
         self,
@@ -153,6 +158,10 @@ class RequestLoop:
     def take_turn(self) -> None:
         """Let trio's other tasks run before the next request is read."""
         self._ticked = True
+
+    def set_chore(self, chore: Callable[[], bool]) -> None:
+        """Call `chore` between requests, every few milliseconds, until it returns False."""
+        self._chore = chore
 
     async def drain(self) -> None:
         """Read no more requests, and return when all that were read are answered."""
@@ -212,7 +221,9 @@ class RequestLoop:
             self._see_where_client_runs()
         if self._requests:
             self._words[PROGRESS] = 1
-        self._idle_ticks = 0 if self._requests else self._idle_ticks + 1
+        if self._chore is not None and not self._chore():
+            self._chore = None
+        self._idle_ticks = 0 if self._requests or self._chore else self._idle_ticks + 1
         self._requests = 0
         if self._idle_ticks >= _IDLE_TICKS:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -284,6 +295,8 @@ class _Nursery:
         self._nursery.start_soon(self._run, loop, args, name=name)
 
     async def _run(self, loop: Callable[..., Awaitable[None]], args: tuple[Any, ...]) -> None:
+        # A worker that is killed while the kernel waits for memory to put a request in fails it.
+        touch_next_block(_BUFFER_BYTES)
         try:
             await loop(*args)
         finally:

@@ -27,6 +27,7 @@ from fusevol.fuse.init import WANTED, Flag, amend_reply
 from fusevol.fuse.operations import Operations
 from fusevol.fuse.requestloop import RequestLoop
 from fusevol.fuse.resend import Leftovers, Request
+from fusevol.fuse.sweep import Sweep
 from fusevol.inodes.inode import Directory
 from fusevol.linux import credentials
 from fusevol.linux.files import descriptor_path, open_beneath
@@ -127,6 +128,7 @@ class Session:
                 self._event(self._mount_record())
             else:
                 self._take_over(leftovers)
+                loop.set_chore(Sweep(fuse_fd, self._volume.inodes).go_on)
             started()
 
         callers = Callers(self._callers)

@@ -63,6 +63,7 @@ class InodeTable:
         self._dormant: dict[int, int] = {}
         self._dormant_by_host: dict[int, dict[int, int]] = {}
         self._dormant_children: Counter[int] = Counter()
+        self._owed: dict[int, int] = {}
         self._load()
 
     def _load(self) -> None:
@@ -270,8 +271,34 @@ class InodeTable:
             del on_device[inode.host_ino]
         self._entries.set_gone(inode.at)
 
+    def dormant(self) -> list[int]:
+        """Return the node ids that nobody has asked for since an earlier worker."""
+        return list(self._dormant)
+
+    def disown(self, ino: int) -> None:
+        """Note that the kernel does not know node id `ino` any more.
+
+        It may have given back references that nobody has read of yet; these are not taken from an
+        object that gets the number meanwhile.
+        """
+        try:
+            inode = self[ino]
+        except KeyError:
+            return
+        self._owed[ino] = inode.lookups
+        inode.lookups = 0
+        self._entries.set_lookups(inode.at, 0)
+        self.drop_if_unused(inode)
+
+    def forget_owed(self) -> None:
+        """Note that no such references will come any more."""
+        self._owed.clear()
+
     def forget(self, ino: int, lookups: int) -> None:
         """Give back references of the kernel. Never raises: the kernel cannot be told."""
+        if self._owed:
+            owed = self._owed.pop(ino, 0)
+            lookups = max(0, lookups - owed)
         inode = self._by_ino.get(ino)
         if inode is None and ino in self._dormant:
             inode = self._wake(ino)

@@ -1,0 +1,64 @@
+"""Finding out which inodes the kernel does not know any more, after a worker died.
+
+References that the dead worker had read of, or had told of in a reply that was never sent, are lost
+to the count; such an inode would be known for ever, and what has lost its name would keep its space
+on the disk. A request to the kernel to forget the attributes of an inode fails with ENOENT if it
+does not know it (fs/fuse/inode.c, fuse_reverse_inval_inode), which tells the truth.
+"""
+
+import errno
+import os
+import struct
+from time import perf_counter_ns
+from typing import Final
+
+from fusevol.inodes.table import InodeTable
+
+_NOTIFY_INVAL_INODE: Final = 2
+_MESSAGE: Final = struct.Struct("<IiQQqq")  # len, code, unique 0, nodeid, offset, length
+_ATTRIBUTES_ONLY: Final = -1
+"""As offset: leaves cached data alone, and so waits for no page."""
+_AT_ONCE_NS: Final = 5_000_000
+_SLICE_NS: Final = 500_000
+_OWED_NS: Final = 2_000_000_000
+"""How long references that were lost to the count may still come back: the kernel may have sent
+them, and nobody have read them."""
+
+
+class Sweep:
+    """Goes through the inodes that an earlier worker knew, a few at a time."""
+
+    def __init__(self, fuse_fd: int, inodes: InodeTable) -> None:
+        self._fuse_fd = fuse_fd
+        self._inodes = inodes
+        self._left = inodes.dormant()
+        self._until_ns = perf_counter_ns() + _OWED_NS
+        self._some(_AT_ONCE_NS)
+
+    def go_on(self) -> bool:
+        """Look at some more; return whether anything is left to do."""
+        if self._left:
+            self._some(_SLICE_NS)
+        elif perf_counter_ns() > self._until_ns:
+            self._inodes.forget_owed()
+            return False
+        return True
+
+    def _some(self, budget_ns: int) -> None:
+        end = perf_counter_ns() + budget_ns
+        left = self._left
+        while left and perf_counter_ns() < end:
+            ino = left.pop()
+            if not self._is_known(ino):
+                self._inodes.disown(ino)
+                self._until_ns = perf_counter_ns() + _OWED_NS
+
+    def _is_known(self, ino: int) -> bool:
+        message = _MESSAGE.pack(
+            _MESSAGE.size, _NOTIFY_INVAL_INODE, 0, ino, _ATTRIBUTES_ONLY, _ATTRIBUTES_ONLY
+        )
+        try:
+            os.write(self._fuse_fd, message)
+        except OSError as error:
+            return error.errno != errno.ENOENT
+        return True
