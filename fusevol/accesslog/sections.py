@@ -250,8 +250,17 @@ def _files(path: str, with_rotated: bool, stack: contextlib.ExitStack) -> list[_
             section = _open(name, stack)
             older.append(_File(section, section.first()))
     # The name alone proves nothing: log-2 may be the log of another volume.
-    mine = (one for one in older if None in (one.volume, file.volume) or one.volume == file.volume)
-    return [*mine, file]
+    mine = [one for one in older if None in (one.volume, file.volume) or one.volume == file.volume]
+    firsts = {one.section.path: one.first for one in mine}
+    return [*(one for one in mine if not _is_copy(one, firsts)), file]
+
+
+def _is_copy(file: _File, firsts: dict[str, AccessRecord | None]) -> bool:
+    """Tell whether a file is what is just being compressed of another that is there still."""
+    path = file.section.path
+    original = path.rpartition(".")[0]
+    is_pair = is_compressed(path) and original in firsts
+    return is_pair and file.first in (None, firsts[original])
 
 
 def _rotated(path: str) -> list[str]:

@@ -86,7 +86,7 @@ def stats(
       fusevol log stats --op read --since 5m --json data.log | jq .groups[].p99_us
     """
     keep = by_id(wanted).compile()
-    show = _printer(as_json, rows)
+    show = _printer(as_json, rows, is_live=interval_s is not None)
     if interval_s is None:
         _whole_log(sources, by, keep, rotated, show)
     elif len(sources) > 1:
@@ -181,10 +181,15 @@ class _Counter(threading.Thread):
             raise self._error
 
 
-def _printer(as_json: bool, rows: int | None) -> Print:
+def _printer(as_json: bool, rows: int | None, *, is_live: bool) -> Print:
     if as_json:
         return lambda summary: click.echo(msgspec.json.encode(_document(summary, rows)))
-    return lambda summary: click.echo("\n".join(_table(summary, rows or _ROWS)))
+
+    def print_table(summary: Summary) -> None:
+        now = time.strftime("%Y-%m-%d %H:%M:%S: ") if is_live else ""
+        click.echo(now + "\n".join(_table(summary, rows or _ROWS)))
+
+    return print_table
 
 
 def _document(summary: Summary, rows: int | None) -> dict[str, Any]:

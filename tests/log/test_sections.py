@@ -5,8 +5,8 @@ import re
 import tempfile
 from pathlib import Path
 from typing import Final
-from unittest.mock import patch
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -83,11 +83,12 @@ def test_sections(text: bytes, end: bytes, section_bytes: int, block_bytes: int)
     data = text + end
     with (
         tempfile.NamedTemporaryFile() as file,
-        patch.object(sections, "_SECTION_BYTES", section_bytes),
-        patch.object(sections, "_BLOCK_BYTES", block_bytes),
-        patch.object(sections, "MAX_LINE_BYTES", MAX_LINE_BYTES),
-        patch.object(reader, "MAX_LINE_BYTES", MAX_LINE_BYTES),
+        pytest.MonkeyPatch.context() as patch,
     ):
+        patch.setattr(sections, "_SECTION_BYTES", section_bytes)
+        patch.setattr(sections, "_BLOCK_BYTES", block_bytes)
+        patch.setattr(sections, "MAX_LINE_BYTES", MAX_LINE_BYTES)
+        patch.setattr(reader, "MAX_LINE_BYTES", MAX_LINE_BYTES)
         file.write(data)
         file.flush()
         expected, expected_skipped = one_by_one(data)

@@ -112,6 +112,20 @@ def test_log_that_was_just_rotated(log: Path) -> None:
     assert shown(log) == list(range(21, 31))
 
 
+def test_file_that_is_being_compressed(log: Path) -> None:
+    older = log.with_name("data.log.1")
+    older.write_bytes(lines(1, 2))
+    compressed = log.with_name("data.log.1.gz")
+    for data in (gzip.compress(lines(1)), gzip.compress(lines(1, 2))[:20], b""):
+        compressed.write_bytes(data)
+        result = run("--json", log)
+        assert result.stdout_bytes == lines(1, 2, *range(21, 31))
+        assert result.stderr == ""
+    # One that was left by an older rotation has other records.
+    compressed.write_bytes(gzip.compress(lines(0)))
+    assert shown(log) == [0, 1, 2, *range(21, 31)]
+
+
 def test_volumes_come_one_after_the_other(log: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.log"
     other.write_bytes(line(2, volume="other"))
