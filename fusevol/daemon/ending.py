@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 _GRACE_S: Final = 5.0
 """How long clients have to finish after a stop was asked for and the mount is busy."""
+_REAP_S: Final = 5.0
+"""How long the worker has to end after that."""
 
 
 class Ending:
@@ -64,6 +66,25 @@ class Ending:
         self.forced = True
         return True
 
+    def is_overdue(self) -> bool:
+        """Tell whether to end although a worker has not, which waits for a source that hangs."""
+        return self.forced and time.monotonic() >= self._latest()
+
+    def next_moment(self) -> float | None:
+        """Return when next to look whether it is due, on the monotonic clock; None for never."""
+        return self._latest() if self.forced else self.deadline
+
+    def _latest(self) -> float:
+        assert self.deadline is not None
+        return self.deadline + _REAP_S
+
+    def abort(self) -> None:
+        """Have all calls on the mount fail, if this user may."""
+        try:
+            mounting.abort(self.device)
+        except FusevolError as error:
+            logger.debug("%s: %s", self._config.mountpoint, error)
+
     def detach(self) -> None:
         """Take the mount from the name space, whoever uses it."""
         if self.is_mounted():
@@ -76,13 +97,17 @@ class Ending:
             mount.device == self.device
         )  # fmt: skip
 
-    def record(self, reason: str) -> None:
-        """Write the `unmount` record that a worker could not write any more."""
+    def record(self, reason: str, cells: "memoryview | None" = None) -> None:
+        """Write the `unmount` record that a worker could not write any more.
+
+        Args:
+            cells: what a worker left of its log (`LogWriter`), where its descriptor is still open.
+        """
         config = self._config
         if config.log in (NO_LOG, STDOUT_LOG):
             return
         try:
-            log = LogWriter(config.log, config.name, config.on_log_failure)
+            log = LogWriter(config.log, config.name, config.on_log_failure, cells)
         except FusevolError as error:
             logger.error("%s", error)
             return

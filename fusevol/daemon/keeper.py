@@ -136,6 +136,10 @@ class Keeper:
                 self._succeed()
             if self._ending.is_due():
                 self._end_worker()
+                # The worker may wait for its source, and cannot be killed then.
+                self._ending.abort()
+            if self._ending.is_overdue():
+                return self._ended(-signal.SIGKILL)
 
     @property
     def device(self) -> int:
@@ -148,9 +152,9 @@ class Keeper:
         return self._config.mountpoint
 
     def _timeout(self) -> float | None:
-        moments = [when for when in (self._respawn_at, self._ending.deadline) if when is not None]
-        if self._ending.forced:
-            moments = [when for when in (self._respawn_at,) if when is not None]
+        moments = [
+            when for when in (self._respawn_at, self._ending.next_moment()) if when is not None
+        ]
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
     def _obey(self) -> None:
@@ -287,7 +291,8 @@ class Keeper:
         registry.remove(self._config.mountpoint)
         if status:
             self._ending.detach()
-            self._ending.record(f"stopped while in use ({why_ended(status)})")
+            reason = f"stopped while in use ({why_ended(status)})"
+            self._ending.record(reason, self._region.log_cells())
         return 0
 
 

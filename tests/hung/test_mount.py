@@ -97,9 +97,9 @@ def within(seconds: float) -> Iterator[None]:
     assert took < seconds, f"took {took:.1f} s"
 
 
-def assert_error(waiting: "subprocess.Popen[str]") -> None:
-    """Check that a client's call failed as one on a mount that is gone."""
-    _, said = waiting.communicate(timeout=10)
+def assert_error(waiting: "subprocess.Popen[str]", seconds: float = 10) -> None:
+    """Check that a client's call fails in time, as one on a mount that is gone."""
+    _, said = waiting.communicate(timeout=seconds)
     assert "not connected" in said or "connection abort" in said, said
 
 
@@ -173,16 +173,22 @@ def test_force_ends_it_for_who_waits(hung: Hung, op: str) -> None:
     assert hung.served.records()[-1]["op"] == "unmount"
 
 
-@pytest.mark.parametrize("op", ["read", "stopped"])
+@each_way
 def test_the_daemon_ends_when_asked_to(hung: Hung, op: str) -> None:
     daemon, worker = hung.processes
     os.kill(daemon, signal.SIGTERM)
-    with within(15):
+    # Five seconds for clients to finish, and five for the worker.
+    with within(14):
+        assert_error(hung.client, seconds=8)
         await_ends(daemon)
     assert not is_mounted(hung.served.mountpoint)
-    assert_error(hung.client)
+    assert registry.get(str(hung.served.mountpoint)) is None
+    last = hung.served.records()[-1]
+    assert (last["op"], last["result"]) == ("unmount", "EIO")
+    assert "stopped while in use" in last["reason"]
     hung.source.release()
     await_ends(worker)
+    assert hung.served.records()[-1] == last
 
 
 def test_a_source_that_is_unmounted_underneath_is_served_on(
