@@ -1,7 +1,9 @@
-"""`fusevol reload`: have access logs opened anew, after they were renamed."""
+"""`fusevol reload`: change running mounts to the installed code, or have their logs opened anew."""
 
 import os
 import signal
+import time
+from typing import Final
 
 import click
 
@@ -9,20 +11,44 @@ from fusevol.cli.completion import complete_mountpoint
 from fusevol.daemon import registry
 from fusevol.errors import FusevolError, NotFoundError
 
+_RELOAD: Final = signal.SIGUSR1
+"""What a keeper (daemon/keeper.py) takes for this."""
+_DONE_S: Final = 60.0
+_POLL_S: Final = 0.01
+
 
 @click.command()
 @click.argument("mountpoints", nargs=-1, metavar="[MOUNTPOINT]...",
                 shell_complete=complete_mountpoint)  # fmt: skip
-def reload(mountpoints: tuple[str, ...]) -> None:
-    """Open access logs anew: after a rotation, records go on in a new file of the old name.
+@click.option(
+    "--logs", is_flag=True,
+    help="Only open the access logs anew, as after a rotation; requests do not wait.",
+)  # fmt: skip
+def reload(mountpoints: tuple[str, ...], logs: bool) -> None:
+    """Change mounts to the code that is installed now, without a client noticing.
 
-    Without MOUNTPOINT for all mounts that you serve. Records written in the meantime are in the
-    renamed file; none is lost, and `seq` goes on. The same happens when a daemon gets SIGHUP.
+    What has been begun is finished, and what is new waits for some tenths of a second; open files,
+    locks and memory maps stay. Each mount gets a `restart` record. Without MOUNTPOINT for all
+    mounts that you serve. The daemon of `fusevol serve` itself changes when it is restarted; its
+    volumes stay mounted meanwhile.
 
     \b
-    What logrotate runs after it renamed the logs:
+    After an upgrade of the package:
       fusevol reload
+    What logrotate runs after it renamed the logs:
+      fusevol reload --logs
     """
+    chosen = _chosen(mountpoints)
+    number = signal.SIGHUP if logs else _RELOAD
+    for mount in chosen:
+        if not send(mount.pid, number):
+            raise FusevolError(f"the keeper of {mount.mountpoint} is gone; unmount and mount anew")
+    if not logs:
+        for mount in chosen:
+            _await_change(mount)
+
+
+def _chosen(mountpoints: tuple[str, ...]) -> list[registry.Served]:
     served = registry.all_served()
     wanted = set(map(registry.resolved, mountpoints))
     unknown = wanted - {mount.mountpoint for mount in served}
@@ -30,29 +56,41 @@ def reload(mountpoints: tuple[str, ...]) -> None:
         raise NotFoundError(
             f"nothing is served at {', '.join(sorted(unknown))}; `fusevol status` lists what is"
         )
-    failed = [
-        mount.mountpoint
-        for mount in served
-        if (not wanted or mount.mountpoint in wanted) and not hang_up(mount.worker)
-    ]
-    if failed:
-        raise FusevolError(f"the worker of {', '.join(failed)} is gone; unmount and mount anew")
+    return [mount for mount in served if not wanted or mount.mountpoint in wanted]
 
 
-def hang_up(worker: int) -> bool:
-    """Send SIGHUP to a worker; return whether `worker` was one.
+def _await_change(before: registry.Served) -> None:
+    """Wait until a successor serves a mount."""
+    end = time.monotonic() + _DONE_S
+    while time.monotonic() < end:
+        now = registry.get(before.mountpoint)
+        if now is None:
+            return  # it was unmounted meanwhile
+        if now.message and now.message != before.message:
+            raise FusevolError(f"{before.mountpoint}: {now.message}")
+        if now.restarts > before.restarts and now.worker:
+            return
+        time.sleep(_POLL_S)
+    raise FusevolError(
+        f"{before.mountpoint} has not changed to the installed code within {_DONE_S:g} s; "
+        f"`fusevol status` shows its state"
+    )
+
+
+def send(keeper: int, number: signal.Signals) -> bool:
+    """Send a signal to a keeper; return whether `keeper` was one.
 
     The descriptor makes sure that the process that was looked at is the one that gets the signal,
     which would kill most others.
     """
     try:
-        fd = os.pidfd_open(worker)
+        fd = os.pidfd_open(keeper)
     except ProcessLookupError:
         return False
     try:
-        if not registry.is_ours(worker):
+        if not registry.is_ours(keeper):
             return False
-        signal.pidfd_send_signal(fd, signal.SIGHUP)
+        signal.pidfd_send_signal(fd, number)
     except ProcessLookupError:
         return False
     finally:

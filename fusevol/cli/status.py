@@ -24,4 +24,10 @@ def status(as_json: bool) -> None:
         click.echo(f"  source {printable(mount.source)}")
         click.echo(f"  level  {mount.level}")
         click.echo(f"  log    {printable(mount.log)}")
-        click.echo(f"  daemon {mount.pid}, worker {mount.worker}")
+        worker = f"worker {mount.worker}" if mount.worker else "no worker"
+        times = {0: "", 1: ", restarted once"}.get(
+            mount.restarts, f", restarted {mount.restarts} times"
+        )
+        click.echo(f"  keeper {mount.pid}, {worker}{times}")
+        if mount.message:
+            click.echo(f"  {printable(mount.message)}")

@@ -47,13 +47,24 @@ from fusevol.linux.process import (
     start_ticks,
 )
 from fusevol.model import RecordLevel
-from fusevol.recovery.region import CONFIG, DEVICE, FLAGS, FUSE_FD, INIT, RESTARTS, Region
+from fusevol.recovery.region import (
+    CONFIG,
+    DEVICE,
+    FLAGS,
+    FUSE_FD,
+    INIT,
+    LOG_WANTED,
+    RESTARTS,
+    Region,
+)
 
 RELOAD: Final = signal.SIGUSR1
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, RELOAD)
 _OOM_SCORE: Final = -900
 _REAP_S: Final = 5.0
+_DRAIN_S: Final = 4.0
+"""How long a worker may take to make room for another; it takes half of that by itself."""
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +84,7 @@ class Keeper:
         self._worker_fd = -1
         self._respawn_at: float | None = None
         self._reload = False
+        self._drained_by: float | None = None
         self._message = ""
         self._ending = Ending(self._config)
         self._takeover = Takeover(self._config, region)
@@ -134,6 +146,10 @@ class Keeper:
                 self._worker_ended(status)
             if self._respawn_at is not None and time.monotonic() >= self._respawn_at:
                 self._succeed()
+            if self._drained_by is not None and time.monotonic() >= self._drained_by:
+                # It may have been starting still, and not have seen the signal.
+                self._drained_by = None
+                self._signal_worker(signal.SIGKILL)
             if self._ending.is_due():
                 self._end_worker()
                 # The worker may wait for its source, and cannot be killed then.
@@ -152,9 +168,8 @@ class Keeper:
         return self._config.mountpoint
 
     def _timeout(self) -> float | None:
-        moments = [
-            when for when in (self._respawn_at, self._ending.next_moment()) if when is not None
-        ]
+        wanted = (self._respawn_at, self._drained_by, self._ending.next_moment())
+        moments = [when for when in wanted if when is not None]
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
     def _obey(self) -> None:
@@ -162,6 +177,7 @@ class Keeper:
             if number in (signal.SIGTERM, signal.SIGINT):
                 self._ending.ask()
             elif number == signal.SIGHUP:
+                self._region.words[LOG_WANTED] += 1
                 self._signal_worker(signal.SIGHUP)
             elif number == RELOAD:
                 self._change_code()
@@ -194,6 +210,7 @@ class Keeper:
         self._reload = True
         if self._worker:
             self._signal_worker(worker.DRAIN)
+            self._drained_by = time.monotonic() + _DRAIN_S
         else:
             self._become_new()
 
@@ -243,7 +260,7 @@ class Keeper:
         self._selector.unregister(self._worker_fd)
         os.close(self._worker_fd)
         _, status = os.waitpid(self._worker, 0)
-        self._worker, self._worker_fd = 0, -1
+        self._worker, self._worker_fd, self._drained_by = 0, -1, None
         return os.waitstatus_to_exitcode(status)
 
     def _signal_worker(self, number: signal.Signals) -> None:

@@ -94,6 +94,7 @@ async def _obey(
 ) -> None:
     with trio.open_signal_receiver(signal.SIGHUP, DRAIN) as signals:
         task_status.started()
+        session.reopen_log()
         async for number in signals:
             if number == DRAIN:
                 await _drain(session)

@@ -36,7 +36,7 @@ from fusevol.linux.mountinfo import is_below, mounts
 from fusevol.linux.mounts import clone_tree
 from fusevol.model import RecordLevel
 from fusevol.recovery.journal import Journal
-from fusevol.recovery.region import FLAGS, RESTARTS_TOLD, ROOT_FD, Region
+from fusevol.recovery.region import FLAGS, LOG_OPENED, LOG_WANTED, RESTARTS_TOLD, ROOT_FD, Region
 from fusevol.volume.volume import Volume
 
 logger = logging.getLogger(__name__)
@@ -192,9 +192,12 @@ class Session:
             self._log.close()
 
     def reopen_log(self) -> None:
-        """Open the log file anew, after it was renamed."""
-        if self._log is not None:
+        """Open the log file anew, after it was renamed, if that is wanted and was not done."""
+        words = self._region.words
+        wanted = words[LOG_WANTED]
+        if self._log is not None and words[LOG_OPENED] != wanted:
             self._log.reopen()
+        words[LOG_OPENED] = wanted
 
     def _event(self, record: AccessRecord) -> None:
         if self._log is not None:

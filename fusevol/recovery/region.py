@@ -39,6 +39,9 @@ PROGRESS: Final = 18
 """Not 0 when the worker has answered requests for a while."""
 DEVICE: Final = 19
 """st_dev of the mount."""
+LOG_WANTED: Final = 20
+"""How often the log was to be opened anew; LOG_OPENED: how often that was done."""
+LOG_OPENED: Final = 21
 
 _SEQ_BITS: Final = 44
 _LOG: Final = slice(24, 29)

@@ -2,12 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from fusevol.cli.reload import hang_up
+from fusevol.cli.reload import send
 from tests.served import assert_no_gap_in_numbers, fusevol, read_log, serve, wait_until
 
 SNIPPET = Path(__file__).parents[2] / "systemd/fusevol.logrotate"
@@ -20,7 +21,7 @@ def test_records_go_on_in_a_new_file(tmp_path: Path) -> None:
         served.log.rename(rotated)
         (served.mountpoint / "between").touch()
         assert not served.log.exists()
-        fusevol("reload", served.mountpoint)
+        fusevol("reload", "--logs", served.mountpoint)
         wait_until(served.log.exists, "new log")
         (served.mountpoint / "after").touch()
     old, new = read_log(rotated), read_log(served.log)
@@ -39,14 +40,14 @@ def test_unknown_mount(tmp_path: Path) -> None:
 
 def test_other_processes_are_never_signalled() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        assert not hang_up(other.pid)
+        assert not send(other.pid, signal.SIGHUP)
         time.sleep(0.05)
         assert other.poll() is None
         assert other.stdin is not None
         other.stdin.write(b"\n")
         other.stdin.close()
     assert other.returncode == 0
-    assert not hang_up(other.pid)
+    assert not send(other.pid, signal.SIGHUP)
 
 
 def test_logrotate_with_the_snippet_loses_nothing(tmp_path: Path) -> None:
