@@ -12,6 +12,7 @@ import itertools
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
@@ -36,6 +37,9 @@ _ROTATED: Final = re.compile(r"[.-][0-9][0-9.:T_-]*(?:\.[a-z0-9]+)?")
 
 _BATCHES_FOR_FIRST: Final = 8
 """How far into a file its first record is looked for."""
+
+_WHOLE_LINE_S: Final = 0.01
+"""How long a line may take until all of it is in the file."""
 
 
 class Batch(NamedTuple):
@@ -281,8 +285,17 @@ def _open(path: str, stack: contextlib.ExitStack) -> Section:
     with explained(path):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         stack.callback(os.close, fd)
-        size = os.fstat(fd).st_size if is_file(path) and not is_compressed(path) else None
+        size = _size(fd) if is_file(path) and not is_compressed(path) else None
     return Section(path, fd, 0, size)
+
+
+def _size(fd: int) -> int:
+    size = os.fstat(fd).st_size
+    if size and os.pread(fd, 1, size - 1) != b"\n":
+        # Half a line, or one of which the kernel has just let the first part be seen.
+        time.sleep(_WHOLE_LINE_S)
+        size = os.fstat(fd).st_size
+    return size
 
 
 def _without_repeats(files: Iterator[_File]) -> list[_File]:

@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -360,6 +361,22 @@ def test_pipe_is_shown_as_it_comes() -> None:
         assert process.stdout.readline() == line(1)
         process.stdin.close()
         assert process.wait(PATIENCE_S) == 0
+
+
+def test_line_that_is_being_written(log: Path) -> None:
+    whole = log.read_bytes()
+    log.write_bytes(whole[:-5])
+
+    def write_the_rest() -> None:
+        with log.open("ab") as file:
+            file.write(whole[-5:])
+
+    # While the first look at the file shows half a line, the second finds it whole.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "sleep", lambda _seconds: write_the_rest())
+        result = run("--json", log)
+    assert result.stdout_bytes == whole
+    assert result.stderr == ""
 
 
 def test_log_that_is_rotated_meanwhile(long_log: Path, tmp_path: Path) -> None:
