@@ -1,25 +1,33 @@
-"""`make soak`: all workloads at once on one volume, which is killed again and again.
+"""`make soak`: workloads on one volume, and what serves it is ended again and again.
 
-python -m tests.crash SECONDS [--level LEVEL] [--target worker|keeper|reload]... [WORKLOAD]...
+All of the workloads at once and all kinds of ends in turn, unless the command line says which.
 """
 
 import argparse
 import sys
+from pathlib import Path
 
-from tests.crash.killer import Target
-from tests.crash.run import WORKLOADS, run
+from tests.crash.killer import INTERVAL_S, Target
+from tests.crash.run import WORKLOADS, Plan, run
 
 
 def main() -> None:
     """Run, print the figures, and exit with status 1 if anything was wrong."""
-    parser = argparse.ArgumentParser(prog="python -m tests.crash")
+    parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
     parser.add_argument("seconds", type=float)
-    parser.add_argument("workloads", nargs="*", default=WORKLOADS)
+    parser.add_argument("workloads", nargs="*", help=f"of {', '.join(WORKLOADS)}")
     parser.add_argument("--level", choices=("all", "data"), default="all")
     parser.add_argument("--target", action="append", choices=[target.value for target in Target])
+    parser.add_argument("--interval", nargs=2, type=float, metavar="SECONDS", default=INTERVAL_S,
+                        help="shortest and longest time between two ends")  # fmt: skip
+    parser.add_argument("--evidence", type=Path, metavar="DIR",
+                        help="gets the log and the accounts, if anything is wrong")  # fmt: skip
     words = parser.parse_args()
-    targets = [Target(value) for value in words.target or [target.value for target in Target]]
-    done = run(words.seconds, *targets, level=words.level, names=words.workloads)
+    targets = words.target or [target.value for target in Target]
+    done = run(Plan(
+        words.seconds, tuple(map(Target, targets)), words.level,
+        tuple(words.workloads or WORKLOADS), tuple(words.interval), words.evidence,
+    ))  # fmt: skip
     sys.stdout.write(f"{done}\n")
     sys.exit(1 if done.wrong else 0)
 

@@ -12,18 +12,16 @@ from enum import Enum
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-from msgspec.structs import asdict
-
 from fusevol.daemon import registry
 from tests.served import fusevol, wait_until
 
-_SHORTEST_S: Final = 0.2
-_LONGEST_S: Final = 1.0
+INTERVAL_S: Final = (0.2, 1.0)
+"""Shortest and longest time between two deaths."""
 _SUCCESSOR_S: Final = 30.0
 
 
 class Serving(NamedTuple):
-    """The processes that serve a volume, and how often one took over."""
+    """The processes that serve a volume (0: none), and how often one took over."""
 
     keeper: int
     worker: int
@@ -50,7 +48,7 @@ def serving_at(mountpoint: Path) -> Serving | None:
     entry = registry.get(str(mountpoint))
     if entry is None:
         return None
-    return Serving(entry.pid, entry.worker, asdict(entry).get("restarts", 0))
+    return Serving(entry.pid, entry.worker, entry.restarts)
 
 
 @dataclass
@@ -68,8 +66,7 @@ class Killer:
     reload: Callable[[], object]
     targets: tuple[Target, ...]
     deaths: list[Death] = field(default_factory=list)
-    shortest_s: float = _SHORTEST_S
-    longest_s: float = _LONGEST_S
+    interval_s: tuple[float, float] = INTERVAL_S
     _stop: threading.Event = field(default_factory=threading.Event)
     _failed: list[BaseException] = field(default_factory=list)
 
@@ -96,16 +93,15 @@ class Killer:
     def _run(self) -> None:
         rng = random.Random()
         try:
-            while self.targets and not self._stop.wait(
-                rng.uniform(self.shortest_s, self.longest_s)
-            ):
+            while self.targets and not self._stop.wait(rng.uniform(*self.interval_s)):
                 self._strike(self.targets[len(self.deaths) % len(self.targets)])
         except BaseException as error:
             self._failed.append(error)
 
     def _strike(self, target: Target) -> None:
         before = self.serving()
-        assert before is not None, "nobody serves the volume"
+        assert before is not None, "the volume is not served any more"
+        assert before.worker, "the worker ended by itself"
         if target is Target.RELOAD:
             at = time.monotonic()
             self.reload()
@@ -119,15 +115,19 @@ class Killer:
 
     def _has_successor(self, target: Target, before: Serving) -> bool:
         now = self.serving()
-        if now is None or now.restarts <= before.restarts or now.worker == before.worker:
+        # There is no worker while the next one is delayed.
+        if now is None or now.restarts <= before.restarts or now.worker in (0, before.worker):
             return False
         return target is not Target.KEEPER or now.keeper != before.keeper
 
 
-def killer_at(mountpoint: Path, *targets: Target) -> Killer:
+def killer_at(
+    mountpoint: Path, targets: tuple[Target, ...], interval_s: tuple[float, float]
+) -> Killer:
     """Return a killer of what serves a mount of `fusevol mount`."""
     return Killer(
-        lambda: serving_at(mountpoint), lambda: fusevol("reload", mountpoint), targets
+        lambda: serving_at(mountpoint), lambda: fusevol("reload", mountpoint), targets,
+        interval_s=interval_s,
     )  # fmt: skip
 
 

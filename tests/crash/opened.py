@@ -4,9 +4,11 @@ import errno
 import fcntl
 import mmap
 import os
+import signal
 import struct
 from typing import Final
 
+from fusevol.linux.process import die_with_parent
 from tests.crash.client import Client
 
 _PAGE: Final = 4096
@@ -196,6 +198,7 @@ def _range(kind: int, start: int) -> bytes:
 
 def _echo(there: str, back: str) -> int:
     """Send back what comes; return the exit status."""
+    die_with_parent(signal.SIGKILL)
     # What this client has open and locked is not for the other side to keep.
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     source = os.open(there, os.O_RDONLY)

@@ -2,18 +2,19 @@
 
 import contextlib
 import os
+import shutil
 import statistics
 import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from fusevol.daemon.registry import messages_path
 from tests.crash.account import read_accounts
-from tests.crash.killer import Death, Target, killer_at
+from tests.crash.killer import INTERVAL_S, Death, Target, killer_at
 from tests.crash.logcheck import look_through
 from tests.crash.running import await_end, workloads_in
 from tests.crash.trees import wrong_tree
@@ -56,10 +57,29 @@ class Run:
         return "\n".join([*lines, *(f"WRONG: {wrong}" for wrong in self.wrong)])
 
 
-def run(
-    seconds: float, *targets: Target, level: str = "all", names: Iterable[str] = (STORM,)
-) -> Run:
-    """Serve an empty volume, run workloads on it, end `targets` in turn meanwhile, and check.
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done.
+
+    Attributes:
+        seconds: how long workloads run.
+        targets: what is ended, in turn.
+        level: the record level.
+        names: the workloads.
+        interval_s: shortest and longest time between two deaths.
+        evidence: a directory that gets the log and the accounts, if anything is wrong.
+    """
+
+    seconds: float
+    targets: tuple[Target, ...]
+    level: str = "all"
+    names: tuple[str, ...] = (STORM,)
+    interval_s: tuple[float, float] = INTERVAL_S
+    evidence: Path | None = None
+
+
+def run(plan: Plan) -> Run:
+    """Serve an empty volume, run workloads on it, end what serves it meanwhile, and check.
 
     Raises:
         AssertionError: the volume is not served any more, or does not answer.
@@ -68,29 +88,29 @@ def run(
     with workspace() as directory:
         scratch = directory / "scratch"
         scratch.mkdir()
-        with _serving(directory, level) as served:
-            _work(served, scratch, seconds, targets, names, done)
-            time.sleep(_CACHED_S if level == "data" else 0)
+        with _serving(directory, plan.level) as served:
+            _work(served, scratch, plan, done)
+            time.sleep(_CACHED_S if plan.level == "data" else 0)
             done.wrong += wrong_tree(served.source, served.mountpoint)
             restarts = served.status()["restarts"]
             if restarts != len(done.deaths):
                 done.wrong.append(f"status tells of {restarts} restarts, not {len(done.deaths)}")
             if done.wrong:
                 done.wrong.append(f"messages of fusevol: {_messages(served)}")
-        found = look_through(served.log, scratch, f"/{STORM}", level)
+        found = look_through(served.log, scratch, f"/{STORM}", plan.level)
         done.wrong += found.wrong + _wrong_reasons(found.restarts, done.deaths)
         done.pauses_s = _pauses_s(scratch, done.deaths)
+        if done.wrong and plan.evidence is not None:
+            shutil.copytree(scratch, plan.evidence, dirs_exist_ok=True)
+            shutil.copy2(served.log, plan.evidence)
     return done
 
 
-def _work(
-    served: Served, scratch: Path, seconds: float, targets: tuple[Target, ...],
-    names: Iterable[str], done: Run,
-) -> None:  # fmt: skip
-    killer = killer_at(served.mountpoint, *targets)
-    with workloads_in(served.mountpoint, scratch, seconds, names) as workloads:
+def _work(served: Served, scratch: Path, plan: Plan, done: Run) -> None:
+    killer = killer_at(served.mountpoint, plan.targets, plan.interval_s)
+    with workloads_in(served.mountpoint, scratch, plan.seconds, plan.names) as workloads:
         with killer:
-            await_end(workloads, seconds, lambda: killer.has_failed)
+            await_end(workloads, plan.seconds, lambda: killer.has_failed)
         for workload in workloads:
             try:
                 done.figures[workload.name] = workload.figures()

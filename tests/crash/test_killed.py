@@ -1,0 +1,35 @@
+"""What serves a volume is killed again and again, and no client sees anything but a pause."""
+
+from typing import Final
+
+import pytest
+
+from tests.crash.killer import Target
+from tests.crash.run import STORM, Plan, run
+from tests.served import needs_root
+
+pytestmark = [needs_root, pytest.mark.timeout(240)]
+
+_LONGEST_PAUSE_S: Final = 10.0
+"""Far more than it takes, as others may keep the machine busy."""
+
+
+@pytest.mark.parametrize(
+    ("targets", "level", "names", "seconds"),
+    [
+        ([Target.WORKER], "all", [STORM], 8),
+        ([Target.KEEPER], "all", [STORM], 6),
+        ([Target.WORKER, Target.KEEPER], "data", [STORM], 6),
+        ([Target.WORKER, Target.KEEPER], "all", ["fio", "git", "sqlite"], 6),
+        ([Target.WORKER], "data", ["fio", "git", "sqlite"], 6),
+    ],
+    ids=["worker", "keeper", "in turn", "programs", "programs at level data"],
+)
+def test_clients_see_a_pause_only(
+    targets: list[Target], level: str, names: list[str], seconds: float
+) -> None:
+    done = run(Plan(seconds, tuple(targets), level, tuple(names)))
+    assert not done.wrong, done
+    assert len(done.deaths) >= len(targets), done
+    assert all(done.figures.values()), done
+    assert max(done.pauses_s) < _LONGEST_PAUSE_S, done
