@@ -118,9 +118,9 @@ def serve(config: MountConfig, foreground: bool) -> None:
     if config.log == default_log(config.name):
         os.makedirs(os.path.dirname(config.log), mode=0o700, exist_ok=True)
     messages = registry.messages_path(config.mountpoint)
-    process = starting.start(config, None if foreground else messages)
-    if foreground:
-        notify("READY=1")
-        status = starting.stay(config, process)
-        if status:
-            sys.exit(status)
+    if not foreground:
+        starting.start(config, messages)
+        return
+    status = starting.stay(config, lambda: notify("READY=1"))
+    if status:
+        sys.exit(status)

@@ -372,7 +372,11 @@ def _start(channel_fd: int) -> Keeper | None:
         except FusevolError as error:
             starter.send(pack(Failed.of(error)))
             return None
-        starter.send(pack(Mounted(keeper.device)))
+        try:
+            starter.send(pack(Mounted(keeper.device)))
+        except OSError:
+            # Who asked for the mount has ended meanwhile.
+            signal.raise_signal(signal.SIGTERM)
     return keeper
 
 

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, NoReturn
 
@@ -64,6 +64,7 @@ def start(
             unpack(ours.recv(BYTES), Mounted)
         except BaseException:
             ours.close()
+            process.terminate()
             process.wait()
             raise
     return process
@@ -92,22 +93,37 @@ def heir(mountpoint: str, ended: int) -> Served | None:
     return served
 
 
-def stay(config: MountConfig, process: "subprocess.Popen[bytes]") -> int:
-    """Wait for the end of a mount and pass signals on to its keeper; return the exit status.
+class _StoppedEarly(BaseException):
+    """A signal said to stop before there was a mount."""
+
+
+def stay(config: MountConfig, ready: Callable[[], None]) -> int:
+    """Mount, pass signals on to the keeper, and return the exit status when the mount has ended.
+
+    Args:
+        ready: called when the mount answers.
 
     Raises:
-        FusevolError: it ended because its keeper and its worker were killed.
+        FusevolError: it could not be mounted, or its keeper and its worker were killed.
     """
-    keepers = [process.pid]
+    keepers: list[int] = []
 
     def pass_on(number: int, _frame: object) -> None:
+        if not keepers:
+            raise _StoppedEarly
         try:
             os.kill(keepers[-1], number)
         except ProcessLookupError:
             return  # it has ended, and so do we
 
-    for number in _PASSED_ON:
-        signal.signal(number, pass_on)
+    for handled in _PASSED_ON:
+        signal.signal(handled, pass_on)
+    try:
+        process = start(config)
+        keepers.append(process.pid)
+    except _StoppedEarly:
+        return 0
+    ready()
     status = process.wait()
     while (served := _await_heir(config.mountpoint, keepers[-1])) is not None:
         keepers.append(served.pid)
