@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -122,6 +123,14 @@ def runs(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(b") ")[2][:1] not in (b"Z", b"X")
+
+
+def kill_mount(keeper: int, worker: int) -> None:
+    """Kill all that keeps a mount alive; a worker that knew its keeper dead would become it."""
+    os.kill(worker, signal.SIGSTOP)
+    os.kill(keeper, signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: not runs(worker), "end of the worker")
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 10) -> None:

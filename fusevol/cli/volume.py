@@ -192,7 +192,9 @@ def _show(one: VolumeState) -> None:
         "state": one.state,
         "message": one.message,
         "mountpoint": one.mountpoint,
+        "keeper": str(one.keeper or ""),
         "worker": str(one.worker or ""),
+        "restarts": str(one.restarts or ""),
     }
     for key, value in rows.items():
         if value:

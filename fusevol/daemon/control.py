@@ -32,10 +32,12 @@ class VolumeState(msgspec.Struct):
         created: RFC 3339, UTC.
         anonymous: it goes with its last reference.
         references: how often each caller has it mounted.
-        state: "idle", "serving", or "failed" if its worker ended unasked.
+        state: "idle", "serving", or "failed" if nobody serves it who should.
         mountpoint: where it appears on the host while it is served.
-        worker: process that serves it; 0 if it is not served.
-        message: why it failed.
+        keeper: process that keeps it mounted; 0 if it is not served.
+        worker: process that serves it; 0 if it is not served, or while another one starts.
+        restarts: how often a worker was succeeded since it was mounted.
+        message: why it failed, or what is amiss.
     """
 
     name: str
@@ -50,7 +52,9 @@ class VolumeState(msgspec.Struct):
     references: dict[str, int]
     state: str
     mountpoint: str
+    keeper: int = 0
     worker: int = 0
+    restarts: int = 0
     message: str = ""
 
 

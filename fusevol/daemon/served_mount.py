@@ -49,11 +49,9 @@ class ServedMount:
         """st_dev of the files on the mount; tells it from any other at the same place."""
         return self._ending.device
 
-    @property
-    def worker(self) -> int:
-        """The process that serves requests now; 0 while there is none."""
-        served = registry.get(self.config.mountpoint)
-        return served.worker if served is not None else 0
+    def entry(self) -> registry.Served | None:
+        """Return what the keeper tells of the mount; None if nobody keeps it."""
+        return registry.get(self.config.mountpoint)
 
     async def start(self) -> None:
         """Have it mounted and served; return when it answers.

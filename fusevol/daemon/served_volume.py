@@ -87,6 +87,7 @@ class ServedVolume:
         """Return what is told about it."""
         options = self.stored.options
         serving = self.is_serving
+        entry = self._mount.entry() if self._mount else None
         return VolumeState(
             name=self.name,
             source=self.source,
@@ -100,8 +101,10 @@ class ServedVolume:
             references={holder: found.count for holder, found in self.references.items()},
             state="serving" if serving else "failed" if self.message else "idle",
             mountpoint=self.mountpoint if serving else "",
-            worker=self._mount.worker if self._mount else 0,
-            message=self.message,
+            keeper=entry.pid if entry else 0,
+            worker=entry.worker if entry else 0,
+            restarts=entry.restarts if entry else 0,
+            message=entry.message if entry else self.message,
         )
 
     def refer(self, holder: str, pid: int) -> None:
@@ -211,7 +214,7 @@ class ServedVolume:
         if self._mount is not None:
             raise FusevolError(
                 f"volume {self.name} was unmounted on the host and is still in use elsewhere; "
-                f"end what uses it (its worker is process {self._mount.worker})"
+                f"end what uses it (its keeper is process {self._mount.keeper})"
             )
 
     def _config(self, source: str) -> MountConfig:

@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,6 +19,7 @@ from tests.served import (
     assert_no_gap_in_numbers,
     fusevol,
     is_mounted,
+    kill_mount,
     name_of,
     needs_root,
     runs,
@@ -482,7 +482,7 @@ def test_a_mount_whose_keeper_and_worker_are_killed_is_dead_and_can_be_removed(p
     with serve(place) as mount:
         status = mount.status()
         file = (mount.mountpoint / "open").open("wb", buffering=0)
-        _kill_both(status)
+        kill_mount(status["pid"], status["worker"])
         with pytest.raises(OSError, match=r"not connected|aborted"):
             os.fstat(file.fileno())
         with pytest.raises(OSError, match=r"not connected|aborted"):
@@ -501,7 +501,8 @@ def test_the_foreground_says_that_its_mount_was_killed(place: Path) -> None:
     ) as process:  # fmt: skip
         try:
             wait_until(lambda: registry.get(str(volume)) is not None, "entry")
-            _kill_both(status_of(volume))
+            status = status_of(volume)
+            kill_mount(status["pid"], status["worker"])
             _, errors = process.communicate(timeout=20)
         finally:
             if is_mounted(volume):
@@ -512,14 +513,6 @@ def test_the_foreground_says_that_its_mount_was_killed(place: Path) -> None:
     last = Served(place / "source", volume, place / "log").records()[-1]
     assert (last["op"], last["result"]) == ("unmount", "EIO")
     assert last["reason"] == "keeper and worker were killed"
-
-
-def _kill_both(status: dict[str, Any]) -> None:
-    """Kill a worker before it knows that its keeper is killed."""
-    os.kill(status["worker"], signal.SIGSTOP)
-    os.kill(status["pid"], signal.SIGKILL)
-    os.kill(status["worker"], signal.SIGKILL)
-    wait_until(lambda: not runs(status["worker"]), "end of the worker")
 
 
 def test_the_daemon_unmounts_when_asked_to_end(place: Path) -> None:

@@ -26,7 +26,7 @@ from tests.engines.docker import docker_daemon
 from tests.engines.engines import Container, DockerBind, Run, container
 from tests.engines.machine import command, mounts
 from tests.engines.rootfs import ORIGINAL
-from tests.served import FUSEVOL, needs_root, wait_until
+from tests.served import FUSEVOL, kill_mount, needs_root, wait_until
 
 pytestmark = needs_root
 
@@ -257,12 +257,13 @@ def test_a_path_that_changes_all_the_time_never_leads_outside(
     running("rm -rf /tmp/stop /mnt/place /mnt/evil /mnt/good /mnt/real")
 
 
-def test_detaching_when_the_worker_was_killed(
+def test_detaching_when_the_mount_was_killed(
     daemon: Daemon, running: Container, volume: str
 ) -> None:
     daemon.cli("attach", "attached", f"{volume}:/data")
-    os.kill(daemon.inspect(volume)["worker"], signal.SIGKILL)
-    wait_until(lambda: daemon.inspect(volume)["state"] == "failed", "end of the worker")
+    state = daemon.inspect(volume)
+    kill_mount(state["keeper"], state["worker"])
+    wait_until(lambda: daemon.inspect(volume)["state"] == "failed", "notice of the end")
     assert "not connected" in running("ls /data", check=False)
     daemon.cli("detach", "attached", "/data")
     assert running("cat /data/original") == ORIGINAL.strip()

@@ -18,7 +18,7 @@ import pytest
 from fusevol.daemon.volume_options import KNOWN
 from tests.engines.daemon import PLUGIN_SOCKET, Daemon
 from tests.plugin_client import PODMAN_ID, Connection, Plugin, request
-from tests.served import needs_root, serve, wait_until
+from tests.served import kill_mount, needs_root, serve, wait_until
 
 pytestmark = needs_root
 
@@ -222,9 +222,10 @@ def test_the_state_of_a_volume_is_told(daemon: Daemon, plugin: Plugin, data: str
     assert status(plugin, data)["state"] == "idle"
     plugin.do("Mount", Name=data, ID="aa")
     assert status(plugin, data)["state"] == "serving"
-    os.kill(daemon.inspect(data)["worker"], signal.SIGKILL)
-    wait_until(lambda: status(plugin, data)["state"] == "failed", "notice of the worker's end")
-    assert "SIGKILL" in status(plugin, data)["message"]
+    state = daemon.inspect(data)
+    kill_mount(state["keeper"], state["worker"])
+    wait_until(lambda: status(plugin, data)["state"] == "failed", "notice of the end")
+    assert "killed" in status(plugin, data)["message"]
     assert names(plugin) == [data]
     assert plugin.do("Mount", Name=data, ID="bb")["Mountpoint"]
 

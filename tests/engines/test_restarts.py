@@ -1,6 +1,5 @@
 """dockerd and the daemon restarted and killed, with and without containers that run."""
 
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,8 +9,7 @@ import pytest
 
 from tests.engines.daemon import Daemon
 from tests.engines.docker import IMAGE, Docker
-from tests.engines.machine import end
-from tests.served import assert_no_gap_in_numbers, needs_root, wait_until
+from tests.served import assert_no_gap_in_numbers, kill_mount, needs_root, wait_until
 
 pytestmark = needs_root
 
@@ -197,14 +195,15 @@ def test_a_container_that_ended_while_the_daemon_was_away_is_found_out(
     wait_until(lambda: daemon.inspect(volume)["state"] == "idle", "end of the worker", FOUND_OUT_S)
 
 
-def test_a_worker_that_is_killed_takes_its_containers_volume_and_no_other(
+def test_a_mount_that_is_killed_takes_its_containers_volume_and_no_other(
     docker: Docker, daemon: Daemon, volume: str, source: Path
 ) -> None:
     first = start(docker)
     await_writes(source)
-    end(daemon.inspect(volume)["worker"], signal.SIGKILL)
+    state = daemon.inspect(volume)
+    kill_mount(state["keeper"], state["worker"])
     wait_until(lambda: daemon.inspect(volume)["state"] == "failed", "the failure to be noticed")
-    assert "SIGKILL" in docker.cli("volume", "inspect", volume)
+    assert "killed" in docker.cli("volume", "inspect", volume)
     second = start(docker)
     await_writes(source)
     docker.cli("rm", "--force", first, second)

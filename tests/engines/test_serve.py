@@ -17,7 +17,7 @@ import pytest
 from fusevol.daemon.control import Client
 from tests.engines.daemon import Daemon, plain_daemon
 from tests.engines.machine import end, mounts
-from tests.served import needs_root, serve, wait_until
+from tests.served import kill_mount, needs_root, serve, wait_until
 
 pytestmark = needs_root
 
@@ -173,11 +173,33 @@ def test_what_cannot_be_served_is_refused_when_it_is_made(daemon: Daemon, source
     assert daemon.volumes() == []
 
 
-def test_a_worker_that_died_is_told_of_and_replaced(client: Client, volume: str) -> None:
+def test_a_worker_that_died_is_succeeded(client: Client, volume: str) -> None:
     state = client.mount(volume, "one")
-    end(state.worker, signal.SIGKILL)
-    wait_until(lambda: client.inspect(volume).state == "failed", "notice of the worker's end")
-    assert "SIGKILL" in client.inspect(volume).message
+    with Path(state.mountpoint, "file").open() as file:
+        end(state.worker, signal.SIGKILL)
+        assert file.read() == "content\n"
+    again = client.inspect(volume)
+    assert (again.state, again.keeper, again.restarts) == ("serving", state.keeper, 1)
+    assert again.worker not in (0, state.worker)
+
+
+def test_a_keeper_that_died_is_succeeded(client: Client, volume: str) -> None:
+    state = client.mount(volume, "one")
+    with Path(state.mountpoint, "file").open() as file:
+        end(state.keeper, signal.SIGKILL)
+        assert file.read() == "content\n"
+        wait_until(lambda: client.inspect(volume).restarts == 1, "the worker to be the keeper")
+    again = client.inspect(volume)
+    assert (again.state, again.keeper) == ("serving", state.worker)
+    client.unmount(volume, "one")
+    wait_until(lambda: client.inspect(volume).state == "idle", "end of the volume")
+
+
+def test_a_mount_that_was_killed_is_told_of_and_replaced(client: Client, volume: str) -> None:
+    state = client.mount(volume, "one")
+    kill_mount(state.keeper, state.worker)
+    wait_until(lambda: client.inspect(volume).state == "failed", "notice of the end")
+    assert client.inspect(volume).message == "keeper and worker were killed"
     again = client.mount(volume, "two")
     assert again.worker != state.worker
     assert Path(again.mountpoint, "file").read_text() == "content\n"
@@ -336,9 +358,9 @@ def test_a_dead_mount_of_an_earlier_daemon_is_removed(source: Path) -> None:
     with plain_daemon() as daemon:
         daemon.create("data", source)
         with daemon.client() as client:
-            worker = client.mount("data", "one", os.getpid()).worker
+            state = client.mount("data", "one", os.getpid())
         daemon.kill()
-        end(worker, signal.SIGKILL)
+        kill_mount(state.keeper, state.worker)
         assert daemon.mounted()
         daemon.start()
         assert daemon.mounted() == []
