@@ -1,6 +1,7 @@
 """Runs workloads on a volume while what serves it is killed, and checks everything afterwards."""
 
 import contextlib
+import mmap
 import os
 import shutil
 import statistics
@@ -36,7 +37,7 @@ class Run:
     Attributes:
         wrong: what was not as it has to be; empty if all is well.
         deaths: what was killed.
-        figures: what each workload did.
+        figures: what each workload did, and what those that serve came to have.
         pauses_s: for each death the time that the longest call took, in seconds.
     """
 
@@ -95,6 +96,7 @@ def run(plan: Plan) -> Run:
             restarts = served.status()["restarts"]
             if restarts != len(done.deaths):
                 done.wrong.append(f"status tells of {restarts} restarts, not {len(done.deaths)}")
+            done.figures |= _processes(served)
             if done.wrong:
                 done.wrong.append(f"messages of fusevol: {_messages(served)}")
         found = look_through(served.log, scratch, f"/{STORM}", plan.level)
@@ -132,6 +134,19 @@ def _serving(directory: Path, level: str) -> Iterator[Served]:
                 Path(f"/sys/fs/fuse/connections/{connection}/abort").write_text("1")
             error.add_note(f"messages of fusevol: {_messages(served)}")
             raise
+
+
+def _processes(served: Served) -> dict[str, Figures]:
+    """Return what those that serve have open, and their memory, all clients being gone."""
+    status = served.status()
+    figures = {}
+    for name, pid in (("keeper", status["pid"]), ("worker", status["worker"])):
+        resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * mmap.PAGESIZE
+        figures[name] = {
+            "descriptors": len(os.listdir(f"/proc/{pid}/fd")),
+            "resident_mb": round(resident / 1e6, 1),
+        }
+    return figures
 
 
 def _messages(served: Served) -> str:

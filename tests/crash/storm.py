@@ -17,7 +17,7 @@ from tests.crash.shared import Appended, Counted, Listed, Races, wrong_lines, wr
 from tests.crash.workload import Figures, Place, main
 
 CLIENTS: Final = 8
-_STAYING: Final = frozenset(f"{'stays' * 8} {number}" for number in range(1000))
+_STAYING: Final = frozenset(f"{'stays' * 8} {number}" for number in range(500))
 _RACES, _LIST, _APPENDED, _COUNTED = "races", "list", "appended", "counted"
 
 

@@ -88,7 +88,7 @@ def _kill_meanwhile(serve: Daemon, rounds: Callable[[], int]) -> list[Death]:
     mountpoint = serve.mount_point(_VOLUME)
     killer = Killer(
         lambda: serving_at(mountpoint), lambda: serve.cli("reload", mountpoint),
-        (Target.WORKER, Target.KEEPER),
+        tuple(Target),
     )  # fmt: skip
     with killer:
         for _time in range(2):
