@@ -72,7 +72,7 @@ class Directory(Inode):
     """A directory.
 
     Attributes:
-        children: known inodes whose `parent` is this one; keeps it known.
+        children: known inodes whose `parent` is this one, and opens of it; keep it known.
         prefix: text of its path with a trailing "/", valid while `epoch` is the table's.
     """
 

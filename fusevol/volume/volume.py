@@ -1,6 +1,7 @@
 """A volume: the source and what is known of it. The modules beside this one act on it."""
 
 import errno
+import logging
 import os
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -32,6 +33,8 @@ from fusevol.recovery.region import NEXT_DIRECTORY, NEXT_FILE, Region
 from fusevol.volume.descriptors import Descriptors
 from fusevol.volume.paths import Paths
 
+logger = logging.getLogger(__name__)
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -45,7 +48,15 @@ class Volume:
         storage: what kind of file system the source is on.
     """
 
-    def __init__(self, root_fd: int, privileged: bool, pin_limit: int, region: Region) -> None:
+    def __init__(
+        self,
+        root_fd: int,
+        privileged: bool,
+        pin_limit: int,
+        region: Region,
+        *,
+        may_hang: bool = False,
+    ) -> None:
         """Serve what `root_fd`, an O_PATH descriptor which the volume owns, refers to.
 
         Args:
@@ -54,6 +65,7 @@ class Volume:
             privileged: new objects are made for the caller, which takes CAP_SETUID, CAP_SETGID,
                 CAP_CHOWN, CAP_FSETID and CAP_DAC_READ_SEARCH.
             pin_limit: how many host objects to keep open besides what clients hold open.
+            may_hang: every call on the source may wait, as if it were on another machine.
         """
         self.root_fd = root_fd
         self._words = region.words
@@ -67,12 +79,19 @@ class Volume:
         self.files: OpenTable[OpenFile] = OpenTable(self._words[NEXT_FILE] + 1)
         self.directories: OpenTable[OpenDirectory] = OpenTable(self._words[NEXT_DIRECTORY] + 1)
         self.privileged = privileged
-        self.storage = storage_of(root_fd)
+        self._may_hang = may_hang
+        self.storage = self._storage_of(root_fd)
         self._storages: dict[int, Storage] = {self.inodes.root.dev: self.storage}
         self._umask = os.umask(0)
         os.umask(self._umask)
         for kept in inherited:
-            self._put_back(kept)
+            try:
+                self._put_back(kept)
+            except (KeyError, OSError):
+                # One that cannot be gone on with must not keep all others from being served.
+                logger.exception("what was open as handle %d cannot be taken up again", kept.fh)
+                self._opens.drop(kept.at)
+                os.close(kept.fd)
 
     def _dropped(self, inode: Inode) -> None:
         self.descriptors.release(inode)
@@ -96,6 +115,7 @@ class Volume:
             directory = OpenDirectory(self.directory(kept.ino), kept.fd, caller, kept.uid, kept.gid)
             directory.fh, directory.at = kept.fh, kept.at
             directory.position = UNKNOWN_POSITION
+            directory.inode.children += 1
             self.directories.put_back(directory)
 
     def _enter(self, file: OpenFile) -> None:
@@ -131,7 +151,9 @@ class Volume:
         self.inodes.drop_if_unused(inode)
 
     def add_directory(self, directory: OpenDirectory) -> None:
-        """Enter an open directory."""
+        """Enter an open directory; it stays known until it is taken out."""
+        # The kernel may give back its last reference before it says that the directory is closed.
+        directory.inode.children += 1
         fh = self.directories.add(directory)
         self._words[NEXT_DIRECTORY] = fh
         caller = directory.caller
@@ -144,6 +166,8 @@ class Volume:
         """Take an open directory out; its descriptor is closed."""
         self.directories.remove(directory.fh)
         self._opens.drop(directory.at)
+        directory.inode.children -= 1
+        self.inodes.drop_if_unused(directory.inode)
 
     def set_keeps_set_id(self, file: OpenFile, keeps: bool) -> None:
         """Note whether the opener of `file` may write without clearing set-ID bits."""
@@ -188,8 +212,11 @@ class Volume:
         """Return the kind of storage `inode`, open at `fd`, is on."""
         storage = self._storages.get(inode.dev)
         if storage is None:
-            storage = self._storages[inode.dev] = storage_of(fd)
+            storage = self._storages[inode.dev] = self._storage_of(fd)
         return storage
+
+    def _storage_of(self, fd: int) -> Storage:
+        return Storage.REMOTE if self._may_hang else storage_of(fd)
 
     def never_waits(self, opened: Opened) -> bool:
         """Tell whether no call on `opened` waits for a device."""
