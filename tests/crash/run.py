@@ -24,7 +24,7 @@ from tests.mounted.mounting import workspace
 from tests.served import Served, serve
 
 STORM: Final = "storm"
-WORKLOADS: Final = (STORM, "fio", "git", "sqlite", "postgres")
+WORKLOADS: Final = (STORM, "fio", "git", "sqlite", "postgres", "container")
 _CACHED_S: Final = 1.2
 _AFTER_S: Final = 0.1
 """A call that began within this time after a death waits for the successor, too."""

@@ -16,6 +16,7 @@ from tests.crash.workload import Figures
 
 _LATE_S: Final = 180.0
 """How long workloads may go on checking after their time."""
+_END_S: Final = 10.0
 _POLL_S: Final = 0.05
 _ROOT: Final = Path(__file__).parents[2]
 
@@ -58,11 +59,18 @@ def workloads_in(
             workloads.append(_start(name, volume, scratch, seconds))  # noqa: PERF401  # to be ended
         yield workloads
     finally:
-        for workload in workloads:
-            if not workload.has_ended:
-                os.killpg(workload.process.pid, signal.SIGKILL)
-        for workload in workloads:
-            workload.process.wait()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            _end(workloads, number)
+
+
+def _end(workloads: Sequence[Workload], number: signal.Signals) -> None:
+    """Send a signal to all that run, and wait until they have ended, but not too long."""
+    for workload in workloads:
+        if not workload.has_ended:
+            os.killpg(workload.process.pid, number)
+    end = time.monotonic() + _END_S
+    while time.monotonic() < end and not all(workload.has_ended for workload in workloads):
+        time.sleep(_POLL_S)
 
 
 def _start(name: str, volume: Path, scratch: Path, seconds: float) -> Workload:
