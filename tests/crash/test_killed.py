@@ -17,12 +17,12 @@ _LONGEST_PAUSE_S: Final = 10.0
 @pytest.mark.parametrize(
     ("targets", "level", "names", "seconds"),
     [
-        ([Target.WORKER], "all", [STORM], 7),
-        ([Target.KEEPER], "all", [STORM], 6),
-        ([Target.RELOAD], "all", [STORM], 4),
-        (list(Target), "data", [STORM], 6),
-        (list(Target), "all", ["fio", "git", "sqlite"], 5),
-        ([Target.WORKER], "data", ["fio", "git", "sqlite"], 5),
+        ([Target.WORKER], "all", [STORM], 6),
+        ([Target.KEEPER], "all", [STORM], 5),
+        ([Target.RELOAD], "all", [STORM], 3),
+        (list(Target), "data", [STORM], 5),
+        (list(Target), "all", ["fio", "git", "sqlite"], 4),
+        ([Target.WORKER], "data", ["fio", "git", "sqlite"], 4),
     ],
     ids=["worker", "keeper", "reload", "in turn", "programs", "programs at level data"],
 )

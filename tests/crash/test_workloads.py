@@ -20,7 +20,7 @@ from tests.served import needs_root, wait_until
 
 pytestmark = needs_root
 
-_SECONDS: Final = 1.5
+_SECONDS: Final = 1.0
 
 
 @pytest.fixture
