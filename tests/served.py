@@ -133,6 +133,15 @@ def kill_mount(keeper: int, worker: int) -> None:
     wait_until(lambda: not runs(worker), "end of the worker")
 
 
+def kill_for_good(keeper_and_worker: Callable[[], tuple[int, int]]) -> None:
+    """Kill a mount, and kill it again when who had it made has revived it."""
+    first = keeper_and_worker()
+    kill_mount(*first)
+    wait_until(lambda: keeper_and_worker()[0] not in (0, first[0]), "revived keeper")
+    wait_until(lambda: keeper_and_worker()[1] not in (0, first[1]), "revived worker")
+    kill_mount(*keeper_and_worker())
+
+
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 10) -> None:
     """Wait for a condition; fail if it does not come true in time."""
     end = time.monotonic() + seconds

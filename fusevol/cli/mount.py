@@ -101,6 +101,7 @@ def configure(source: str, mountpoint: str, options: Options) -> MountConfig:
         name=options.name or mountpoint,
         log=log,
         level=options.record or RecordLevel.ALL,
+        deadline=options.deadline or 0.0,
         on_log_failure=options.on_log_failure or OnLogFailure.CONTINUE,
         flags=options.flags,
         allow_other=(os.geteuid() == 0 if options.allow_other is None else options.allow_other),
@@ -114,13 +115,16 @@ def default_log(name: str) -> str:
 
 def serve(config: MountConfig, foreground: bool) -> None:
     """Make the mount; return when it answers, or in foreground when it ends."""
-    check(config)
-    if config.log == default_log(config.name):
-        os.makedirs(os.path.dirname(config.log), mode=0o700, exist_ok=True)
-    messages = registry.messages_path(config.mountpoint)
+
+    def prepare() -> None:
+        check(config)
+        if config.log == default_log(config.name):
+            os.makedirs(os.path.dirname(config.log), mode=0o700, exist_ok=True)
+
     if not foreground:
-        starting.start(config, messages)
+        prepare()
+        starting.start(config, registry.messages_path(config.mountpoint))
         return
-    status = starting.stay(config, lambda: notify("READY=1"))
+    status = starting.stay(config, prepare, lambda: notify("READY=1"))
     if status:
         sys.exit(status)

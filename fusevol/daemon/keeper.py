@@ -301,6 +301,8 @@ class Keeper:
                 worker=self._worker,
                 restarts=self._region.words[RESTARTS],
                 message=self._message,
+                device_fd=self._region.descriptor(FUSE_FD),
+                state_fd=self._region.fd,
             )
         )
 
@@ -397,6 +399,10 @@ def main(arguments: list[str]) -> int:
     gc.freeze()
     if arguments[0] == succession.RESUME:
         keeper = _resume(int(arguments[1]))
+    elif arguments[0] == succession.REVIVE:
+        region_fd, fuse_fd = map(int, arguments[1:])
+        succession.revive(Region.attach(region_fd), fuse_fd)
+        keeper = _resume(region_fd)
     else:
         started = _start(int(arguments[0]))
         if started is None:

@@ -2,10 +2,15 @@
 
 import os
 import socket
+from collections.abc import Sequence
+from typing import Final
+
+_FIRST_PASSED: Final = 3
+"""SD_LISTEN_FDS_START of sd_listen_fds(3)."""
 
 
-def notify(state: str) -> None:
-    """Send `state`, for example "READY=1", to the service manager, if there is one."""
+def notify(state: str, fds: Sequence[int] = ()) -> None:
+    """Send `state`, for example "READY=1", and descriptors to the service manager, if any."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -13,7 +18,28 @@ def notify(state: str) -> None:
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
         try:
-            sender.sendto(state.encode(), address)
+            sender.connect(address)
+            socket.send_fds(sender, [state.encode()], fds)
         except OSError:
             # A service manager that is gone is no reason to stop serving.
             return
+
+
+_passed: dict[str, int] | None = None
+
+
+def passed_descriptors() -> dict[str, int]:
+    """Return the descriptors that the service manager has started this process with, by name.
+
+    See sd_listen_fds_with_names(3). Who uses one takes it out.
+    """
+    global _passed  # noqa: PLW0603  # there is one environment, too
+    if _passed is None:
+        _passed = {}
+        if os.environ.get("LISTEN_PID") == str(os.getpid()):
+            count = int(os.environ.get("LISTEN_FDS", "0"))
+            names = os.environ.get("LISTEN_FDNAMES", "").split(":") + [""] * count
+            for number in range(count):
+                os.set_inheritable(_FIRST_PASSED + number, False)
+                _passed[names[number] or str(number)] = _FIRST_PASSED + number
+    return _passed

@@ -32,6 +32,7 @@ class Served(msgspec.Struct):
         pid: the keeper; worker: the process that serves, 0 while there is none.
         restarts: how often a worker was succeeded.
         message: what stands in the way, if anything does.
+        device_fd, state_fd: /dev/fuse and the recovery state in the keeper.
     """
 
     mountpoint: str
@@ -44,6 +45,8 @@ class Served(msgspec.Struct):
     worker: int
     restarts: int = 0
     message: str = ""
+    device_fd: int = -1
+    state_fd: int = -1
 
 
 def runtime_directory() -> str:

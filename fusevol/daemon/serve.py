@@ -6,21 +6,18 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 import trio
 
 from fusevol.daemon import control, control_server
-from fusevol.daemon.notify import notify
+from fusevol.daemon.notify import notify, passed_descriptors
 from fusevol.daemon.registry import runtime_directory
 from fusevol.daemon.settings import Settings
 from fusevol.daemon.volumes import Volumes
 from fusevol.errors import FusevolError
 
 logger = logging.getLogger(__name__)
-
-_FIRST_PASSED_FD: Final = 3
-"""SD_LISTEN_FDS_START of sd_listen_fds(3)."""
 
 
 class Front(Protocol):
@@ -93,16 +90,11 @@ def passed_socket(name: str) -> socket.socket | None:
 
     See sd_listen_fds_with_names(3); the socket is never to be removed from the file system.
     """
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return None
-    count = int(os.environ.get("LISTEN_FDS", "0"))
-    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
-    for number in range(count):
-        if count == 1 or names[number : number + 1] == [name]:
-            fd = _FIRST_PASSED_FD + number
-            os.set_inheritable(fd, False)
-            return socket.socket(fileno=fd)
-    return None
+    passed = passed_descriptors()
+    if name not in passed and len(passed) == 1:
+        (name,) = passed
+    fd = passed.pop(name, None)
+    return None if fd is None else socket.socket(fileno=fd)
 
 
 async def _obey(

@@ -6,6 +6,7 @@ belongs to its keeper, which goes on with it whatever becomes of this process.
 
 import errno
 import logging
+import math
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from fusevol.config import MountConfig
 from fusevol.daemon import mounting, registry, starting
 from fusevol.daemon.channel import Mounted, Start, pack, receive
 from fusevol.daemon.ending import Ending
+from fusevol.daemon.spare import Spare
 from fusevol.errors import FusevolError
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ class ServedMount:
         self._ending = Ending(config)
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
+        self._spare: Spare | None = None
+        self._revived = -math.inf
         # A thread of its own for calls that a hung worker may hold up: it holds up no other mount.
         self._thread = trio.CapacityLimiter(1)
 
@@ -86,18 +90,44 @@ class ServedMount:
         self._watch(served.pid)
         return True
 
+    def revive_stored(self, served: registry.Served) -> bool:
+        """Revive a mount whose processes were all killed, with what the service manager kept."""
+        self._spare = Spare.stored(served.mountpoint)
+        self._ending.device = served.device
+        return registry.is_mounted(served) and self._revive()
+
+    def _revive(self) -> bool:
+        """Start a keeper anew, if that did not fail just now; return whether it was started."""
+        if self._spare is None or trio.current_time() - self._revived < starting.REVIVE_S:
+            return False
+        self._revived = trio.current_time()
+        self._process = self._spare.revive()
+        self._watch(self._process.pid)
+        return True
+
     async def ended(self) -> int:
         """Wait until nobody keeps the mount any more; return 0 if it was unmounted, else 1."""
         while True:
+            self._hold_spare()
             if self._pidfd >= 0:
                 await trio.lowlevel.wait_readable(self._pidfd)
             if self._process is not None and self._process.pid == self.keeper:
                 self._process.wait()
             served = await self._await_heir()
             if served is None:
-                return 1 if registry.get(self.config.mountpoint) is not None else 0
+                if registry.get(self.config.mountpoint) is None:
+                    return 0
+                if self._ending.is_mounted() and self._revive():
+                    logger.error("%s: %s; revived", self.config.mountpoint, starting.KILLED)
+                    continue
+                return 1
             logger.warning("%s: process %d is its keeper now", served.mountpoint, served.pid)
             self._watch(served.pid)
+
+    def _hold_spare(self) -> None:
+        served = registry.get(self.config.mountpoint)
+        if self._spare is None and served is not None:
+            self._spare = Spare.of(served)
 
     async def _await_heir(self) -> registry.Served | None:
         with trio.move_on_after(starting.HEIR_S):
@@ -153,6 +183,8 @@ class ServedMount:
     def close(self) -> None:
         """Forget the keeper, which has ended; remove the entry of the mount."""
         self._unwatch()
+        if self._spare is not None:
+            self._spare.close()
         registry.remove(self.config.mountpoint)
 
     def _watch(self, keeper: int) -> None:

@@ -166,7 +166,7 @@ class ServedVolume:
             config = self._config(served.source)
             config.log = served.log
             mount = ServedMount(config)
-            if mount.adopt(served):
+            if mount.adopt(served) or mount.revive_stored(served):
                 self._watch(mount)
                 return
             registry.remove(self.mountpoint)

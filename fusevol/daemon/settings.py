@@ -10,6 +10,7 @@ socket = "/run/docker/plugins/fusevol.sock"
 source = "/srv/data"
 record = "data"
 ro = true
+deadline = 30                     # seconds
 """
 
 import os
@@ -95,11 +96,11 @@ def options_of(words: Mapping[str, Any]) -> dict[str, str]:
     """Return the options of a volume in the configuration as words for `volume_options.parse`.
 
     Raises:
-        UsageError: a value is neither a string nor true or false.
+        UsageError: a value is neither a string nor a number nor true or false.
     """
     for word, value in words.items():
-        if not isinstance(value, str | bool):
-            raise UsageError(f"option {word} has to be a string, true or false")
+        if not isinstance(value, str | bool | int | float):
+            raise UsageError(f"option {word} has to be a string, a number, true or false")
     return {
         word: str(value).lower() if isinstance(value, bool) else value
         for word, value in words.items()

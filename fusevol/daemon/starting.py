@@ -16,6 +16,7 @@ from fusevol.daemon.background import new_file
 from fusevol.daemon.channel import BYTES, Mounted, Start, pack, unpack
 from fusevol.daemon.ending import Ending
 from fusevol.daemon.registry import Served
+from fusevol.daemon.spare import Spare
 from fusevol.errors import FusevolError
 from fusevol.linux.process import start_ticks
 
@@ -24,6 +25,8 @@ HEIR_S: Final = 10.0
 POLL_S: Final = 0.02
 """How often to look whether it has."""
 
+REVIVE_S: Final = 10.0
+"""A keeper that is revived and ends within this time cannot be helped."""
 KILLED: Final = "keeper and worker were killed"
 """Why a mount is gone that nobody unmounted."""
 
@@ -70,6 +73,24 @@ def start(
     return process
 
 
+def running(config: MountConfig) -> int:
+    """Return the keeper of this very mount, started earlier by somebody else; 0 if there is none.
+
+    A mount that is served otherwise is another one.
+    """
+    served = registry.get(config.mountpoint)
+    if served is None or not registry.is_mounted(served):
+        return 0
+    if (served.source, served.name, served.log, served.level) != (
+        config.source, config.name, config.log, config.level.value
+    ):  # fmt: skip
+        return 0
+    if not registry.is_ours(served.pid):
+        heir = _await_heir(config.mountpoint, served.pid)
+        return heir.pid if heir is not None else 0
+    return served.pid
+
+
 @contextmanager
 def _opened(messages: str | None) -> Iterator[int | None]:
     if messages is None:
@@ -97,10 +118,15 @@ class _StoppedEarly(BaseException):
     """A signal said to stop before there was a mount."""
 
 
-def stay(config: MountConfig, ready: Callable[[], None]) -> int:
+def stay(config: MountConfig, check: Callable[[], None], ready: Callable[[], None]) -> int:
     """Mount, pass signals on to the keeper, and return the exit status when the mount has ended.
 
+    If the mount is there already, as when the process that had stayed with it was killed, it is
+    gone on with; so it is if all of its processes were killed and the service manager has kept what
+    it needs.
+
     Args:
+        check: raises if it cannot be mounted.
         ready: called when the mount answers.
 
     Raises:
@@ -119,19 +145,75 @@ def stay(config: MountConfig, ready: Callable[[], None]) -> int:
     for handled in _PASSED_ON:
         signal.signal(handled, pass_on)
     try:
-        process = start(config)
-        keepers.append(process.pid)
+        keeper = running(config)
+        spare = Spare.stored(config.mountpoint)
+        process = None
+        if not keeper:
+            if spare is not None:
+                process = spare.revive()
+            else:
+                check()
+                process = start(config)
+            keeper = process.pid
+        keepers.append(keeper)
     except _StoppedEarly:
         return 0
     ready()
-    status = process.wait()
-    while (served := _await_heir(config.mountpoint, keepers[-1])) is not None:
-        keepers.append(served.pid)
-        status = _await_end(served.pid)
-    killed = registry.get(config.mountpoint)
-    if killed is not None and killed.pid == keepers[-1]:
-        _bury(config, killed)
-    return status
+    return _Stay(config, keepers, process, spare).end()
+
+
+class _Stay:
+    """Staying with a mount until it ends, and reviving it if all of its processes are killed."""
+
+    def __init__(
+        self,
+        config: MountConfig,
+        keepers: list[int],
+        process: "subprocess.Popen[bytes] | None",
+        spare: Spare | None,
+    ) -> None:
+        self._config = config
+        self._keepers = keepers
+        self._process = process
+        self._spare = spare
+        self._revived = -REVIVE_S
+
+    def end(self) -> int:
+        """Wait for the end; return the exit status."""
+        while True:
+            served = registry.get(self._config.mountpoint)
+            if self._spare is None and served is not None:
+                self._spare = Spare.of(served)
+            status = self._await_end()
+            served = _await_heir(self._config.mountpoint, self._keepers[-1])
+            if served is not None:
+                self._keepers.append(served.pid)
+            elif not self._revive():
+                break
+        if self._spare is not None:
+            self._spare.close()
+        killed = registry.get(self._config.mountpoint)
+        if killed is not None:
+            _bury(self._config, killed)
+        return status
+
+    def _await_end(self) -> int:
+        process = self._process
+        if process is not None and process.pid == self._keepers[-1]:
+            return process.wait()
+        return _await_end(self._keepers[-1])
+
+    def _revive(self) -> bool:
+        """Start a keeper anew, if the mount was not unmounted and that did not fail just now."""
+        killed = registry.get(self._config.mountpoint)
+        if self._spare is None or killed is None or not registry.is_mounted(killed):
+            return False
+        if time.monotonic() - self._revived < REVIVE_S:
+            return False
+        self._revived = time.monotonic()
+        self._process = self._spare.revive()
+        self._keepers.append(self._process.pid)
+        return True
 
 
 def _bury(config: MountConfig, killed: Served) -> NoReturn:

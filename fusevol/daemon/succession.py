@@ -15,6 +15,7 @@ from fusevol.recovery.opens import OpenEntries
 from fusevol.recovery.region import FUSE_FD, LOG_FD, ROOT_FD, VERSION, Region
 
 RESUME: Final = "--resume"
+REVIVE: Final = "--revive"
 _CHECK_S: Final = 30.0
 
 
@@ -40,6 +41,20 @@ def become_keeper(region: Region, reason: str) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     region.add_restart(reason)
     os.execv(sys.executable, [*command(), RESUME, str(region.fd)])
+
+
+def revive(region: Region, fuse_fd: int) -> None:
+    """Make the state of a mount whose processes have all died one that can be gone on with.
+
+    Args:
+        fuse_fd: /dev/fuse, which has another number now.
+    """
+    NodeEntries(region).lose_pins()
+    OpenEntries(region).lose_descriptors()
+    region.set_descriptor(FUSE_FD, fuse_fd)
+    region.set_descriptor(ROOT_FD, -1)
+    region.set_descriptor(LOG_FD, -1)
+    region.add_restart("all processes were killed; what was open is opened anew")
 
 
 def command() -> list[str]:

@@ -6,12 +6,13 @@ from typing import Any, Final
 
 import msgspec
 
-from fusevol.config import NO_LOG, parse_level
+from fusevol.config import NO_LOG, parse_deadline, parse_level
 from fusevol.errors import UsageError
 from fusevol.model import OnLogFailure, RecordLevel
 
 KNOWN: Final = (
     "source", "subpath", "record", "ro", "log", "on_log_failure", "suid", "dev", "noexec",
+    "deadline",
 )  # fmt: skip
 _ALIASES: Final = {"device": "source", "read_only": "ro"}
 
@@ -27,6 +28,8 @@ class VolumeOptions(msgspec.Struct, frozen=True):
         subpath: what of the source is the volume, relative; empty for all of it.
         log: file, or "none"; empty for LOG_DIRECTORY/NAME.log.
         suid, dev, noexec: as in mount(8).
+        deadline: seconds after which an operation fails that the source has not answered; 0 for
+            never.
     """
 
     source: str = ""
@@ -38,6 +41,7 @@ class VolumeOptions(msgspec.Struct, frozen=True):
     suid: bool = False
     dev: bool = False
     noexec: bool = False
+    deadline: float = 0.0
 
 
 def parse(words: Mapping[str, str], base: VolumeOptions | None = None) -> VolumeOptions:
@@ -68,6 +72,8 @@ def _value(key: str, value: str) -> object:
         return _boolean(key, value)
     if key == "record":
         return parse_level(value)
+    if key == "deadline":
+        return parse_deadline(value)
     if key == "on_log_failure":
         try:
             return OnLogFailure(value)

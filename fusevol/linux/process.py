@@ -10,6 +10,7 @@ from fusevol.linux.libc import checked, libc, quick_libc
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_IO_FLUSHER: Final = 57
+_SYS_PIDFD_GETFD: Final = 438
 _CLONE_FILES: Final = 0x400
 _SYS_CLONE: Final = 56 if platform.machine() == "x86_64" else 220
 """220 in the table that newer architectures share (asm-generic/unistd.h)."""
@@ -78,3 +79,13 @@ def avoid_oom_killer(score: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def descriptor_of(pidfd: int, fd: int) -> int:
+    """Return a duplicate of another process's descriptor (pidfd_getfd(2), Linux 5.6).
+
+    Raises:
+        OSError: EPERM unless this process may trace the other; EBADF, ESRCH.
+    """
+    copy: int = checked(libc.syscall(_SYS_PIDFD_GETFD, pidfd, fd, 0))
+    return copy

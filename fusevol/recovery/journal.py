@@ -42,6 +42,7 @@ _EVIDENCE: Final = 4
 _FH: Final = 6
 _XATTR_FLAGS: Final = 7
 
+_NOBODY: Final = 1 << 62
 _STRIDE: Final = 16
 _ENTRIES: Final = 160
 """More than pyfuse3 has tasks."""
@@ -120,6 +121,10 @@ class Entry:
         at, words = self.at, self._words
         words[at + _FH] = fh
         words[at] = words[at] & _CODE | DONE
+
+    def disown(self) -> None:
+        """Note that it stands for no request any more."""
+        self._words[self.at + WHO] = _NOBODY
 
     def settle(self, last_seq: int) -> None:
         """Find out whether its record was written, given the number of the newest one."""

@@ -188,6 +188,12 @@ class NodeEntries:
             pin - 1 for ino, pin in zip(inos, pins, strict=True) if pin and ino and ino != EXTRA
         ]
 
+    def lose_pins(self) -> None:
+        """Note that nothing is pinned any more, after all processes have died."""
+        for at in range(NODES, self._words[NODES_HIGH], STRIDE):
+            if self._words[at + _PIN]:
+                self._words[at + _PIN] = 0
+
     def trim(self) -> None:
         """Give memory back whose entries are all free, and use the lowest places first."""
         self._free.sort(reverse=True)

@@ -31,7 +31,11 @@ READ: Final = 9
 WRITTEN: Final = 10
 SIZE: Final = 11
 
+LOST: Final = (1 << 32) - 1
+"""Stands for a descriptor that died with all processes."""
+
 _STRIDE: Final = 32
+_FD: Final = 3
 _MARKS: Final = 8
 _ENTRY: Final = struct.Struct("12Q64s88s")
 _COMM_BYTES: Final = 64
@@ -98,6 +102,10 @@ class OpenEntries:
             self.words[at] = kind
         return at
 
+    def set_descriptor(self, at: int, fd: int) -> None:
+        """Store under which descriptor it is open now."""
+        self.words[at + _FD] = fd
+
     def set_marks(self, at: int, marks: int) -> None:
         """Store KEEPS_SET_ID or 0."""
         self.words[at + _MARKS] = marks
@@ -123,11 +131,18 @@ class OpenEntries:
             found.append(Open(at, kind, *fields))
         return found
 
+    def lose_descriptors(self) -> None:
+        """Note that what was open is not any more, after all processes have died."""
+        for at in range(OPENS, self.words[OPENS_HIGH], _STRIDE):
+            if self.words[at] == DEVICE:
+                self.words[at] = 0
+            self.words[at + _FD] = LOST
+
     def descriptors(self) -> list[int]:
         """Return all descriptors that are stored."""
         high = self.words[OPENS_HIGH]
         kinds = self.words[OPENS:high:_STRIDE].tolist()
-        fds = self.words[OPENS + 3 : high : _STRIDE].tolist()
+        fds = self.words[OPENS + _FD : high : _STRIDE].tolist()
         return [fd for kind, fd in zip(kinds, fds, strict=True) if kind]
 
     def _extend(self) -> int:

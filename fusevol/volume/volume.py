@@ -4,7 +4,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from fusevol.inodes.inode import Directory, Inode
 from fusevol.inodes.opened import (
@@ -16,6 +16,7 @@ from fusevol.inodes.opened import (
 )
 from fusevol.inodes.table import InodeTable
 from fusevol.linux.credentials import filesystem_identity, keeping_set_id_bits
+from fusevol.linux.files import descriptor_path
 from fusevol.linux.filesystems import Storage, storage_of
 from fusevol.model import Caller
 from fusevol.recovery.nodes import NodeEntries
@@ -23,6 +24,7 @@ from fusevol.recovery.opens import (
     DIRECTORY,
     FILE,
     KEEPS_SET_ID,
+    LOST,
     READ,
     SIZE,
     WRITTEN,
@@ -32,6 +34,9 @@ from fusevol.recovery.opens import (
 from fusevol.recovery.region import NEXT_DIRECTORY, NEXT_FILE, Region
 from fusevol.volume.descriptors import Descriptors
 from fusevol.volume.paths import Paths
+
+_KEPT_FLAGS: Final = os.O_ACCMODE | os.O_APPEND | os.O_SYNC | os.O_DSYNC
+"""Flags of open(2) that still mean something when a file is opened once more."""
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +96,8 @@ class Volume:
                 # One that cannot be gone on with must not keep all others from being served.
                 logger.exception("what was open as handle %d cannot be taken up again", kept.fh)
                 self._opens.drop(kept.at)
-                os.close(kept.fd)
+                if kept.fd != LOST:
+                    os.close(kept.fd)
 
     def _dropped(self, inode: Inode) -> None:
         self.descriptors.release(inode)
@@ -102,6 +108,8 @@ class Volume:
     def _put_back(self, kept: Open) -> None:
         """Take up what a client has held open since an earlier worker."""
         caller = Caller(kept.pid, kept.comm, kept.container)
+        if kept.fd == LOST:
+            self._open_anew(kept)
         if kept.kind == FILE:
             inode = self.inodes[kept.ino]
             file = OpenFile(inode, kept.fd, kept.flags, caller, kept.uid, kept.gid)
@@ -117,6 +125,13 @@ class Volume:
             directory.position = UNKNOWN_POSITION
             directory.inode.children += 1
             self.directories.put_back(directory)
+
+    def _open_anew(self, kept: Open) -> None:
+        """Open once more what was open before all processes died."""
+        path = descriptor_path(self.descriptors.pin(self.inodes[kept.ino]))
+        flags = os.O_RDONLY | os.O_DIRECTORY if kept.kind == DIRECTORY else kept.flags & _KEPT_FLAGS
+        kept.fd = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
+        self._opens.set_descriptor(kept.at, kept.fd)
 
     def _enter(self, file: OpenFile) -> None:
         inode = file.inode

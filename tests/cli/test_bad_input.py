@@ -19,12 +19,12 @@ from tests.served import (
     assert_no_gap_in_numbers,
     fusevol,
     is_mounted,
+    kill_for_good,
     kill_mount,
     name_of,
     needs_root,
     runs,
     serve,
-    status_of,
     wait_until,
 )
 
@@ -501,8 +501,7 @@ def test_the_foreground_says_that_its_mount_was_killed(place: Path) -> None:
     ) as process:  # fmt: skip
         try:
             wait_until(lambda: registry.get(str(volume)) is not None, "entry")
-            status = status_of(volume)
-            kill_mount(status["pid"], status["worker"])
+            kill_for_good(lambda: _processes(volume))
             _, errors = process.communicate(timeout=20)
         finally:
             if is_mounted(volume):
@@ -513,6 +512,11 @@ def test_the_foreground_says_that_its_mount_was_killed(place: Path) -> None:
     last = Served(place / "source", volume, place / "log").records()[-1]
     assert (last["op"], last["result"]) == ("unmount", "EIO")
     assert last["reason"] == "keeper and worker were killed"
+
+
+def _processes(volume: Path) -> tuple[int, int]:
+    served = registry.get(str(volume))
+    return (0, 0) if served is None else (served.pid, served.worker)
 
 
 def test_the_daemon_unmounts_when_asked_to_end(place: Path) -> None:

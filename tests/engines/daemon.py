@@ -144,6 +144,11 @@ class Daemon:
         found = json.loads(self.cli("volume", "inspect", name, "--json"))
         return dict(found[0] if isinstance(found, list) else found)
 
+    def processes(self, name: str) -> tuple[int, int]:
+        """Return the keeper and the worker of a volume."""
+        state = self.inspect(name)
+        return state["keeper"], state["worker"]
+
     def references(self, name: str) -> dict[str, int]:
         """Return who uses a volume, and how often."""
         return dict(self.inspect(name)["references"])

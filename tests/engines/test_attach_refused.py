@@ -26,7 +26,7 @@ from tests.engines.docker import docker_daemon
 from tests.engines.engines import Container, DockerBind, Run, container
 from tests.engines.machine import command, mounts
 from tests.engines.rootfs import ORIGINAL
-from tests.served import FUSEVOL, kill_mount, needs_root, wait_until
+from tests.served import FUSEVOL, kill_for_good, needs_root, wait_until
 
 pytestmark = needs_root
 
@@ -261,8 +261,7 @@ def test_detaching_when_the_mount_was_killed(
     daemon: Daemon, running: Container, volume: str
 ) -> None:
     daemon.cli("attach", "attached", f"{volume}:/data")
-    state = daemon.inspect(volume)
-    kill_mount(state["keeper"], state["worker"])
+    kill_for_good(lambda: daemon.processes(volume))
     wait_until(lambda: daemon.inspect(volume)["state"] == "failed", "notice of the end")
     assert "not connected" in running("ls /data", check=False)
     daemon.cli("detach", "attached", "/data")

@@ -18,7 +18,7 @@ import pytest
 from fusevol.daemon.volume_options import KNOWN
 from tests.engines.daemon import PLUGIN_SOCKET, Daemon
 from tests.plugin_client import PODMAN_ID, Connection, Plugin, request
-from tests.served import kill_mount, needs_root, serve, wait_until
+from tests.served import kill_for_good, needs_root, serve, wait_until
 
 pytestmark = needs_root
 
@@ -222,8 +222,7 @@ def test_the_state_of_a_volume_is_told(daemon: Daemon, plugin: Plugin, data: str
     assert status(plugin, data)["state"] == "idle"
     plugin.do("Mount", Name=data, ID="aa")
     assert status(plugin, data)["state"] == "serving"
-    state = daemon.inspect(data)
-    kill_mount(state["keeper"], state["worker"])
+    kill_for_good(lambda: daemon.processes(data))
     wait_until(lambda: status(plugin, data)["state"] == "failed", "notice of the end")
     assert "killed" in status(plugin, data)["message"]
     assert names(plugin) == [data]

@@ -9,7 +9,7 @@ import pytest
 
 from tests.engines.daemon import Daemon
 from tests.engines.docker import IMAGE, Docker
-from tests.served import assert_no_gap_in_numbers, kill_mount, needs_root, wait_until
+from tests.served import assert_no_gap_in_numbers, kill_for_good, needs_root, wait_until
 
 pytestmark = needs_root
 
@@ -200,8 +200,7 @@ def test_a_mount_that_is_killed_takes_its_containers_volume_and_no_other(
 ) -> None:
     first = start(docker)
     await_writes(source)
-    state = daemon.inspect(volume)
-    kill_mount(state["keeper"], state["worker"])
+    kill_for_good(lambda: daemon.processes(volume))
     wait_until(lambda: daemon.inspect(volume)["state"] == "failed", "the failure to be noticed")
     assert "killed" in docker.cli("volume", "inspect", volume)
     second = start(docker)

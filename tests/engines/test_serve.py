@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import pytest
 
-from fusevol.daemon.control import Client
+from fusevol.daemon.control import Client, VolumeState
 from tests.engines.daemon import Daemon, plain_daemon
 from tests.engines.machine import end, mounts
-from tests.served import kill_mount, needs_root, serve, wait_until
+from tests.served import kill_for_good, kill_mount, needs_root, serve, wait_until
 
 pytestmark = needs_root
 
@@ -195,14 +195,32 @@ def test_a_keeper_that_died_is_succeeded(client: Client, volume: str) -> None:
     wait_until(lambda: client.inspect(volume).state == "idle", "end of the volume")
 
 
-def test_a_mount_that_was_killed_is_told_of_and_replaced(client: Client, volume: str) -> None:
+def test_a_mount_whose_processes_are_all_killed_is_revived(client: Client, volume: str) -> None:
     state = client.mount(volume, "one")
-    kill_mount(state.keeper, state.worker)
+    file = Path(state.mountpoint, "file")
+    with file.open() as reading, file.open("a") as appending:
+        kill_mount(state.keeper, state.worker)
+        assert reading.read() == "content\n"
+        appending.write("more\n")
+    assert file.read_text() == "content\nmore\n"
+    again = client.inspect(volume)
+    assert (again.state, again.restarts) == ("serving", 1)
+
+
+def test_a_mount_that_is_killed_again_and_again_is_told_of_and_replaced(
+    client: Client, volume: str
+) -> None:
+    state = client.mount(volume, "one")
+    kill_for_good(lambda: _processes(client.inspect(volume)))
     wait_until(lambda: client.inspect(volume).state == "failed", "notice of the end")
     assert client.inspect(volume).message == "keeper and worker were killed"
     again = client.mount(volume, "two")
     assert again.worker != state.worker
     assert Path(again.mountpoint, "file").read_text() == "content\n"
+
+
+def _processes(state: VolumeState) -> tuple[int, int]:
+    return state.keeper, state.worker
 
 
 def test_a_hung_source_holds_up_nothing_else(

@@ -1,0 +1,81 @@
+"""Spare descriptors of a mount, with which it is revived when keeper and worker are killed.
+
+They are held by the process that had the mount made, and by the service manager while that process
+is restarted (sd_pid_notify_with_fds(3), FDSTORE=1). What was open when all died is opened anew by
+its file handle or name; only what had no name any more is lost.
+"""
+
+import hashlib
+import os
+import subprocess
+from typing import Final
+
+from fusevol.daemon import registry, succession
+from fusevol.daemon.notify import notify, passed_descriptors
+from fusevol.linux.process import descriptor_of
+
+_DEVICE: Final = "device"
+_STATE: Final = "state"
+
+
+class Spare:
+    """/dev/fuse and the recovery state of one mount."""
+
+    def __init__(self, mountpoint: str, fuse_fd: int, region_fd: int) -> None:
+        self._mountpoint = mountpoint
+        self._fds = (region_fd, fuse_fd)
+
+    @classmethod
+    def of(cls, served: registry.Served) -> "Spare | None":
+        """Get them from the keeper; None if it has ended or this process may not have them."""
+        fds: list[int] = []
+        try:
+            pidfd = os.pidfd_open(served.pid)
+        except OSError:
+            return None
+        try:
+            fds.extend(descriptor_of(pidfd, fd) for fd in (served.device_fd, served.state_fd))
+        except OSError:
+            _close(fds)
+            return None
+        finally:
+            os.close(pidfd)
+        spare = cls(served.mountpoint, *fds)
+        spare._store()
+        return spare
+
+    @classmethod
+    def stored(cls, mountpoint: str) -> "Spare | None":
+        """Take those that the service manager has started this process with, if it has."""
+        passed = passed_descriptors()
+        fds = [passed.pop(_name(mountpoint, what), -1) for what in (_DEVICE, _STATE)]
+        if -1 in fds:
+            _close([fd for fd in fds if fd >= 0])
+            return None
+        return cls(mountpoint, *fds)
+
+    def revive(self) -> "subprocess.Popen[bytes]":
+        """Start a keeper that goes on with the mount; what has died with the others is lost."""
+        return subprocess.Popen(
+            [*succession.command(), succession.REVIVE, *map(str, self._fds)],
+            pass_fds=self._fds, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/",
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Give them up, as the mount has ended."""
+        _close(self._fds)
+        for what in (_DEVICE, _STATE):
+            notify(f"FDSTOREREMOVE=1\nFDNAME={_name(self._mountpoint, what)}")
+
+    def _store(self) -> None:
+        for what, fd in zip((_STATE, _DEVICE), self._fds, strict=True):
+            notify(f"FDSTORE=1\nFDNAME={_name(self._mountpoint, what)}", [fd])
+
+
+def _name(mountpoint: str, what: str) -> str:
+    return f"{hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:32]}-{what}"
+
+
+def _close(fds: "list[int] | tuple[int, ...]") -> None:
+    for fd in fds:
+        os.close(fd)
