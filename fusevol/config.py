@@ -35,10 +35,12 @@ _FOR_OTHERS: Final = frozenset(
 )  # fmt: skip
 """Words that mount(8) and systemd act on, or that say what is the case anyway."""
 
-_VALUES: Final = ("name", "log", "record", "on_log_failure")
+_VALUES: Final = ("name", "log", "record", "on_log_failure", "deadline")
 _WORDS: Final = ("allow_other", "private")
 
 DEFAULT_FLAGS: Final = _MS_NOSUID | _MS_NODEV
+
+_DEADLINES_S: Final = (0.1, 3600)
 
 _COMMA: Final = re.compile(r"(?<!\\),")
 
@@ -54,6 +56,8 @@ class MountConfig(msgspec.Struct):
         flags: flags of mount(2).
         allow_other: other users than the one who mounts may use it.
         subpath: what of the source is served, relative to it; empty for all of it.
+        deadline: seconds after which an operation fails that the source has not answered; 0 for
+            never.
     """
 
     source: str
@@ -65,6 +69,7 @@ class MountConfig(msgspec.Struct):
     flags: int = DEFAULT_FLAGS
     allow_other: bool = True
     subpath: str = ""
+    deadline: float = 0.0
 
     @property
     def served_path(self) -> str:
@@ -121,6 +126,7 @@ class Options(msgspec.Struct):
     on_log_failure: OnLogFailure | None = None
     flags: int = DEFAULT_FLAGS
     allow_other: bool | None = None
+    deadline: float | None = None
 
 
 def split_options(text: str) -> list[str]:
@@ -168,6 +174,19 @@ def parse_level(value: str) -> RecordLevel:
         raise UsageError(f"unknown record level {value!r}; use all or data") from None
 
 
+def parse_deadline(value: str) -> float:
+    """Return a deadline in seconds; UsageError if it is none that can be meant."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if seconds == 0 or _DEADLINES_S[0] <= seconds <= _DEADLINES_S[1]:
+        return seconds
+    raise UsageError(
+        f"deadline={value}: seconds, from {_DEADLINES_S[0]} to {_DEADLINES_S[1]}, or 0 for none"
+    )
+
+
 def _set_value(options: Options, key: str, value: str) -> None:
     if not value:
         raise UsageError(f"option {key} needs a value: {key}=...")
@@ -180,6 +199,8 @@ def _set_value(options: Options, key: str, value: str) -> None:
             raise UsageError(
                 f"unknown policy on_log_failure={value}; use continue or deny"
             ) from None
+    elif key == "deadline":
+        options.deadline = parse_deadline(value)
     else:
         setattr(options, key, value)
 

@@ -96,12 +96,13 @@ def options_of(words: Mapping[str, Any]) -> dict[str, str]:
     """Return the options of a volume in the configuration as words for `volume_options.parse`.
 
     Raises:
-        UsageError: a value is neither a string nor a number nor true or false.
+        UsageError: a value is not a string, true or false; for a deadline a number is fine.
     """
     for word, value in words.items():
-        if not isinstance(value, str | bool | int | float):
-            raise UsageError(f"option {word} has to be a string, a number, true or false")
+        is_number = isinstance(value, int | float) and word == "deadline"
+        if not isinstance(value, str | bool) and not is_number:
+            raise UsageError(f"option {word} has to be a string, true or false")
     return {
-        word: str(value).lower() if isinstance(value, bool) else value
+        word: str(value).lower() if isinstance(value, bool) else str(value)
         for word, value in words.items()
     }

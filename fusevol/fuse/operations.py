@@ -28,9 +28,11 @@ from fusevol.accesslog.record import OPERATIONS, AccessRecord
 from fusevol.accesslog.times import rfc3339_ns
 from fusevol.accesslog.writer import LogWriter
 from fusevol.fuse import convert
+from fusevol.fuse.deadline import Deadline
 from fusevol.fuse.init import Flag
 from fusevol.fuse.requestloop import RequestLoop
 from fusevol.fuse.seam import NOT_AT_DATA, by_caller, by_handle
+from fusevol.fuse.undo import undos
 from fusevol.inodes.inode import Inode
 from fusevol.inodes.opened import OpenDirectory, OpenFile
 from fusevol.model import Caller, RecordLevel
@@ -78,6 +80,7 @@ class Operations(pyfuse3.Operations):
         serially: runs a handler on a thread, one at a time, or None to run it in place.
         acl: the source has POSIX ACLs.
         flushes: each close(2) is asked for, not only the last one of an open file.
+        deadline: gives up what takes too long, or None.
     """
 
     enable_acl = True
@@ -94,8 +97,19 @@ class Operations(pyfuse3.Operations):
         serially: Callable[..., Awaitable[Any]] | None,
         acl: bool,
         flushes: bool,
+        deadline: Deadline | None = None,
     ) -> None:
         super().__init__()
+        self.deadline = deadline
+        self._offload: Callable[..., Awaitable[Any]] = loop.offload
+        self._close: Callable[[Callable[[Any], None], Any], None] = _close_now
+        self._readdir_reply: Callable[..., bool] = pyfuse3.readdir_reply
+        if deadline is not None:
+            serially = deadline.serially
+            self._offload = deadline.offload
+            self._close = deadline.close
+            self._readdir_reply = deadline.readdir_reply
+            deadline.undo.update(undos(volume))
         if not flushes:
             self.flush = _unwanted
         self.name = name
@@ -140,7 +154,9 @@ class Operations(pyfuse3.Operations):
         return self._entry(record, *namespace.lookup(volume, parent, name))
 
     async def forget(self, inode_list: Any) -> None:
-        if self.serially is None:
+        if self.deadline is not None:
+            self.deadline.later(self._forget, inode_list)
+        elif self.serially is None:
             self._forget(inode_list)
         else:
             await self.serially(self._forget, inode_list)
@@ -419,7 +435,7 @@ class Operations(pyfuse3.Operations):
         try:
             content = self._reader.read(self.volume, file, off, size)
         except data.WouldWaitError:
-            content = await self._loop.offload(data.read_waiting, file, off, size)
+            content = await self._offload(data.read_waiting, file, off, size)
         record.bytes_read = len(content)
         return content
 
@@ -429,8 +445,9 @@ class Operations(pyfuse3.Operations):
     ) -> int:
         record.offset = off
         record.size = len(buf)
+        written: int
         if file.waits:
-            written = await self._loop.offload(data.write, file, off, buf, entry)
+            written = await self._offload(data.write, file, off, buf, entry)
         else:
             written = data.write(file, off, buf, entry)
         record.bytes_written = written
@@ -449,14 +466,14 @@ class Operations(pyfuse3.Operations):
         if self.volume.never_waits(file):
             data.fsync(file, datasync)
         else:
-            await self._loop.offload(data.fsync, file, datasync)
+            await self._offload(data.fsync, file, datasync)
 
     @by_handle("release", once=True, after=_forget_file)
     def release(self, record: AccessRecord, entry: Entry, file: OpenFile) -> None:
         record.bytes_read = file.bytes_read
         record.bytes_written = file.bytes_written
         if entry.phase < DONE:
-            data.release(file)
+            self._close(data.release, file)
             entry.done()
 
     # --- open directories ---
@@ -473,15 +490,17 @@ class Operations(pyfuse3.Operations):
     @by_handle("readdir")
     def readdir(
         self, record: AccessRecord, directory: OpenDirectory, start_id: int, token: ReaddirToken
-    ) -> None:
+    ) -> list[int]:
+        """Return the node ids that the kernel knows once more."""
         record.offset = start_id
         entries = 0
+        known = []
         for name, after, inode, status in directories.readdir(self.volume, directory, start_id):
             if inode is None:
                 entry = convert.attributes(None, status, self._timeout)
             else:
                 entry = self._attributes(inode, status)
-            if not pyfuse3.readdir_reply(token, name, entry, after):
+            if not self._readdir_reply(token, name, entry, after):
                 if inode is not None:
                     self.volume.inodes.drop_if_unused(inode)
                 break
@@ -489,7 +508,9 @@ class Operations(pyfuse3.Operations):
             entries += 1
             if inode is not None:
                 self.volume.inodes.refer(inode)
+                known.append(inode.ino)
         record.entries = entries
+        return known
 
     @by_handle("fsyncdir")
     async def fsyncdir(
@@ -500,12 +521,12 @@ class Operations(pyfuse3.Operations):
         if self.volume.never_waits(directory):
             directories.fsyncdir(directory, datasync)
         else:
-            await self._loop.offload(directories.fsyncdir, directory, datasync)
+            await self._offload(directories.fsyncdir, directory, datasync)
 
     @by_handle("releasedir", once=True, after=_forget_directory)
     def releasedir(self, record: AccessRecord, entry: Entry, directory: OpenDirectory) -> None:
         if entry.phase < DONE:
-            directories.releasedir(directory)
+            self._close(directories.releasedir, directory)
             entry.done()
 
     def _entry(self, record: AccessRecord, inode: Any, status: os.stat_result) -> EntryAttributes:
@@ -515,7 +536,7 @@ class Operations(pyfuse3.Operations):
         return self._attributes(inode, status)
 
     def _attributes(self, inode: Inode, status: os.stat_result) -> EntryAttributes:
-        if inode.size != status.st_size:
+        if inode.size != status.st_size and (self.deadline is None or not self.deadline.is_late()):
             self.volume.set_size(inode, status.st_size)
         return convert.attributes(inode, status, self._timeout)
 
@@ -538,6 +559,10 @@ class Operations(pyfuse3.Operations):
             if file.uid == 0 and file.writable:
                 keeps = self.callers.may_keep_set_id(file.caller.pid)
                 self.volume.set_keeps_set_id(file, keeps)
+
+
+def _close_now(close: Callable[[Any], None], opened: Any) -> None:
+    close(opened)
 
 
 async def _unwanted(_fh: int) -> None:

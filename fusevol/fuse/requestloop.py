@@ -21,7 +21,7 @@ pyfuse3 offers the place for this: it takes `Lock`, `lowlevel.wait_readable` and
 from a module variable named `trio`, which `pyfuse3.asyncio` replaces in the same way.
 
 One task at a time waits for a request (the reader); others are parked. A handler that awaits must
-go through `offload`, which makes another task the reader first.
+go through `offload` or `aside`, which make another task the reader first.
 """
 
 import os
@@ -30,6 +30,7 @@ import signal
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
+from functools import partial
 from time import perf_counter_ns
 from typing import Any, Final, TypeVar
 
@@ -117,7 +118,7 @@ class RequestLoop:
         self._offloaded = 0
         self._yielded_ns = 0
         self._many_processors = len(os.sched_getaffinity(0)) > 1
-        self._limiter = trio.CapacityLimiter(_THREADS)
+        self.limiter = trio.CapacityLimiter(_THREADS)
 
     def install(self) -> None:
         """Make pyfuse3 use this loop."""
@@ -140,10 +141,15 @@ class RequestLoop:
         limiter: trio.CapacityLimiter | None = None,
     ) -> T:
         """Run `call` on a thread and let other requests be served meanwhile."""
+        run = partial(trio.to_thread.run_sync, limiter=limiter or self.limiter)
+        return await self.aside(run, call, *args)
+
+    async def aside(self, wait: Callable[..., Awaitable[T]], *args: object) -> T:
+        """Await what a thread does, and let other requests be served meanwhile."""
         self._offloaded += 1
         try:
             self.hand_over()
-            return await trio.to_thread.run_sync(call, *args, limiter=limiter or self._limiter)
+            return await wait(*args)
         finally:
             self._offloaded -= 1
             if not self._offloaded:

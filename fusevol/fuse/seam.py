@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pyfuse3 import FUSEError
 
 from fusevol.accesslog.record import OK, AccessRecord, errno_name
+from fusevol.fuse.deadline import REASON
+from fusevol.fuse.lane import Call, TooLateError
 from fusevol.recovery.journal import (
     CODES,
     ERRNO,
@@ -69,7 +71,7 @@ def by_caller(op: str, once: bool = False) -> Callable[[Handler], Any]:
         @functools.wraps(handler)
         async def answer(self: "Operations", *args: Any) -> Any:
             started = perf_counter_ns()
-            record = reply = None
+            record = reply = late = None
             number = 0
             ctx = args[-1]
             journal = self.journal
@@ -99,10 +101,11 @@ def by_caller(op: str, once: bool = False) -> Callable[[Handler], Any]:
                     reply = await self.serially(handler, self, *given)
             except Exception as error:
                 number = _errno_of(error, op)
+                late = _given_up(self, record, args, error)
             if op in self.logged:
                 _record(self.log, journal, entry, record, started, number)
             if entry is not journal.inline:
-                journal.finished.append(entry)
+                _finish(self, entry, late)
             if number:
                 raise FUSEError(number)
             return reply
@@ -123,14 +126,48 @@ def _admit(operations: "Operations", record: AccessRecord, args: tuple[Any, ...]
     try:
         operations.admit()
     except OSError:
-        volume = operations.volume
-        if record.op == "statfs":
-            record.path = "/"
-        elif record.op in _BY_NAME:
-            record.path = volume.paths.child(volume.directory(args[0]), args[1])
-        else:
-            record.path = volume.paths.of(volume.inode(args[0]))
+        _note_path(operations, record, args)
         raise
+
+
+def _note_path(operations: "Operations", record: AccessRecord, args: tuple[Any, ...]) -> None:
+    """Note on what an operation was to be whose handler was not called."""
+    volume = operations.volume
+    if record.op == "statfs":
+        record.path = "/"
+    elif record.op in _BY_NAME:
+        record.path = volume.paths.child(volume.directory(args[0]), args[1])
+    else:
+        record.path = volume.paths.of(volume.inode(args[0]))
+
+
+def _given_up(
+    operations: "Operations",
+    record: AccessRecord | None,
+    args: tuple[Any, ...],
+    error: Exception,
+) -> Call | None:
+    """Return the call that was given up, if `error` says so, after the record has got to say it."""
+    if not isinstance(error, TooLateError):
+        return None
+    if record is None:
+        return error.call
+    record.reason = REASON
+    if record.path is None:
+        try:
+            _note_path(operations, record, args)
+        except OSError:
+            logger.debug("an inode of %s is not known", record.op)
+    return error.call
+
+
+def _finish(operations: "Operations", entry: Entry, late: Call | None) -> None:
+    """Free the entry of a request when its reply has left; later if it is still worked on."""
+    if late is None:
+        operations.journal.finished.append(entry)
+    else:
+        assert operations.deadline is not None
+        operations.deadline.keep(entry, late)
 
 
 def _unrecorded(handler: Handler, op: str, once: bool, operations: "Operations") -> Handler:
@@ -142,7 +179,7 @@ def _unrecorded(handler: Handler, op: str, once: bool, operations: "Operations")
     code = CODES[op]
 
     async def answer(*args: Any) -> Any:
-        entry = None
+        entry = late = None
         given: tuple[Any, ...] = (record, *args)
         if once:
             entry = _take_up(operations, code, args[-1].pid, 0, operations.serially is not None)
@@ -152,10 +189,12 @@ def _unrecorded(handler: Handler, op: str, once: bool, operations: "Operations")
                 return handler(operations, *given)
             return await operations.serially(handler, operations, *given)
         except Exception as error:
+            if isinstance(error, TooLateError):
+                late = error.call
             raise FUSEError(_errno_of(error, op)) from None
         finally:
             if entry is not None and entry is not operations.journal.inline:
-                operations.journal.finished.append(entry)
+                _finish(operations, entry, late)
 
     return answer
 
@@ -220,7 +259,7 @@ def by_handle(
         @functools.wraps(handler)
         async def answer(self: "Operations", fh: int, *args: Any) -> Any:
             started = perf_counter_ns()
-            record = reply = opened = None
+            record = reply = opened = late = None
             number = 0
             journal = self.journal
             where = args[0] if positioned else 0
@@ -245,13 +284,14 @@ def by_handle(
                     reply = await self.serially(handler, self, *given)
             except Exception as error:
                 number = _errno_of(error, op)
+                late = _given_up(self, record, args, error)
             repeated = positioned and entry.phase == RECORDED
             if op in self.logged:
                 _record(self.log, journal, entry, record, started, number)
             if after is not None and record is not None and not repeated:
                 after(self, opened, record)
             if entry is not journal.inline:
-                journal.finished.append(entry)
+                _finish(self, entry, late)
             if number:
                 raise FUSEError(number)
             return reply

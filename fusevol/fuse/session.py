@@ -23,6 +23,7 @@ from fusevol.accesslog.record import FORMAT_VERSION, OK, AccessRecord
 from fusevol.accesslog.writer import LogWriter
 from fusevol.config import NO_LOG, MountConfig
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
+from fusevol.fuse.deadline import Deadline
 from fusevol.fuse.init import WANTED, Flag, amend_reply
 from fusevol.fuse.operations import Operations
 from fusevol.fuse.requestloop import RequestLoop
@@ -96,7 +97,10 @@ class Session:
         self._journal = Journal(region)
         self._journal.load(last_seq)
         region.settle_telling(last_seq)
-        self._volume = Volume(root_fd, privileged, min(_MOST_PINS, descriptors // 4), region)
+        self._volume = Volume(
+            root_fd, privileged, min(_MOST_PINS, descriptors // 4), region,
+            may_hang=config.deadline > 0,
+        )  # fmt: skip
         self._callers = min(_MOST_CALLERS, descriptors // 8)
         self._loop: RequestLoop | None = None
         self.single_file = not os.path.isdir(descriptor_path(root_fd))
@@ -205,12 +209,16 @@ class Session:
 
     def _operations(self, loop: RequestLoop, callers: Callers) -> Operations:
         serially: Callable[..., Awaitable[Any]] | None = None
-        if self._volume.storage is Storage.REMOTE:
+        deadline = None
+        if self._config.deadline:
+            deadline = Deadline(self._config.deadline, loop, self._journal)
+        elif self._volume.storage is Storage.REMOTE:
             # One at a time: the state of the volume is not locked.
             serially = partial(loop.offload, limiter=trio.CapacityLimiter(1))
         return Operations(
             encode_name(os.fsencode(self._config.name)), self._volume, self._journal,
             self._config.level, self._log, callers, loop, serially, self._acl, self._flushes(),
+            deadline,
         )  # fmt: skip
 
     def _flushes(self) -> bool:

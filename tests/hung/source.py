@@ -38,10 +38,15 @@ class SlowSource:
         self.process.send_signal(signal.SIGUSR1)
 
     @contextmanager
-    def client(self, code: str, path: Path) -> Iterator["subprocess.Popen[str]"]:
+    def client(
+        self, code: str, path: Path, *, keeps_hanging: bool = False
+    ) -> Iterator["subprocess.Popen[str]"]:
         """A process that runs Python code with a path; it is let go on and killed after the block.
 
         While its call waits for a source it cannot always be killed.
+
+        Args:
+            keeps_hanging: what hangs does so still after the block.
         """
         with subprocess.Popen(
             [sys.executable, "-I", "-c", f"import os, sys; path = sys.argv[1]; {code}", path],
@@ -51,7 +56,8 @@ class SlowSource:
             try:
                 yield process
             finally:
-                self.release()
+                if not keeps_hanging:
+                    self.release()
                 process.kill()
                 process.wait(_PATIENCE_S)
 

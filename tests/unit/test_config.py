@@ -30,6 +30,17 @@ def test_flags(text: str, set_bits: int, cleared: int) -> None:
     assert not flags & cleared
 
 
+@pytest.mark.parametrize(("value", "seconds"), [("5", 5.0), ("0.5", 0.5), ("0", 0.0)])
+def test_deadline(value: str, seconds: float) -> None:
+    assert parse_options(f"deadline={value}").deadline == seconds
+
+
+@pytest.mark.parametrize("value", ["-1", "0.05", "nan", "inf", "soon", "1e9"])
+def test_a_deadline_that_cannot_be_meant(value: str) -> None:
+    with pytest.raises(UsageError, match="deadline"):
+        parse_options(f"deadline={value}")
+
+
 @pytest.mark.parametrize("text", ["allow_other", "private"])
 def test_who_may_use_it(text: str) -> None:
     assert parse_options(text).allow_other is (text == "allow_other")

@@ -31,13 +31,15 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
         written(
             tmp_path,
             'idle_timeout = 2\n[docker]\nenabled = false\nsocket = "/run/x.sock"\n'
-            '[volumes.data]\nsource = "/srv/data"\nro = true\nrecord = "data"\n',
+            '[volumes.data]\nsource = "/srv/data"\nro = true\nrecord = "data"\ndeadline = 2.5\n',
         )
     )
     assert settings.idle_timeout == 2.0
     assert not settings.docker.is_enabled
     options = volume_options.parse(options_of(settings.volumes["data"]))
-    assert options == VolumeOptions(source="/srv/data", ro=True, record=RecordLevel.DATA)
+    assert options == VolumeOptions(
+        source="/srv/data", ro=True, record=RecordLevel.DATA, deadline=2.5
+    )
 
 
 @pytest.mark.parametrize(
