@@ -47,7 +47,8 @@ from fusevol.model import OnLogFailure, RecordLevel
     multiple=True,
     metavar="OPT[,OPT...]",
     help="Mount options: ro, rw, suid, dev, noexec, allow_other, private, "
-    "on_log_failure=continue|deny, and log=, record=, name= as above. Can be repeated.",
+    "on_log_failure=continue|deny, deadline=SECONDS (operations that the source does not answer in "
+    "time fail), and log=, record=, name= as above. Can be repeated.",
 )
 @click.option("-f", "--foreground", is_flag=True, help="Stay; do not go to the background.")
 def mount(

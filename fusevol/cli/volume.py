@@ -35,7 +35,8 @@ _options = click.option(
     multiple=True,
     metavar="NAME=VALUE",
     help="source=PATH, subpath=DIR, record=all|data, ro=true|false, log=FILE|none, "
-    "on_log_failure=continue|deny, suid=, dev=, noexec=true|false. Can be repeated.",
+    "on_log_failure=continue|deny, deadline=SECONDS, suid=, dev=, noexec=true|false. Can be "
+    "repeated.",
 )
 
 
@@ -188,6 +189,7 @@ def _show(one: VolumeState) -> None:
         "access": "read-only" if one.read_only else "read-write",
         "log": one.log,
         "on_log_failure": one.on_log_failure,
+        "deadline": f"{one.deadline:g} s" if one.deadline else "",
         "created": one.created,
         "state": one.state,
         "message": one.message,

@@ -29,6 +29,7 @@ class VolumeState(msgspec.Struct):
     Attributes:
         source: directory or file on the host, absolute.
         subpath: what of the source is the volume, relative; empty for all of it.
+        deadline: seconds after which an operation fails; 0 for never.
         created: RFC 3339, UTC.
         anonymous: it goes with its last reference.
         references: how often each caller has it mounted.
@@ -56,6 +57,7 @@ class VolumeState(msgspec.Struct):
     worker: int = 0
     restarts: int = 0
     message: str = ""
+    deadline: float = 0.0
 
 
 class Create(msgspec.Struct, tag=True, forbid_unknown_fields=True):

@@ -96,6 +96,7 @@ class ServedVolume:
             read_only=options.ro,
             log=self.stored.log,
             on_log_failure=options.on_log_failure.value,
+            deadline=options.deadline,
             created=self.stored.created,
             anonymous=self.stored.anonymous,
             references={holder: found.count for holder, found in self.references.items()},
@@ -234,6 +235,7 @@ class ServedVolume:
             flags=flags,
             allow_other=os.geteuid() == 0,
             subpath=options.subpath,
+            deadline=options.deadline,
         )
 
     def _prepare(self) -> MountConfig:

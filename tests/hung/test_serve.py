@@ -105,6 +105,18 @@ def test_a_volume_that_hangs_is_ended_by_force_and_can_be_had_again(
         assert (place / "file").read_bytes() == CONTENT
 
 
+def test_a_volume_can_have_a_deadline(daemon: Daemon, source: SlowSource) -> None:
+    daemon.cli("volume", "update", "hung", "-o", "deadline=1")
+    assert daemon.inspect("hung")["deadline"] == 1.0
+    assert "deadline       1 s\n" in daemon.cli("volume", "inspect", "hung")
+    with daemon.client() as client:
+        client.mount("hung", "one")
+    with source.client(_READ, daemon.mount_point("hung") / "lookup-hang") as waiting:
+        assert "Input/output error" in waiting.communicate(timeout=10)[1]
+    (late,) = [r for r in daemon.records("hung") if r.get("reason") == "deadline"]
+    assert (late["op"], late["path"], late["result"]) == ("lookup", "/lookup-hang", "EIO")
+
+
 @pytest.mark.parametrize("op", ["lookup", "read"])
 def test_the_daemon_ends_and_is_started_again(daemon: Daemon, source: SlowSource, op: str) -> None:
     with daemon.client() as client:

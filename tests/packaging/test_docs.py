@@ -62,7 +62,11 @@ def test_mount_options_are_known() -> None:
     assert {"ro", "private", "log=FILE", "=deny"} <= set(words)
     for word in words:
         parse_options(
-            {"record=LEVEL": "record=all", "=deny": "on_log_failure=deny"}.get(word, word)
+            {
+                "record=LEVEL": "record=all",
+                "deadline=SECONDS": "deadline=30",
+                "=deny": "on_log_failure=deny",
+            }.get(word, word)
         )
 
 
