@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.crash.killer import INTERVAL_S, Target
+from tests.crash.killer import INTERVAL_S, TAKEN_OVER, Target
 from tests.crash.run import WORKLOADS, Plan, run
 
 
@@ -17,15 +17,15 @@ def main() -> None:
     parser.add_argument("seconds", type=float)
     parser.add_argument("workloads", nargs="*", help=f"of {', '.join(WORKLOADS)}")
     parser.add_argument("--level", choices=("all", "data"), default="all")
-    parser.add_argument("--target", action="append", choices=[target.value for target in Target])
+    targets = [target.value for target in TAKEN_OVER]
+    parser.add_argument("--target", action="append", choices=targets)
     parser.add_argument("--interval", nargs=2, type=float, metavar="SECONDS", default=INTERVAL_S,
                         help="shortest and longest time between two ends")  # fmt: skip
     parser.add_argument("--evidence", type=Path, metavar="DIR",
                         help="gets the log and the accounts, if anything is wrong")  # fmt: skip
     words = parser.parse_args()
-    targets = words.target or [target.value for target in Target]
     done = run(Plan(
-        words.seconds, tuple(map(Target, targets)), words.level,
+        words.seconds, tuple(map(Target, words.target or targets)), words.level,
         tuple(words.workloads or WORKLOADS), tuple(words.interval), words.evidence,
     ))  # fmt: skip
     sys.stdout.write(f"{done}\n")

@@ -9,7 +9,7 @@ _ENGINES = {
     "mmap": ("--ioengine=mmap",),
 }
 _JOB = (
-    "--rw=randrw", "--size=4M", "--bsrange=4k-64k", "--verify=crc32c", "--verify_fatal=1",
+    "--rw=randrw", "--size=2M", "--bsrange=4k-64k", "--verify=crc32c", "--verify_fatal=1",
     "--fallocate=none", "--fsync=32", "--end_fsync=1",
 )  # fmt: skip
 

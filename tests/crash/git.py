@@ -7,8 +7,8 @@ from pathlib import Path
 from tests.crash.workload import Figures, Place, main
 from tests.engines.machine import command
 
-_FILES = 25
-_COMMITS = 3
+_FILES = 12
+_COMMITS = 2
 _ENVIRONMENT = {
     "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@example.org",

@@ -34,6 +34,12 @@ class Target(Enum):
     WORKER = "worker"
     KEEPER = "keeper"
     RELOAD = "reload"
+    BOTH = "keeper and worker"
+    """At once; only `fusevol serve` and `fusevol mount -f` can have a mount go on then."""
+
+
+TAKEN_OVER: Final = (Target.WORKER, Target.KEEPER, Target.RELOAD)
+"""What a mount of `fusevol mount` goes on after."""
 
 
 class Death(NamedTuple):
@@ -94,11 +100,16 @@ class Killer:
         rng = random.Random()
         try:
             while self.targets and not self._stop.wait(rng.uniform(*self.interval_s)):
-                self._strike(self.targets[len(self.deaths) % len(self.targets)])
+                self.strike(self.targets[len(self.deaths) % len(self.targets)])
         except BaseException as error:
             self._failed.append(error)
 
-    def _strike(self, target: Target) -> None:
+    def strike(self, target: Target) -> None:
+        """Kill, and wait for the successor.
+
+        Raises:
+            AssertionError: it does not come.
+        """
         before = self.serving()
         assert before is not None, "the volume is not served any more"
         assert before.worker, "the worker ended by itself"
@@ -106,7 +117,7 @@ class Killer:
             at = time.monotonic()
             self.reload()
         else:
-            at = _kill(before.worker if target is Target.WORKER else before.keeper)
+            at = _kill(*_victims(target, before))
         self.deaths.append(Death(target, at))
         wait_until(
             lambda: self._has_successor(target, before),
@@ -118,7 +129,7 @@ class Killer:
         # There is no worker while the next one is delayed.
         if now is None or now.restarts <= before.restarts or now.worker in (0, before.worker):
             return False
-        return target is not Target.KEEPER or now.keeper != before.keeper
+        return now.keeper not in _victims(target, before)
 
 
 def killer_at(
@@ -131,13 +142,24 @@ def killer_at(
     )  # fmt: skip
 
 
-def _kill(pid: int) -> float:
-    """Kill a process and wait until it is dead; return when."""
-    fd = os.pidfd_open(pid)
+def _victims(target: Target, serving: Serving) -> tuple[int, ...]:
+    return {
+        Target.WORKER: (serving.worker,), Target.KEEPER: (serving.keeper,), Target.RELOAD: (),
+        # The keeper first, as it would start a successor.
+        Target.BOTH: (serving.keeper, serving.worker),
+    }[target]  # fmt: skip
+
+
+def _kill(*pids: int) -> float:
+    """Kill processes, and wait until they are dead; return when."""
+    fds = [os.pidfd_open(pid) for pid in pids]
     try:
-        signal.pidfd_send_signal(fd, signal.SIGKILL)
+        for fd in fds:
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
         at = time.monotonic()
-        assert select.select([fd], [], [], _SUCCESSOR_S)[0], f"{pid} did not die"
+        for pid, fd in zip(pids, fds, strict=True):
+            assert select.select([fd], [], [], _SUCCESSOR_S)[0], f"{pid} did not die"
     finally:
-        os.close(fd)
+        for fd in fds:
+            os.close(fd)
     return at

@@ -54,7 +54,7 @@ def _write(place: Place, path: Path, writer: int) -> None:
     rng = random.Random()
     number = 0
     with closing(_connect(path)) as database:
-        while place.goes_on():
+        while number == 0 or place.goes_on():
             source, target = rng.sample(range(1, _ACCOUNTS + 1), 2)
             amount = rng.randrange(100)
             database.execute("begin immediate")

@@ -10,7 +10,7 @@ import pytest
 
 from fusevol.accesslog.record import OK
 from tests.crash.container import SCRIPT, count_rounds
-from tests.crash.killer import Death, Killer, Target, serving_at
+from tests.crash.killer import TAKEN_OVER, Death, Killer, Target, serving_at
 from tests.engines.daemon import Daemon, daemon
 from tests.engines.docker import IMAGE, Docker, docker_daemon
 from tests.engines.rootfs import make_rootfs
@@ -68,12 +68,12 @@ def test_a_container_writes_on(serve: Daemon, docker: Docker, source: Path) -> N
 
 
 def _kill_meanwhile(serve: Daemon, rounds: Callable[[], int]) -> list[Death]:
-    """Kill workers all the time, and `fusevol serve` twice; the container has to get on."""
+    """Kill workers and keepers all the time, both at once, and `fusevol serve` twice."""
     mountpoint = serve.mount_point(_VOLUME)
     killer = Killer(
-        lambda: serving_at(mountpoint), lambda: serve.cli("reload", mountpoint),
-        tuple(Target),
+        lambda: serving_at(mountpoint), lambda: serve.cli("reload", mountpoint), TAKEN_OVER
     )  # fmt: skip
+    killer.strike(Target.BOTH)
     with killer:
         for _time in range(2):
             time.sleep(_TOGETHER_S)
@@ -83,7 +83,7 @@ def _kill_meanwhile(serve: Daemon, rounds: Callable[[], int]) -> list[Death]:
             assert rounds() > before, "nothing was written while `fusevol serve` was away"
             serve.start()
         time.sleep(_TOGETHER_S)
-    assert killer.deaths
+    assert {death.target for death in killer.deaths} == set(Target)
     return killer.deaths
 
 
