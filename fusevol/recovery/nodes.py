@@ -11,11 +11,16 @@
 
 Word 0 makes an entry valid. A change of name, parent or handle writes a new entry and then drops
 the old one; after a crash between the two there are both, and either will do.
+
+Memory is taken and given back by pages of 32 entries. What was given back is a hole in the memfd,
+and is not read: reading a hole by way of a mapping fills it.
 """
 
+import errno
 import mmap
+import os
 import struct
-from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,8 +43,9 @@ _REMOVED: Final = 1 << 60
 _GONE: Final = 1 << 61
 _ENTRY: Final = struct.Struct("7Q64s")
 _PAGE: Final = 4096 // WORD
-_TRIM_FROM: Final = 65536
-"""Free entries from which it is looked whether memory can be given back."""
+_ON_PAGE: Final = _PAGE // STRIDE
+_IDLE_PAGES: Final = 1024
+"""How many pages without an entry are kept for the next ones."""
 
 
 @dataclass(slots=True)
@@ -66,11 +72,15 @@ class NodeEntries:
         self._words = region.words
         self._map = region.map
         self._free: list[int] = []
-        self._trim_at = _TRIM_FROM
+        self._holes: list[int] = []
+        """Pages that were given back, the lowest last."""
+        self._free_on = bytearray(NODES_END // _PAGE)
+        """How many places of a page are in `_free`."""
+        self._idle_pages = 0
 
     def add(self, ino: int, host_ino: int, dev: int, kind: int, parent: int, name: bytes) -> int:
         """Store a new inode without references or pin; return its place."""
-        at = self._free.pop() if self._free else self._extend()
+        at = self._take()
         size = len(name)
         if size <= _INLINE_BYTES:
             _ENTRY.pack_into(
@@ -105,7 +115,7 @@ class NodeEntries:
         ino = self._words[at]
         node = self.read(at)
         node.parent, node.name, node.handle, node.removed = parent, name, handle, False
-        new = self._free.pop() if self._free else self._extend()
+        new = self._take()
         self._write(new, node)
         if new != NOWHERE:
             self._words[new] = ino
@@ -119,12 +129,12 @@ class NodeEntries:
         words = self._words
         words[at] = 0
         rest = words[at + _REST]
-        self._free.append(at)
+        self._put_back(at)
         while rest:
             words[rest] = 0
-            self._free.append(rest)
-            rest = words[rest + 1]
-        if len(self._free) > self._trim_at:
+            at, rest = rest, words[rest + 1]
+            self._put_back(at)
+        if self._idle_pages > _IDLE_PAGES:
             self.trim()
 
     def read(self, at: int) -> Node:
@@ -149,28 +159,73 @@ class NodeEntries:
         valid.
         """
         words = self._words
-        high = words[NODES_HIGH]
-        inos = words[NODES:high:STRIDE].tolist()
-        places = range(NODES, high, STRIDE)
+        # An earlier version of this code may have ended within a page.
+        words[NODES_HIGH] = -(-words[NODES_HIGH] // _PAGE) * _PAGE
+        inos = self.column(0)
+        places = range(NODES, words[NODES_HIGH], STRIDE)
         by_ino = {ino: at for ino, at in zip(inos, places, strict=True) if ino and ino != EXTRA}
         live = list(by_ino.values())
+        if len(live) < len(inos) - inos.count(0):
+            used = self._used(live)
+            for number, at in enumerate(places):
+                if inos[number] and at not in used:
+                    words[at] = inos[number] = 0
+        self._find_free(inos)
+        return live
+
+    def _used(self, live: list[int]) -> set[int]:
+        """Return the places of entries and of the rest of their names."""
+        words = self._words
         used = set(live)
-        for at in live if EXTRA in inos else ():
+        for at in live:
             rest = words[at + _REST]
             while rest:
                 used.add(rest)
                 rest = words[rest + 1]
+        return used
+
+    def _find_free(self, inos: list[int]) -> None:
+        """Take stock of free places, `inos` being the first words of all."""
+        stretches = list(self._stretches())
         self._free = []
-        if len(used) < len(inos):
-            self._free = [at for at in reversed(places) if at not in used]
-            for ino, at in zip(inos, places, strict=True):
-                if ino and at not in used:
-                    words[at] = 0
-        return live
+        for start, end in stretches:
+            places = zip(
+                range(start, end, STRIDE), inos[self.number(start) : self.number(end)], strict=True
+            )
+            self._free += [at for at, ino in places if not ino]
+        self._free.reverse()
+        self._free_on = bytearray(NODES_END // _PAGE)
+        for at in self._free:
+            self._free_on[at // _PAGE] += 1
+        self._idle_pages = self._free_on.count(_ON_PAGE)
+        filled = {page for start, end in stretches for page in range(start // _PAGE, end // _PAGE)}
+        pages = range(self._words[NODES_HIGH] // _PAGE - 1, NODES // _PAGE - 1, -1)
+        self._holes = [page for page in pages if page not in filled]
+        if self._idle_pages > _IDLE_PAGES:
+            self.trim()
 
     def column(self, word: int) -> list[int]:
         """Return one word of every place, used or not."""
-        return self._words[NODES + word : self._words[NODES_HIGH] : STRIDE].tolist()
+        column: list[int] = []
+        for start, end in self._stretches():
+            column += [0] * (self.number(start) - len(column))
+            column += self._words[start + word : end : STRIDE].tolist()
+        column += [0] * (self.number(self._words[NODES_HIGH]) - len(column))
+        return column
+
+    def _stretches(self) -> Iterator[tuple[int, int]]:
+        """Yield first place and end of each stretch that is in memory."""
+        at, end = NODES * WORD, self._words[NODES_HIGH] * WORD
+        while at < end:
+            try:
+                start = os.lseek(self._region.fd, at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                return
+            at = min(end, os.lseek(self._region.fd, start, os.SEEK_HOLE))
+            if start < at:
+                yield start // WORD, at // WORD
 
     @staticmethod
     def number(at: int) -> int:
@@ -190,25 +245,67 @@ class NodeEntries:
 
     def lose_pins(self) -> None:
         """Note that nothing is pinned any more, after all processes have died."""
-        for at in range(NODES, self._words[NODES_HIGH], STRIDE):
-            if self._words[at + _PIN]:
-                self._words[at + _PIN] = 0
+        words = self._words
+        for start, end in self._stretches():
+            for at in range(start, end, STRIDE):
+                if words[at] and words[at] != EXTRA:
+                    words[at + _PIN] = 0
 
     def trim(self) -> None:
-        """Give memory back whose entries are all free, and use the lowest places first."""
-        self._free.sort(reverse=True)
-        on_page = Counter(at // _PAGE for at in self._free)
-        for page, count in on_page.items():
-            if count * STRIDE == _PAGE:
-                self._map.madvise(mmap.MADV_REMOVE, page * 4096, 4096)
-        self._trim_at = max(_TRIM_FROM, 2 * len(self._free))
+        """Give memory back whose entries are all free."""
+        free_on = self._free_on
+        self._free = [at for at in self._free if free_on[at // _PAGE] < _ON_PAGE]
+        page = free_on.find(_ON_PAGE)
+        while page >= 0:
+            self._map.madvise(mmap.MADV_REMOVE, page * _PAGE * WORD, _PAGE * WORD)
+            free_on[page] = 0
+            self._holes.append(page)
+            page = free_on.find(_ON_PAGE, page)
+        self._idle_pages = 0
+        self._holes.sort(reverse=True)
+        self._lower()
 
-    def _extend(self) -> int:
-        at = self._words[NODES_HIGH]
-        if at >= NODES_END:
+    def _lower(self) -> None:
+        """Let the used part end where the last page in memory does."""
+        last = self._words[NODES_HIGH] // _PAGE - 1
+        count = 0
+        while count < len(self._holes) and self._holes[count] == last - count:
+            count += 1
+        del self._holes[:count]
+        self._words[NODES_HIGH] = (last + 1 - count) * _PAGE
+
+    def _put_back(self, at: int) -> None:
+        self._free.append(at)
+        page = at // _PAGE
+        self._free_on[page] += 1
+        if self._free_on[page] == _ON_PAGE:
+            self._idle_pages += 1
+
+    def _take(self) -> int:
+        if not self._free and not self._add_page():
             return NOWHERE
-        self._words[NODES_HIGH] = at + STRIDE
+        at = self._free.pop()
+        page = at // _PAGE
+        if self._free_on[page] == _ON_PAGE:
+            self._idle_pages -= 1
+        self._free_on[page] -= 1
         return at
+
+    def _add_page(self) -> bool:
+        """Make the places of another page free; return whether there is one."""
+        if self._holes:
+            page = self._holes.pop()
+        else:
+            high = self._words[NODES_HIGH]
+            if high >= NODES_END:
+                return False
+            self._words[NODES_HIGH] = high + _PAGE
+            page = high // _PAGE
+        first = page * _PAGE
+        self._free.extend(range(first + _PAGE - STRIDE, first - STRIDE, -STRIDE))
+        self._free_on[page] = _ON_PAGE
+        self._idle_pages += 1
+        return True
 
     def _write(self, at: int, node: Node) -> None:
         content = node.name + (node.handle or b"")
@@ -224,7 +321,7 @@ class NodeEntries:
         following = 0
         parts = [content[i : i + _EXTRA_BYTES] for i in range(0, len(content), _EXTRA_BYTES)]
         for part in reversed(parts):
-            at = self._free.pop() if self._free else self._extend()
+            at = self._take()
             if at == NOWHERE:
                 return 0
             self._map[(at + 2) * WORD : (at + 2) * WORD + len(part)] = part
