@@ -27,9 +27,9 @@ def git(place: Place) -> Figures:
     while place.goes_on():
         origin, clone = place.directory / "origin", place.directory / "clone"
         files = _fill(origin, rng)
-        _run("clone", "-q", "--no-hardlinks", origin, clone)
+        _run("clone", "-q", "--no-hardlinks", "--template=", origin, clone)
+        _run("-C", clone, "gc", "-q", "--prune=now")
         for repository in (origin, clone):
-            _run("-C", repository, "gc", "-q", "--prune=now")
             _run("-C", repository, "fsck", "--full", "--strict")
             said = _run("-C", repository, "status", "--porcelain")
             assert said == "", f"git status in {repository}: {said}"
@@ -41,7 +41,7 @@ def git(place: Place) -> Figures:
 
 def _fill(repository: Path, rng: random.Random) -> dict[str, bytes]:
     """Make a repository of some commits; return the content of its files."""
-    _run("init", "-q", "-b", "main", repository)
+    _run("init", "-q", "-b", "main", "--template=", repository)
     files: dict[str, bytes] = {}
     for number in range(_COMMITS):
         for _file in range(_FILES):
