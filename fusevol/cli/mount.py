@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from fusevol.cli.completion import complete_level
+from fusevol.cli.completion import complete_level, complete_path
 from fusevol.config import (
     NO_LOG,
     STDOUT_LOG,
@@ -19,12 +19,13 @@ from fusevol.daemon import registry, starting
 from fusevol.daemon.checks import check
 from fusevol.daemon.notify import notify
 from fusevol.errors import UsageError
+from fusevol.linux.mountinfo import mount_at
 from fusevol.model import OnLogFailure, RecordLevel
 
 
 @click.command()
-@click.argument("source", type=click.Path(readable=False))
-@click.argument("mountpoint", type=click.Path(readable=False))
+@click.argument("source", shell_complete=complete_path)
+@click.argument("mountpoint", shell_complete=complete_path)
 @click.option(
     "--log",
     metavar="FILE|-|none",
@@ -92,7 +93,7 @@ def configure(source: str, mountpoint: str, options: Options) -> MountConfig:
     """Return the mount that is asked for, its paths absolute and resolved."""
     if "\0" in source + mountpoint:
         raise UsageError("a path cannot hold a NUL byte")
-    mountpoint = os.path.realpath(mountpoint)
+    mountpoint = _resolved(mountpoint)
     log = options.log or default_log(options.name or mountpoint)
     if log not in (STDOUT_LOG, NO_LOG):
         log = os.path.abspath(log)
@@ -107,6 +108,15 @@ def configure(source: str, mountpoint: str, options: Options) -> MountConfig:
         flags=options.flags,
         allow_other=(os.geteuid() == 0 if options.allow_other is None else options.allow_other),
     )
+
+
+def _resolved(mountpoint: str) -> str:
+    """Return the absolute path, and do not ask a mount of ours there: nobody may serve it now."""
+    path = registry.resolved(mountpoint)
+    mount = mount_at(path)
+    if mount is not None and mount.fstype == registry.FSTYPE:
+        return path
+    return os.path.realpath(mountpoint)
 
 
 def default_log(name: str) -> str:

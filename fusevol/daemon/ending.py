@@ -6,11 +6,10 @@ import os
 import time
 from typing import Final
 
-from fusevol.accesslog.record import AccessRecord
+from fusevol.accesslog.record import OK, AccessRecord
 from fusevol.accesslog.writer import LogWriter
 from fusevol.config import NO_LOG, STDOUT_LOG, MountConfig
 from fusevol.daemon import mounting, registry
-from fusevol.daemon.notify import notify
 from fusevol.errors import FusevolError
 from fusevol.linux.mountinfo import mount_at
 
@@ -47,7 +46,6 @@ class Ending:
             logger.warning("asked twice to stop: open files on %s fail now", mountpoint)
             self.deadline = time.monotonic()
             return
-        notify("STOPPING=1")
         self.deadline = time.monotonic() + _GRACE_S
         if not self._unmount(lazily=False):
             self._unmount(lazily=True)
@@ -97,10 +95,11 @@ class Ending:
             mount.device == self.device
         )  # fmt: skip
 
-    def record(self, reason: str, cells: "memoryview | None" = None) -> None:
+    def record(self, reason: str | None, cells: "memoryview | None" = None) -> None:
         """Write the `unmount` record that a worker could not write any more.
 
         Args:
+            reason: why it failed; None if it was an unmount like any other.
             cells: what a worker left of its log (`LogWriter`), where its descriptor is still open.
         """
         config = self._config
@@ -111,7 +110,8 @@ class Ending:
         except FusevolError as error:
             logger.error("%s", error)
             return
-        log.event(AccessRecord(op="unmount", result="EIO", reason=reason))
+        result = OK if reason is None else "EIO"
+        log.event(AccessRecord(op="unmount", result=result, reason=reason))
         log.close()
 
     def _unmount(self, lazily: bool) -> bool:

@@ -160,15 +160,17 @@ def check_kernel(release: str, version: tuple[int, int], flags: Flag) -> Iterato
             "a container with CAP_DAC_READ_SEARCH can open files of the volume by guessed handles",
             "do not give containers this capability, or a newer kernel",
         )  # fmt: skip
-    coming = [
-        name
-        for flag, name in ((Flag.PASSTHROUGH, "passthrough"), (Flag.HAS_RESEND, "resend"))
-        if not flags & flag
-    ]
-    if coming:
-        yield _ok("kernel, later", f"no {' and '.join(coming)} (Linux 6.9); not used yet")
+    if flags & Flag.HAS_RESEND:
+        yield _ok("takeover", "requests of a worker that dies are sent again to the next one")
     else:
-        yield _ok("kernel, later", "passthrough and resend offered; not used yet")
+        yield _warning(
+            "takeover", "the kernel does not send requests again (Linux 6.9 brings it)",
+            "when a worker dies, what it was doing fails with EIO, though it may have taken "
+            "effect; all else goes on with the next worker",
+            "a newer kernel",
+        )  # fmt: skip
+    offers = "offered" if flags & Flag.PASSTHROUGH else "not offered (Linux 6.9 brings it)"
+    yield _ok("kernel, later", f"passthrough {offers}; not used yet")
 
 
 def check_copying() -> Finding:
@@ -252,7 +254,8 @@ def check_timeouts(directory: str = _SYSCTLS) -> Finding:
         "timeouts", ", ".join(set_to),
         "the kernel ends a whole mount, for all clients, when one operation takes longer (a slow "
         "disk, a hanging NFS server)",
-        "sysctl -w fs.fuse.default_request_timeout=0 fs.fuse.max_request_timeout=0",
+        "sysctl -w fs.fuse.default_request_timeout=0 fs.fuse.max_request_timeout=0; what takes too "
+        "long fails by itself with -o deadline=SECONDS",
     )  # fmt: skip
 
 

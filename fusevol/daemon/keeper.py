@@ -10,6 +10,7 @@ One thread, no trio: it has to be able to fork. Signals: SIGTERM and SIGINT unmo
 at once; SIGHUP opens the log anew; SIGUSR1 changes to the code that is installed now.
 """
 
+import errno
 import gc
 import logging
 import os
@@ -63,6 +64,7 @@ RELOAD: Final = signal.SIGUSR1
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, RELOAD)
 _OOM_SCORE: Final = -900
 _REAP_S: Final = 5.0
+_FAILED_S: Final = 1.0
 _DRAIN_S: Final = 4.0
 """How long a worker may take to make room for another; it takes half of that by itself."""
 
@@ -143,7 +145,8 @@ class Keeper:
                 status = self._reap()
                 if status == 0 or self._ending.forced:
                     return self._ended(status)
-                self._worker_ended(status)
+                if not self._worker_ended(status):
+                    return self._unmounted()
             if self._respawn_at is not None and time.monotonic() >= self._respawn_at:
                 self._succeed()
             if self._drained_by is not None and time.monotonic() >= self._drained_by:
@@ -221,20 +224,28 @@ class Keeper:
         except OSError as error:
             logger.error("%s: %s cannot be executed", self._config.mountpoint, error.filename)
 
-    def _worker_ended(self, status: int) -> None:
+    def _worker_ended(self, status: int) -> bool:
+        """Prepare for the next worker; return False if there is nothing left to serve."""
         if self._reload:
             self._become_new()
         try:
             delay = self._takeover.prepare(status)
         except OSError as error:
-            # The next one finds that it is unmounted, and says so in the log.
-            logger.debug("%s: %s", self._config.mountpoint, error.strerror)
-            delay = 0.0
+            if error.errno == errno.ENODEV:
+                return False
+            self._message = f"/dev/fuse fails: {error.strerror}"
+            delay = _FAILED_S
         if delay:
             self._message = f"{why_ended(status)}; the next one starts in {delay:g} s"
             logger.error("%s: %s", self._config.mountpoint, self._message)
             self._enter()
         self._respawn_at = time.monotonic() + delay
+        return True
+
+    def _unmounted(self) -> int:
+        """End, as the file system was unmounted while no worker could see it."""
+        self._ending.record(None, self._region.log_cells())
+        return self._ended(0)
 
     def _succeed(self) -> None:
         self._respawn_at = None

@@ -15,6 +15,7 @@ from fusevol.daemon import registry, succession
 from fusevol.daemon.background import new_file
 from fusevol.daemon.channel import BYTES, Mounted, Start, pack, unpack
 from fusevol.daemon.ending import Ending
+from fusevol.daemon.notify import notify
 from fusevol.daemon.registry import Served
 from fusevol.daemon.spare import Spare
 from fusevol.errors import FusevolError
@@ -137,6 +138,8 @@ def stay(config: MountConfig, check: Callable[[], None], ready: Callable[[], Non
     def pass_on(number: int, _frame: object) -> None:
         if not keepers:
             raise _StoppedEarly
+        if number != signal.SIGHUP:
+            notify("STOPPING=1")
         try:
             os.kill(keepers[-1], number)
         except ProcessLookupError:

@@ -59,13 +59,19 @@ def _count_written(operations: "Operations", file: OpenFile, record: AccessRecor
 
 
 def _forget_file(operations: "Operations", file: OpenFile, _record: AccessRecord) -> None:
-    operations.volume.remove_file(file)
+    if operations.deadline is None:
+        operations.volume.remove_file(file)
+    else:
+        operations.deadline.later(operations.volume.remove_file, file)
 
 
 def _forget_directory(
     operations: "Operations", directory: OpenDirectory, _record: AccessRecord
 ) -> None:
-    operations.volume.remove_directory(directory)
+    if operations.deadline is None:
+        operations.volume.remove_directory(directory)
+    else:
+        operations.deadline.later(operations.volume.remove_directory, directory)
 
 
 class Operations(pyfuse3.Operations):

@@ -47,6 +47,8 @@ T = TypeVar("T")
 _FIRST_TICK_S: Final = 0.001
 _TICK_S: Final = 0.01
 """How long trio's other tasks may wait for their turn while requests come."""
+_RESENT_TICKS: Final = 100
+"""Ticks after which requests that an earlier worker had taken up have come, however busy it is."""
 _IDLE_TICKS: Final = 3
 """Ticks without a request after which the loop sleeps in trio."""
 _BUSY: Final = 20
@@ -105,6 +107,7 @@ class RequestLoop:
         self._words = journal.words
         self._halted: trio.Event | None = None
         self._drained = trio.Event()
+        self._served_ticks = 0
         self._chore: Callable[[], bool] | None = None
         self._apart = False
         self._on_first_reply: Callable[[], None] | None = on_first_reply
@@ -227,6 +230,10 @@ class RequestLoop:
             self._see_where_client_runs()
         if self._requests:
             self._words[PROGRESS] = 1
+        if self._journal.resumed and (not self._poll(0) or self._served_ticks > _RESENT_TICKS):
+            # What is sent again comes before all else, so it was read by now, or its caller killed.
+            self._journal.give_up_resumed()
+        self._served_ticks += 1
         if self._chore is not None and not self._chore():
             self._chore = None
         self._idle_ticks = 0 if self._requests or self._chore else self._idle_ticks + 1

@@ -11,6 +11,7 @@ import errno
 import os
 import select
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -106,12 +107,7 @@ def look(fuse_fd: int, leftovers: Leftovers) -> list[Request]:
         OSError: ENODEV if the file system is unmounted.
     """
     found = []
-    poll = select.poll()
-    poll.register(fuse_fd, select.POLLIN)
-    buffer = bytearray(_MESSAGE_BYTES)
-    while poll.poll(0):
-        size = os.readv(fuse_fd, [buffer])
-        message = memoryview(buffer)[:size]
+    for message in _waiting(fuse_fd):
         _, opcode, unique, _, _, _, _, _, _ = _HEADER.unpack_from(message)
         if opcode in (_FORGET, _BATCH_FORGET):
             leftovers.forgotten += _forgotten(message)
@@ -120,6 +116,22 @@ def look(fuse_fd: int, leftovers: Leftovers) -> list[Request]:
                 break
             found.append(_request(message))
     return found
+
+
+def _waiting(fuse_fd: int) -> Iterator[memoryview]:
+    """Yield the messages that wait to be read; each is valid until the next."""
+    buffer = bytearray(_MESSAGE_BYTES)
+    # The flag is that of the open file, which workers read with; there is none now.
+    os.set_blocking(fuse_fd, False)
+    try:
+        while True:
+            try:
+                size = os.readv(fuse_fd, [buffer])
+            except BlockingIOError:
+                return
+            yield memoryview(buffer)[:size]
+    finally:
+        os.set_blocking(fuse_fd, True)
 
 
 def refuse(fuse_fd: int, request: Request) -> None:
@@ -139,10 +151,9 @@ def refuse_unanswered(fuse_fd: int) -> None:
     """
     poll = select.poll()
     poll.register(fuse_fd, select.POLLIN)
-    buffer = bytearray(_MESSAGE_BYTES)
-    while poll.poll(_NEXT_REQUEST_MS):
-        os.readv(fuse_fd, [buffer])
-        _, opcode, unique, _, _, _, _, _, _ = _HEADER.unpack_from(buffer)
+    poll.poll(_NEXT_REQUEST_MS)
+    for message in _waiting(fuse_fd):
+        _, opcode, unique, _, _, _, _, _, _ = _HEADER.unpack_from(message)
         if opcode in (_FORGET, _BATCH_FORGET, _INTERRUPT):
             continue
         oldest = max(0, unique - _LOOK_BACK * _UNIQUE_STEP)

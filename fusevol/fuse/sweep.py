@@ -20,38 +20,57 @@ _ATTRIBUTES_ONLY: Final = -1
 """As offset: leaves cached data alone, and so waits for no page."""
 _AT_ONCE_NS: Final = 5_000_000
 _SLICE_NS: Final = 500_000
+_APART_NS: Final = 150_000_000
 _OWED_NS: Final = 2_000_000_000
 """How long references that were lost to the count may still come back: the kernel may have sent
 them, and nobody have read them."""
 
 
 class Sweep:
-    """Goes through the inodes that an earlier worker knew, a few at a time."""
+    """Goes through the inodes that an earlier worker knew, a few at a time, and twice.
+
+    The kernel enters an inode when the client that looked it up runs on, which may be a while after
+    the reply. So an inode has to be unknown in two looks some time apart, and nobody may have asked
+    for it between the two.
+    """
 
     def __init__(self, fuse_fd: int, inodes: InodeTable) -> None:
         self._fuse_fd = fuse_fd
         self._inodes = inodes
         self._left = inodes.dormant()
-        self._until_ns = perf_counter_ns() + _OWED_NS
-        self._some(_AT_ONCE_NS)
+        self._unknown: list[int] = []
+        self._since_ns = perf_counter_ns()
+        self._look(_AT_ONCE_NS)
 
     def go_on(self) -> bool:
         """Look at some more; return whether anything is left to do."""
         if self._left:
-            self._some(_SLICE_NS)
-        elif perf_counter_ns() > self._until_ns:
+            self._look(_SLICE_NS)
+            self._since_ns = perf_counter_ns()
+        elif self._unknown:
+            if perf_counter_ns() - self._since_ns > _APART_NS:
+                self._look_again(_SLICE_NS)
+        elif perf_counter_ns() - self._since_ns > _OWED_NS:
             self._inodes.forget_owed()
             return False
         return True
 
-    def _some(self, budget_ns: int) -> None:
+    def _look(self, budget_ns: int) -> None:
         end = perf_counter_ns() + budget_ns
         left = self._left
         while left and perf_counter_ns() < end:
             ino = left.pop()
             if not self._is_known(ino):
+                self._unknown.append(ino)
+
+    def _look_again(self, budget_ns: int) -> None:
+        end = perf_counter_ns() + budget_ns
+        while self._unknown and perf_counter_ns() < end:
+            ino = self._unknown.pop()
+            if self._inodes.is_dormant(ino) and not self._is_known(ino):
                 self._inodes.disown(ino)
-                self._until_ns = perf_counter_ns() + _OWED_NS
+        if not self._unknown:
+            self._since_ns = perf_counter_ns()
 
     def _is_known(self, ino: int) -> bool:
         message = _MESSAGE.pack(

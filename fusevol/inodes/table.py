@@ -275,6 +275,10 @@ class InodeTable:
         """Return the node ids that nobody has asked for since an earlier worker."""
         return list(self._dormant)
 
+    def is_dormant(self, ino: int) -> bool:
+        """Tell whether an inode is known, and nobody has asked for it since an earlier worker."""
+        return ino in self._dormant
+
     def disown(self, ino: int) -> None:
         """Note that the kernel does not know node id `ino` any more.
 

@@ -178,6 +178,14 @@ class Journal:
             del self.resumed[key]
         return entry
 
+    def give_up_resumed(self) -> None:
+        """Free the entries of requests that do not come again: their callers were killed."""
+        for entries in self.resumed.values():
+            for entry in entries:
+                self.words[entry.at] = 0
+                self._free.append(entry)
+        self.resumed.clear()
+
     def load(self, last_seq: int) -> None:
         """Take up the entries that the keeper left.
 

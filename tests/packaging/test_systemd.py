@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.packaging.manager import managing
 from tests.served import FUSEVOL, is_mounted, read_log, wait_until
 
 UNITS = Path(__file__).parents[2] / "systemd"
@@ -67,7 +68,6 @@ def service(directory: Path, *prefix: str) -> Iterator[tuple["subprocess.Popen[b
     """Run what the template's ExecStart says, with a receiver of ours for what it tells systemd."""
     for name in ("source", "mnt"):
         (directory / name).mkdir()
-    address = directory / "notify"
     values = {
         "OPTIONS": f"log={directory}/log", "SOURCE": str(directory / "source"),
         "MOUNTPOINT": str(directory / "mnt"),
@@ -77,25 +77,20 @@ def service(directory: Path, *prefix: str) -> Iterator[tuple["subprocess.Popen[b
         re.sub(r"\$\{(\w+)\}", lambda m: values[m[1]], word).replace("%i", "data")
         for word in line.split()
     ]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(address))
-        manager.settimeout(20)
-        with subprocess.Popen(
-            [*prefix, FUSEVOL, *words], env={**os.environ, "NOTIFY_SOCKET": str(address)}
-        ) as daemon:
-            try:
-                assert manager.recv(1000) == b"READY=1"
-                assert is_mounted(directory / "mnt"), "READY=1 came before the mount"
-                yield daemon, directory
-                if daemon.poll() is None:
-                    daemon.send_signal(signal.SIGTERM)
-                    assert manager.recv(1000) == b"STOPPING=1"
-                assert daemon.wait(20) == 0
-            finally:
-                daemon.kill()
-                subprocess.run(
-                    ["umount", "--lazy", directory / "mnt"], check=False, capture_output=True
-                )
+    with managing(directory) as manager, manager.start(*prefix, FUSEVOL, *words) as daemon:
+        try:
+            manager.await_message("READY=1")
+            assert is_mounted(directory / "mnt"), "READY=1 came before the mount"
+            yield daemon, directory
+            if daemon.poll() is None:
+                daemon.send_signal(signal.SIGTERM)
+                manager.await_message("STOPPING=1")
+            assert daemon.wait(20) == 0
+        finally:
+            daemon.kill()
+            subprocess.run(
+                ["umount", "--lazy", directory / "mnt"], check=False, capture_output=True
+            )
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes root, as the service has")
