@@ -139,11 +139,11 @@ class OpenEntries:
             self.words[at + _FD] = LOST
 
     def descriptors(self) -> list[int]:
-        """Return all descriptors that are stored."""
+        """Return all descriptors that are stored and not lost."""
         high = self.words[OPENS_HIGH]
         kinds = self.words[OPENS:high:_STRIDE].tolist()
         fds = self.words[OPENS + _FD : high : _STRIDE].tolist()
-        return [fd for kind, fd in zip(kinds, fds, strict=True) if kind]
+        return [fd for kind, fd in zip(kinds, fds, strict=True) if kind and fd != LOST]
 
     def _extend(self) -> int:
         at = self.words[OPENS_HIGH]

@@ -142,9 +142,9 @@ class Region:
     def settle_telling(self, last_seq: int) -> None:
         """Find out whether that record was written, given the number of the newest one."""
         number, seq = divmod(self.words[_TELLING], 1 << _SEQ_BITS)
-        told = self.words[RESTARTS_TOLD]
-        if told < self.words[RESTARTS] and number == told & 0xFFFFF and 0 < seq <= last_seq:
-            self.words[RESTARTS_TOLD] = told + 1
+        untold = self.untold_restarts()
+        if untold and number == untold[0] & 0xFFFFF and 0 < seq <= last_seq:
+            self.words[RESTARTS_TOLD] = untold[0] + 1
 
     def log_cells(self) -> memoryview:
         """Return the words that `accesslog.writer` keeps; the first is LOG_FD."""

@@ -4,6 +4,7 @@ A store is a word, as the processor does it; what is larger is torn between any 
 """
 
 import struct
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -85,10 +86,12 @@ class DyingWriter:
         self.words = _Words(region, self._clock)
         self.map = _Map(region, self._clock)
 
-    @property
-    def stores(self) -> int:
-        """How many were done."""
-        return self._clock.done
+    def __getattr__(self, name: str) -> Any:
+        return partial(getattr(Region, name), self)
+
+    def instant(self) -> None:
+        """Die here, if it is time: an instant before something else than a store."""
+        self._clock.tick()
 
     def region(self) -> Region:
         """Itself, for what wants a region."""

@@ -1,0 +1,133 @@
+"""Open entries: what clients hold open is found again, whole, whenever the writer died."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fusevol.recovery.opens import (
+    DEVICE,
+    DIRECTORY,
+    FILE,
+    KEEPS_SET_ID,
+    READ,
+    SIZE,
+    WRITTEN,
+    OpenEntries,
+)
+from fusevol.recovery.region import OPENS, OPENS_END, OPENS_HIGH, Region
+from tests.unit.dying import Died, DyingWriter, tear_entries
+from tests.unit.regions import new_region
+
+_CONTAINER = "c" * 64
+
+
+@pytest.fixture
+def region() -> Iterator[Region]:
+    with new_region() as region:
+        yield region
+
+
+def test_all_that_is_open_is_found_again(region: Region) -> None:
+    opens = OpenEntries(region)
+    at = opens.add(FILE, 3, 10, 7, 0o2001, 1000, 100, 4711, 12345, "bash", _CONTAINER)
+    opens.set_marks(at, KEEPS_SET_ID)
+    for word, value in ((READ, 1 << 40), (WRITTEN, 5), (SIZE, 99)):
+        opens.words[at + word] = value
+    opens.add(DIRECTORY, 1, 11, 8)
+    opens.add(DEVICE, 2049, 0, 9)
+    file, directory, device = OpenEntries(region).load()
+    assert (file.kind, file.fh, file.ino, file.fd, file.flags) == (FILE, 3, 10, 7, 0o2001)
+    assert (file.uid, file.gid, file.pid, file.marks) == (1000, 100, 4711, KEEPS_SET_ID)
+    assert (file.bytes_read, file.bytes_written, file.size) == (1 << 40, 5, 99)
+    assert (file.comm, file.container) == ("bash", _CONTAINER)
+    assert (directory.kind, directory.comm, directory.container) == (DIRECTORY, None, None)
+    assert (device.kind, device.fh, device.fd) == (DEVICE, 2049, 9)
+    assert OpenEntries(region).descriptors() == [7, 8, 9]
+
+
+def test_what_was_closed_is_not_found_and_its_place_is_used_again(region: Region) -> None:
+    opens = OpenEntries(region)
+    places = [opens.add(FILE, fh, 10, fh) for fh in range(5)]
+    opens.drop(places[2])
+    successor = OpenEntries(region)
+    assert [entry.fh for entry in successor.load()] == [0, 1, 3, 4]
+    assert successor.descriptors() == [0, 1, 3, 4]
+    assert successor.add(FILE, 9, 10, 9) == places[2]
+
+
+@given(st.none() | st.text(max_size=100), st.none() | st.text(max_size=100))
+def test_names_of_openers_are_kept_as_far_as_there_is_room(
+    comm: str | None, container: str | None
+) -> None:
+    with new_region() as region:
+        OpenEntries(region).add(FILE, 1, 2, 3, comm=comm, container=container)
+        (found,) = OpenEntries(region).load()
+        for kept, given_, room in ((found.comm, comm, 64), (found.container, container, 88)):
+            if given_ is None or len(given_.encode()) <= room:
+                assert kept == given_
+            else:
+                assert kept is not None
+                assert given_.startswith(kept.rstrip("\N{REPLACEMENT CHARACTER}"))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=10))
+def test_whenever_the_writer_dies_what_was_open_is_found(choices: list[int]) -> None:
+    """A choice opens something, or closes it if it is open."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        tear_entries(monkeypatch)
+        stores = 0
+        while _dying_at(stores, choices):
+            stores += 1
+
+
+def _dying_at(stores: int, choices: list[int]) -> bool:
+    open_now: dict[int, int] = {}
+    with new_region() as region:
+        opens = OpenEntries(DyingWriter(region, stores).region())
+        for number in choices:
+            before = set(open_now)
+            try:
+                if number in open_now:
+                    opens.drop(open_now.pop(number))
+                else:
+                    open_now[number] = opens.add(
+                        FILE, number, number, number, size=number, comm=str(number) * 9
+                    )
+            except Died:
+                assert _found(region) in (before, before ^ {number})
+                return True
+        assert _found(region) == set(open_now)
+        return False
+
+
+def _found(region: Region) -> set[int]:
+    found = OpenEntries(region).load()
+    for entry in found:
+        assert entry.fh == entry.ino == entry.fd == entry.size
+        assert entry.comm == str(entry.fh) * 9
+    return {entry.fh for entry in found}
+
+
+def test_after_the_death_of_all_processes_no_descriptor_is_taken_for_one(region: Region) -> None:
+    opens = OpenEntries(region)
+    opens.add(FILE, 1, 2, 3)
+    opens.add(DEVICE, 2049, 0, 4)
+    opens.lose_descriptors()
+    (file,) = OpenEntries(region).load()
+    assert file.kind == FILE
+    assert opens.descriptors() == []
+    opens.set_descriptor(file.at, 6)
+    assert opens.descriptors() == [6]
+
+
+def test_what_does_not_fit_is_served_and_not_kept(region: Region) -> None:
+    region.words[OPENS_HIGH] = OPENS_END
+    opens = OpenEntries(region)
+    at = opens.add(FILE, 1, 2, 3, comm="sh")
+    opens.set_marks(at, KEEPS_SET_ID)
+    opens.drop(at)
+    region.words[OPENS_HIGH] = OPENS
+    assert OpenEntries(region).load() == []
