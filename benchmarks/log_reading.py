@@ -19,6 +19,9 @@ from typing import Final, NamedTuple
 _FUSEVOL: Final = (sys.executable, "-c", "from fusevol.cli.main import main; main()", "log")
 _TIMEOUT_S: Final = 600.0
 
+_IDLE: Final = 0.9
+_LOOK_S: Final = 2.0
+
 _COMMANDS: Final = {
     "stats": ("stats",),
     "stats --by path": ("stats", "--by", "path"),
@@ -50,6 +53,7 @@ def main() -> int:
     load = os.getloadavg()[0]
     for _ in range(options.rounds):
         for name, words in commands.items():
+            _wait_until_idle(options.wait)
             runs[name].append(_timed((*words, str(options.log))))
     print(
         f"{platform.release()}, {len(os.sched_getaffinity(0))} cores, "
@@ -71,6 +75,21 @@ def _count(log: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
+def _wait_until_idle(most_s: float) -> None:
+    """Wait until others leave the processors alone for two seconds, but no longer than told."""
+    end = time.monotonic() + most_s
+    while time.monotonic() < end:
+        before = _idle_s()
+        time.sleep(_LOOK_S)
+        if _idle_s() - before > _IDLE * _LOOK_S * (os.cpu_count() or 1):
+            return
+
+
+def _idle_s() -> float:
+    """Return how long all processors together have been idle (proc_uptime(5))."""
+    return float(Path("/proc/uptime").read_text().split()[1])
+
+
 def _timed(command: tuple[str, ...]) -> Run:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     begun = time.perf_counter()
@@ -84,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.log_reading", description=__doc__)
     parser.add_argument("log", type=Path, metavar="LOG")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--wait", type=float, default=0, metavar="SECONDS", help="for an idle machine, at most"
+    )
     return parser
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -75,6 +76,16 @@ def test_damaged_line_raises_nothing_else(format_: ModuleType, data: st.DataObje
         format_.decode(bytes(line))
     except MalformedRecordError:
         pass
+
+
+@pytest.mark.parametrize("format_", [native, ecs, ocsf], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("keys", [("uid",), ("pid",), ("gid", "comm"), ("container", "gid", "pid")])
+def test_caller_of_whom_little_is_known(format_: ModuleType, keys: tuple[str, ...]) -> None:
+    record = AccessRecord(
+        time=GAP.time, seq=1, volume="", op="read", path="/", result="ok", us=1,
+        **{key: getattr(RENAME, key) for key in keys},
+    )  # fmt: skip
+    assert format_.decode(format_.encode(record)) == record
 
 
 @pytest.mark.parametrize("format_", [ecs, ocsf, juicefs], ids=lambda module: module.__name__)
@@ -151,6 +162,12 @@ def test_juicefs_line() -> None:
         b"2026.11.24 02:03:07.816699 [uid:1,gid:2,pid:17185] write "
         b'(2148141,6,0,seq:8,volume:"data",path:"/r.txt") - OK <1.000035>'
     )
+
+
+def test_juicefs_line_of_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs/access-log.md").read_text()
+    [line] = re.findall(r"(?m)^    (\d{4}\.\d\d\.\d\d .*)$", text)
+    assert juicefs.encode(juicefs.decode(line.encode())) == line.encode()
 
 
 def test_juicefs_line_is_never_longer_than_juicefs_reads() -> None:

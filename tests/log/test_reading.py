@@ -54,7 +54,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def rotate(mount: Served, to: Path) -> None:
     mount.log.rename(to)
-    fusevol("reload", mount.mountpoint)
+    fusevol("reload", "--logs", mount.mountpoint)
 
 
 def show(*arguments: str | Path) -> bytes:
