@@ -132,7 +132,7 @@ class Session:
                 self._event(self._mount_record())
             else:
                 self._take_over(leftovers)
-                loop.set_chore(Sweep(fuse_fd, self._volume.inodes).go_on)
+                loop.set_chore(Sweep(fuse_fd, self._volume).go_on)
             started()
 
         callers = Callers(self._callers)

@@ -12,13 +12,12 @@ import struct
 from time import perf_counter_ns
 from typing import Final
 
-from fusevol.inodes.table import InodeTable
+from fusevol.volume.volume import Volume
 
 _NOTIFY_INVAL_INODE: Final = 2
 _MESSAGE: Final = struct.Struct("<IiQQqq")  # len, code, unique 0, nodeid, offset, length
 _ATTRIBUTES_ONLY: Final = -1
 """As offset: leaves cached data alone, and so waits for no page."""
-_AT_ONCE_NS: Final = 5_000_000
 _SLICE_NS: Final = 500_000
 _APART_NS: Final = 150_000_000
 _OWED_NS: Final = 2_000_000_000
@@ -34,16 +33,19 @@ class Sweep:
     for it between the two.
     """
 
-    def __init__(self, fuse_fd: int, inodes: InodeTable) -> None:
+    def __init__(self, fuse_fd: int, volume: Volume) -> None:
         self._fuse_fd = fuse_fd
-        self._inodes = inodes
-        self._left = inodes.dormant()
+        self._volume = volume
+        self._inodes = volume.inodes
+        self._left: list[int] | None = None
         self._unknown: list[int] = []
         self._since_ns = perf_counter_ns()
-        self._look(_AT_ONCE_NS)
 
     def go_on(self) -> bool:
         """Look at some more; return whether anything is left to do."""
+        if self._left is None:
+            self._left = self._inodes.dormant()
+            self._volume.count_inherited()
         if self._left:
             self._look(_SLICE_NS)
             self._since_ns = perf_counter_ns()
@@ -58,6 +60,7 @@ class Sweep:
     def _look(self, budget_ns: int) -> None:
         end = perf_counter_ns() + budget_ns
         left = self._left
+        assert left is not None
         while left and perf_counter_ns() < end:
             ino = left.pop()
             if not self._is_known(ino):

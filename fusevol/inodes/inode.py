@@ -72,16 +72,18 @@ class Directory(Inode):
     """A directory.
 
     Attributes:
-        children: known inodes whose `parent` is this one, and opens of it; keep it known.
+        children: known inodes whose `parent` is this one; keep it known.
+        opens: how often it is open; keeps it known, too.
         prefix: text of its path with a trailing "/", valid while `epoch` is the table's.
     """
 
-    __slots__ = ("children", "epoch", "prefix")
+    __slots__ = ("children", "epoch", "opens", "prefix")
 
     def __init__(
         self, ino: int, dev: int, host_ino: int, parent: "Directory | None", name: bytes
     ) -> None:
         super().__init__(ino, dev, host_ino, stat.S_IFDIR, parent, name)
         self.children = 0
+        self.opens = 0
         self.prefix = ""
         self.epoch = -1

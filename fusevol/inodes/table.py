@@ -26,6 +26,10 @@ FIRST_OWN_INO: Final = 1 << 48
 which readers of JSON that use doubles tell integers apart."""
 
 
+_UNCOUNTED: Final = 1 << 40
+"""Stands for the children of a directory that were not counted yet."""
+
+
 class InodeTable:
     """All inodes the kernel knows, and the directories on the way to them."""
 
@@ -61,28 +65,40 @@ class InodeTable:
         self._on_wake = on_wake
         self._entries = entries
         self._dormant: dict[int, int] = {}
-        self._dormant_by_host: dict[int, dict[int, int]] = {}
+        self._dormant_by_host: dict[tuple[int, int], int] = {}
         self._dormant_children: Counter[int] = Counter()
+        self._uncounted: list[Directory] = []
         self._owed: dict[int, int] = {}
         self._load()
 
     def _load(self) -> None:
-        places = self._entries.load()
-        if not places:
+        entries = self._entries
+        self._dormant = dormant = entries.load()
+        self._is_counted = not dormant
+        if not dormant or max(dormant) < FIRST_OWN_INO:
             return
-        inos, hosts, devices, parents = map(self._entries.column, range(4))
-        numbers = list(map(self._entries.number, places))
-        gone = self._entries.gone()
-        self._dormant = {inos[n]: at for n, at in zip(numbers, places, strict=True)}
-        self._dormant_children = Counter([parents[n] for n in numbers])
-        for device in {devices[n] for n in numbers}:
-            self._dormant_by_host[device] = {
-                hosts[n]: inos[n] for n in numbers if devices[n] == device and n not in gone
-            }
+        for ino, at in dormant.items():
+            identity = entries.identity(at)
+            if ino >= FIRST_OWN_INO and identity is not None:
+                self._dormant_by_host[identity] = ino
+                if ino != identity[1]:
+                    self._next_own_ino = max(self._next_own_ino, ino + 1)
+
+    def count_children(self) -> None:
+        """Count the children of directories that an earlier worker knew.
+
+        Which takes a while if it knew many; until then such directories stay known.
+        """
+        if self._is_counted:
+            return
+        self._is_counted = True
+        self._dormant_children = self._entries.children()
         if isinstance(self.root, Directory):
-            self.root.children = self._dormant_children.pop(ROOT_INO, 0)
-        own = [inos[n] for n in numbers if inos[n] >= FIRST_OWN_INO and inos[n] != hosts[n]]
-        self._next_own_ino = max(own, default=FIRST_OWN_INO - 1) + 1
+            self.root.children = self._dormant_children[ROOT_INO]
+        uncounted, self._uncounted = self._uncounted, []
+        for directory in uncounted:
+            directory.children = self._dormant_children[directory.ino]
+            self.drop_if_unused(directory)
 
     def __len__(self) -> int:
         return len(self._by_ino) + len(self._dormant)
@@ -109,7 +125,10 @@ class InodeTable:
         return inode
 
     def _wake_host(self, dev: int, host_ino: int) -> Inode | None:
-        ino = self._dormant_by_host.get(dev, {}).get(host_ino)
+        at = self._dormant.get(host_ino)
+        if at is not None and self._entries.identity(at) == (dev, host_ino):
+            return self._wake(host_ino)
+        ino = self._dormant_by_host.get((dev, host_ino))
         return self._wake(ino) if ino in self._dormant else None
 
     def pins_asleep(self) -> int:
@@ -141,7 +160,11 @@ class InodeTable:
         inode: Inode
         if node.kind == stat.S_IFDIR:
             inode = directory = Directory(ino, node.dev, node.host_ino, parent, node.name)
-            directory.children = self._dormant_children.pop(ino, 0)
+            if self._is_counted:
+                directory.children = self._dormant_children[ino]
+            else:
+                directory.children = _UNCOUNTED
+                self._uncounted.append(directory)
         else:
             inode = Inode(ino, node.dev, node.host_ino, node.kind, parent, node.name)
         inode.at, inode.fd, inode.lookups = at, node.fd, node.lookups
@@ -314,7 +337,7 @@ class InodeTable:
     def drop_if_unused(self, inode: Inode) -> None:
         """Remove `inode`, and then its ancestors, as far as nothing refers to them any more."""
         while inode.lookups <= 0 and inode is not self.root and not inode.files:
-            if isinstance(inode, Directory) and inode.children:
+            if isinstance(inode, Directory) and (inode.children or inode.opens):
                 return
             if self._by_ino.pop(inode.ino, None) is None:
                 return

@@ -20,6 +20,7 @@ import errno
 import mmap
 import os
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -152,8 +153,8 @@ class NodeEntries:
             bool(shape & _REMOVED), bool(shape & _GONE),
         )  # fmt: skip
 
-    def load(self) -> list[int]:
-        """Find out what is stored, after a change of the worker; return the places.
+    def load(self) -> dict[int, int]:
+        """Find out what is stored, after a change of the worker; return node ids and places.
 
         Of two entries for one inode one is dropped, as are parts of entries that were never made
         valid.
@@ -163,15 +164,16 @@ class NodeEntries:
         words[NODES_HIGH] = -(-words[NODES_HIGH] // _PAGE) * _PAGE
         inos = self.column(0)
         places = range(NODES, words[NODES_HIGH], STRIDE)
-        by_ino = {ino: at for ino, at in zip(inos, places, strict=True) if ino and ino != EXTRA}
-        live = list(by_ino.values())
-        if len(live) < len(inos) - inos.count(0):
-            used = self._used(live)
+        by_ino = dict(zip(inos, places, strict=True))
+        by_ino.pop(0, None)
+        by_ino.pop(EXTRA, None)
+        if len(by_ino) < len(inos) - inos.count(0):
+            used = self._used(list(by_ino.values()))
             for number, at in enumerate(places):
                 if inos[number] and at not in used:
                     words[at] = inos[number] = 0
         self._find_free(inos)
-        return live
+        return by_ino
 
     def _used(self, live: list[int]) -> set[int]:
         """Return the places of entries and of the rest of their names."""
@@ -189,10 +191,10 @@ class NodeEntries:
         stretches = list(self._stretches())
         self._free = []
         for start, end in stretches:
-            places = zip(
-                range(start, end, STRIDE), inos[self.number(start) : self.number(end)], strict=True
-            )
-            self._free += [at for at, ino in places if not ino]
+            stored = inos[self.number(start) : self.number(end)]
+            if 0 in stored:
+                places = zip(range(start, end, STRIDE), stored, strict=True)
+                self._free += [at for at, ino in places if not ino]
         self._free.reverse()
         self._free_on = bytearray(NODES_END // _PAGE)
         for at in self._free:
@@ -232,16 +234,23 @@ class NodeEntries:
         """Return which element of a column belongs to a place."""
         return (at - NODES) // STRIDE
 
-    def gone(self) -> set[int]:
-        """Return the elements of a column whose host object is no more."""
-        return {number for number, shape in enumerate(self.column(_SHAPE)) if shape & _GONE}
+    def identity(self, at: int) -> tuple[int, int] | None:
+        """Return st_dev and st_ino of an entry; None if the host object is no more."""
+        words = self._words
+        return None if words[at + _SHAPE] & _GONE else (words[at + 2], words[at + 1])
+
+    def children(self) -> Counter[int]:
+        """Return for each node id how many inodes were last seen in that directory."""
+        inos, parents = self.column(0), self.column(3)
+        return Counter(
+            [parent for ino, parent in zip(inos, parents, strict=True) if ino and ino != EXTRA]
+        )
 
     def pins(self) -> list[int]:
         """Return the descriptors that pin inodes."""
-        inos, pins = self.column(0), self.column(_PIN)
-        return [
-            pin - 1 for ino, pin in zip(inos, pins, strict=True) if pin and ino and ino != EXTRA
-        ]
+        words = self._words
+        places = [NODES + n * STRIDE for n, pin in enumerate(self.column(_PIN)) if pin]
+        return [words[at + _PIN] - 1 for at in places if words[at] and words[at] != EXTRA]
 
     def lose_pins(self) -> None:
         """Note that nothing is pinned any more, after all processes have died."""

@@ -65,7 +65,7 @@ class Descriptors:
         self._pinned: dict[Inode, None] = {}
         self._mount_fds: dict[int, int] = {}
         self._mount_places: dict[int, int] = {}
-        self._asleep = inodes.pins_asleep()
+        self._asleep = 0
         for kept in inherited:
             if kept.kind == DEVICE:
                 self._mount_fds[kept.fh], self._mount_places[kept.fh] = kept.fd, kept.at
@@ -107,6 +107,10 @@ class Descriptors:
             self._wake_pins()
             self.give_up(len(self._pinned) - self._limit + self._limit // 16)
 
+    def count_asleep(self) -> None:
+        """Count the pins of inodes that nobody has asked for since an earlier worker."""
+        self._asleep = self._inodes.pins_asleep()
+
     def _wake_pins(self) -> None:
         if self._asleep:
             self._inodes.wake_all()
@@ -114,7 +118,7 @@ class Descriptors:
     def woken(self, inode: Inode) -> None:
         """Take note of the pin of an inode that an earlier worker knew."""
         if inode.fd != NO_FD:
-            self._asleep -= 1
+            self._asleep = max(0, self._asleep - 1)
             self._pinned[inode] = None
 
     def release(self, inode: Inode) -> None:

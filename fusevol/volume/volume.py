@@ -123,7 +123,7 @@ class Volume:
             directory = OpenDirectory(self.directory(kept.ino), kept.fd, caller, kept.uid, kept.gid)
             directory.fh, directory.at = kept.fh, kept.at
             directory.position = UNKNOWN_POSITION
-            directory.inode.children += 1
+            directory.inode.opens += 1
             self.directories.put_back(directory)
 
     def _open_anew(self, kept: Open) -> None:
@@ -168,7 +168,7 @@ class Volume:
     def add_directory(self, directory: OpenDirectory) -> None:
         """Enter an open directory; it stays known until it is taken out."""
         # The kernel may give back its last reference before it says that the directory is closed.
-        directory.inode.children += 1
+        directory.inode.opens += 1
         fh = self.directories.add(directory)
         self._words[NEXT_DIRECTORY] = fh
         caller = directory.caller
@@ -181,7 +181,7 @@ class Volume:
         """Take an open directory out; its descriptor is closed."""
         self.directories.remove(directory.fh)
         self._opens.drop(directory.at)
-        directory.inode.children -= 1
+        directory.inode.opens -= 1
         self.inodes.drop_if_unused(directory.inode)
 
     def set_keeps_set_id(self, file: OpenFile, keeps: bool) -> None:
@@ -196,6 +196,11 @@ class Volume:
     def count_written(self, file: OpenFile, count: int) -> None:
         """Add to the bytes that were written through `file`."""
         file.bytes_written = self._words[file.at + WRITTEN] = file.bytes_written + count
+
+    def count_inherited(self) -> None:
+        """Count what an earlier worker left; until then more is kept than need be."""
+        self.inodes.count_children()
+        self.descriptors.count_asleep()
 
     def set_size(self, inode: Inode, size: int) -> None:
         """Note the length of `inode` as the kernel knows it from now on."""

@@ -193,6 +193,7 @@ def _check_same(successor: _Known, table: _Known, known: list[Inode]) -> None:
         assert woken.parent is not None
         assert woken.parent.ino == inode.parent.ino
         assert Paths(successor).of(woken) == Paths(table).of(inode)
+    successor.count_children()
     successor.wake_all()
     for inode in known:
         if isinstance(inode, Directory) and inode.lookups > 0:
