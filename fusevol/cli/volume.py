@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Final
 
 import click
 
@@ -38,6 +39,10 @@ _options = click.option(
     "on_log_failure=continue|deny, deadline=SECONDS, suid=, dev=, noexec=true|false. Can be "
     "repeated.",
 )
+
+
+_AT_ONCE: Final = ("deadline", "on_log_failure")
+"""Options that a volume in use follows."""
 
 
 @volume.command()
@@ -117,8 +122,9 @@ def update(
 ) -> None:
     """Change options of a volume.
 
-    They take effect when the volume is served the next time: at once if nobody uses it, else when
-    all that use it have ended.
+    deadline, on_log_failure and a change to record level data take effect at once, also while the
+    volume is used: another worker takes over. The others take effect when the volume is served the
+    next time: at once if nobody uses it, else when all that use it have ended.
     """
     options = _said(words, source, record)
     if read_only is not None:
@@ -127,8 +133,14 @@ def update(
         raise UsageError("nothing to change; give an option, such as --record data")
     with Client() as daemon:
         state = daemon.update(name, options)
-    if state.references or state.state == "serving":
-        click.echo(f"{name} is in use: the change takes effect when it is served anew", err=True)
+    later = {key for key in options if key not in _AT_ONCE} - {"record"}
+    if options.get("record") == "all":
+        later.add("record")
+    if later and (state.references or state.state == "serving"):
+        click.echo(
+            f"{name} is in use: {', '.join(sorted(later))} takes effect when it is served anew",
+            err=True,
+        )
 
 
 @volume.command()

@@ -129,6 +129,8 @@ class Keeper:
     def resume(self) -> None:
         """Go on with what an earlier keeper kept."""
         self._ending.device = self._region.words[DEVICE]
+        if self._config.level is RecordLevel.DATA:
+            mounting.set_readahead(self._ending.device)
         try:
             self._takeover.settle()
         except OSError as error:
@@ -219,6 +221,9 @@ class Keeper:
 
     def _become_new(self) -> None:
         self._reload = False
+        wanted = registry.take_wanted(self._config.mountpoint)
+        if wanted is not None:
+            self._region.put_text(CONFIG, wanted)
         try:
             succession.become_keeper(self._region, "reload")
         except OSError as error:

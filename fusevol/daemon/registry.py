@@ -84,11 +84,30 @@ def messages_path(mountpoint: str) -> str:
 
 def write(served: Served) -> None:
     """Enter a mount; replaces an older entry of the same mount point atomically."""
-    path = _path(served.mountpoint)
+    _replace(_path(served.mountpoint), encode(served))
+
+
+def want(mountpoint: str, start: bytes) -> None:
+    """Leave a description for the keeper of a mount to go on by when it is told to reload."""
+    _replace(_wanted_path(mountpoint), start)
+
+
+def take_wanted(mountpoint: str) -> bytes | None:
+    """Return, once, what was left for the keeper; None if nothing was."""
+    try:
+        with open(_wanted_path(mountpoint), "rb") as file:
+            start = file.read()
+        os.unlink(_wanted_path(mountpoint))
+    except FileNotFoundError:
+        return None
+    return start
+
+
+def _replace(path: str, content: bytes) -> None:
     temporary = f"{path}.new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, encode(served))
+        os.write(fd, content)
     finally:
         os.close(fd)
     os.rename(temporary, path)
@@ -151,3 +170,7 @@ def is_ours(pid: int) -> bool:
 
 def _path(mountpoint: str) -> str:
     return os.path.join(runtime_directory(), file_name(mountpoint) + ".json")
+
+
+def _wanted_path(mountpoint: str) -> str:
+    return os.path.join(runtime_directory(), file_name(mountpoint) + ".wanted")

@@ -17,6 +17,7 @@ import trio
 from fusevol.config import MountConfig
 from fusevol.daemon import mounting, registry, starting
 from fusevol.daemon.channel import Mounted, Start, pack, receive
+from fusevol.daemon.encoding import encode
 from fusevol.daemon.ending import Ending
 from fusevol.daemon.spare import Spare
 from fusevol.errors import FusevolError
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+RELOAD: Final = signal.SIGUSR1
+"""What a keeper (daemon/keeper.py) takes for a request to go on by what is installed and wanted."""
 _REAP_S: Final = 5.0
 
 
@@ -167,6 +170,12 @@ class ServedMount:
         """Tell whether somebody keeps the mount and it is there."""
         served = registry.get(self.config.mountpoint)
         return served is not None and registry.is_ours(served.pid) and self._ending.is_mounted()
+
+    def change(self, config: MountConfig) -> None:
+        """Have it served by another configuration; its mount point, flags and log stay."""
+        self.config = config
+        registry.want(config.mountpoint, encode(Start(config)))
+        self.signal(RELOAD)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the keeper, if it runs."""

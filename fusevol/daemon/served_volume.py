@@ -25,6 +25,7 @@ from fusevol.errors import FusevolError
 from fusevol.linux import mounts
 from fusevol.linux.mountinfo import mount_at
 from fusevol.linux.process import start_ticks
+from fusevol.model import RecordLevel
 
 logger = logging.getLogger(__name__)
 
@@ -183,6 +184,19 @@ class ServedVolume:
     def change(self, options: VolumeOptions) -> None:
         """Take other options, for when it is served the next time."""
         self.stored = msgspec.structs.replace(self.stored, options=options)
+
+    def follow_options(self) -> None:
+        """Have a served volume follow those of its options that need no new mount."""
+        if self._mount is None:
+            return
+        options, config = self.stored.options, self._mount.config
+        # At level data the kernel was told once for all not to ask at each close.
+        level = RecordLevel.DATA if options.record is RecordLevel.DATA else config.level
+        wanted = msgspec.structs.replace(
+            config, level=level, on_log_failure=options.on_log_failure, deadline=options.deadline
+        )
+        if wanted != config:
+            self._mount.change(wanted)
 
     def reopen_log(self) -> None:
         """Have the worker open its log anew, after it was renamed."""

@@ -314,6 +314,7 @@ class Volumes:
         if not volume.references:
             # The next one to use it shall find it as it is now.
             await self._stop_if_unbound(volume)
+        volume.follow_options()
         return volume.state()
 
     async def _forget(self, volume: ServedVolume) -> None:

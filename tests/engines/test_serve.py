@@ -195,6 +195,20 @@ def test_a_keeper_that_died_is_succeeded(client: Client, volume: str) -> None:
     wait_until(lambda: client.inspect(volume).state == "idle", "end of the volume")
 
 
+def test_a_volume_in_use_follows_its_options(daemon: Daemon, client: Client, volume: str) -> None:
+    state = client.mount(volume, "one")
+    file = Path(state.mountpoint, "file")
+    with file.open() as reading:
+        client.update(volume, {"record": "data", "on_log_failure": "deny"})
+        wait_until(lambda: client.inspect(volume).restarts == 1, "the other worker")
+        assert reading.read() == "content\n"
+        seen = len(daemon.records(volume))
+        file.stat()
+        assert {record["op"] for record in daemon.records(volume)[seen:]} <= {"restart"}
+    again = client.inspect(volume)
+    assert (again.record, again.on_log_failure, again.keeper) == ("data", "deny", state.keeper)
+
+
 def test_a_mount_whose_processes_are_all_killed_is_revived(client: Client, volume: str) -> None:
     state = client.mount(volume, "one")
     file = Path(state.mountpoint, "file")
