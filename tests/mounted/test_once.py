@@ -198,6 +198,15 @@ def test_what_was_not_there_was_not_moved(place: Place) -> None:
     assert not _moved(place, entry)
 
 
+def test_what_the_host_took_away_was_not_moved(place: Place) -> None:
+    """The client gets its ENOENT."""
+    file = _write(place.path / "a")
+    entry = place.entry("rename")
+    assert not _moved(place, entry)
+    file.unlink()
+    assert not _moved(place, entry)
+
+
 def test_what_is_done_was_moved(place: Place) -> None:
     entry = place.entry("rename")
     _moved(place, entry)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusevol.recovery.nodes import EXTRA, NOWHERE, Node, NodeEntries
+from fusevol.recovery.nodes import EXTRA, NOWHERE, STRIDE, Node, NodeEntries
 from fusevol.recovery.region import NODES, NODES_END, NODES_HIGH, WORD, Region
 from tests.unit.dying import Died, DyingWriter, tear_entries
 from tests.unit.regions import new_region
@@ -145,8 +145,7 @@ def region() -> Iterator[Region]:
 
 def _loaded(region: Region) -> tuple[NodeEntries, dict[int, int]]:
     entries = NodeEntries(region)
-    places = {region.words[at]: at for at in entries.load()}
-    return entries, places
+    return entries, entries.load()
 
 
 def _known(region: Region) -> dict[int, Node]:
@@ -304,9 +303,9 @@ def test_a_successor_takes_no_memory_for_what_was_given_back(region: Region) -> 
     entries.trim()
     before = region.resident_bytes()
     successor = NodeEntries(region)
-    assert successor.load() == places[-1:]
+    assert list(successor.load().values()) == places[-1:]
     assert successor.pins() == []
-    assert successor.gone() == set()
+    assert successor.children() == {1: 1}
     assert region.resident_bytes() == before
     # And uses it again rather than go beyond.
     high = region.words[NODES_HIGH]
@@ -328,12 +327,14 @@ def test_columns_are_those_of_the_places(region: Region) -> None:
     entries = NodeEntries(region)
     places = _fill(entries, 70_000)
     kept = [places[0], places[40_000], places[-1]]
+    entries.set_gone(kept[1])
     for at in places:
         if at not in kept:
             entries.drop(at)
     entries.trim()
     hosts = entries.column(1)
-    assert [hosts[entries.number(at)] for at in kept] == [0, 40_000, 69_999]
+    assert [hosts[(at - NODES) // STRIDE] for at in kept] == [0, 40_000, 69_999]
+    assert [entries.identity(at) for at in kept] == [(1, 0), None, (1, 69_999)]
 
 
 def test_the_writer_may_die_as_it_gives_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
