@@ -255,4 +255,8 @@ def fsync(file: OpenFile, datasync: bool) -> None:
 
 def release(file: OpenFile) -> None:
     """Close an open file; `volume.remove_file` then takes it out."""
+    files = file.inode.files
+    if files is not None:
+        # Nobody may find the inode by a descriptor whose number is another file's by then.
+        files.pop(file.fh, None)
     os.close(file.fd)

@@ -5,6 +5,7 @@ look up `lookup-hang` takes until SIGUSR1 comes, which lets all requests go on t
 later. When one begins to hang, the operation is written to stdout.
 """
 
+import ctypes
 import errno
 import os
 import signal
@@ -29,6 +30,7 @@ from pyfuse3 import (
 CONTENT: Final = b"content\n"
 HANGING: Final = ("lookup-hang", "open-hang", "read-hang", "write-hang", "fsync-hang")
 NAMES: Final = ("file", "lookup-1", "read-1", *HANGING)
+_PR_SET_PDEATHSIG: Final = 1
 _FIRST: Final = pyfuse3.ROOT_INODE + 1
 
 
@@ -135,7 +137,13 @@ async def _serve(operations: SlowFileSystem) -> None:
         nursery.cancel_scope.cancel()
 
 
+def _end_with_tests() -> None:
+    """Be killed with the process of the tests, so that nobody waits for an answer for ever."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 if __name__ == "__main__":
+    _end_with_tests()
     slow = SlowFileSystem()
     options = {*pyfuse3.default_options, "fsname=slow", "allow_other"}
     pyfuse3.init(slow, sys.argv[1], options)

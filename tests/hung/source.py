@@ -12,7 +12,7 @@ from typing import Final
 
 from fusevol.linux.mountinfo import mount_at
 from fusevol.linux.mounts import MNT_DETACH, umount
-from tests.served import runs, wait_until
+from tests.served import FUSEVOL, runs, wait_until
 
 _PROGRAM: Final = Path(__file__).with_name("file_system.py")
 _PATIENCE_S: Final = 15.0
@@ -66,9 +66,44 @@ class SlowSource:
         self.process.send_signal(signal.SIGSTOP)
 
 
+_GUARD: Final = """\
+import subprocess, sys
+directory, fusevol = sys.argv[1:]
+if not sys.stdin.read():
+    for line in reversed(open("/proc/self/mountinfo").readlines()):
+        place = line.split()[4]
+        if place.startswith(directory) and " fuse.fusevol " in line:
+            subprocess.run([fusevol, "unmount", "--force", place])
+        elif place.startswith(directory):
+            subprocess.run(["umount", "--lazy", place])
+"""
+
+
+@contextmanager
+def _guarded(directory: Path) -> Iterator[None]:
+    """End the mounts below a directory if the process of the tests is killed inside the block.
+
+    A test that hangs can be ended in no other way.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", _GUARD, f"{directory}/", FUSEVOL],
+        stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/", start_new_session=True,
+    ) as guard:  # fmt: skip
+        assert guard.stdin
+        try:
+            yield
+        finally:
+            guard.stdin.write(b"done")
+
+
 @contextmanager
 def slow_source(path: Path) -> Iterator[SlowSource]:
     """A file system that hangs, at `path` inside the block; whoever waits for it then fails."""
+    with _guarded(path.parent):
+        yield from _mounted(path)
+
+
+def _mounted(path: Path) -> Iterator[SlowSource]:
     path.mkdir()
     with subprocess.Popen(
         [sys.executable, "-I", _PROGRAM, path], stdout=subprocess.PIPE, bufsize=0, cwd="/"

@@ -255,6 +255,20 @@ def test_a_local_source_works_with_a_deadline(tmp_path: Path) -> None:
     assert (served.source / "moved").stat().st_size == 3_000_001
 
 
+def test_a_new_file_can_be_opened_while_it_is_being_closed(tmp_path: Path) -> None:
+    """The release comes when close(2) has returned, and is done on another thread than the rest."""
+
+    def make_and_read(number: int) -> None:
+        for turn in range(150):
+            path = tmp_path / f"volume/{number}-{turn}"
+            path.write_text(path.name)
+            assert path.read_text() == path.name
+
+    options = ("-o", "deadline=30", "--record", "data")
+    with serve(tmp_path, *options), ThreadPoolExecutor(8) as pool:
+        list(pool.map(make_and_read, range(8)))
+
+
 @pytest.mark.parametrize("value", ["-1", "0.05", "nan", "inf", "soon", "1e9", ""])
 def test_a_deadline_that_cannot_be_meant(tmp_path: Path, value: str) -> None:
     for name in ("source", "volume"):
