@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-from fusevol.daemon import mounting, registry, succession, worker
+from fusevol.daemon import forkserver, mounting, registry, succession, worker
 from fusevol.daemon.background import remove_if_empty
 from fusevol.daemon.channel import (
     BYTES,
@@ -413,17 +413,24 @@ def main(arguments: list[str]) -> int:
     avoid_oom_killer(_OOM_SCORE)
     gc.collect()
     gc.freeze()
+    if arguments[0] == forkserver.FORK:
+        forkserver.serve(int(arguments[1]), _keep)
+        return 0
     if arguments[0] == succession.RESUME:
-        keeper = _resume(int(arguments[1]))
-    elif arguments[0] == succession.REVIVE:
+        return _keep_until_end(_resume(int(arguments[1])))
+    if arguments[0] == succession.REVIVE:
         region_fd, fuse_fd = map(int, arguments[1:])
         succession.revive(Region.attach(region_fd), fuse_fd)
-        keeper = _resume(region_fd)
-    else:
-        started = _start(int(arguments[0]))
-        if started is None:
-            return 1
-        keeper = started
+        return _keep_until_end(_resume(region_fd))
+    return _keep(int(arguments[0]))
+
+
+def _keep(channel_fd: int) -> int:
+    keeper = _start(channel_fd)
+    return 1 if keeper is None else _keep_until_end(keeper)
+
+
+def _keep_until_end(keeper: Keeper) -> int:
     status = keeper.run()
     remove_if_empty(registry.messages_path(keeper.mountpoint))
     return status

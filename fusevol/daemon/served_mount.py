@@ -19,6 +19,7 @@ from fusevol.daemon import mounting, registry, starting
 from fusevol.daemon.channel import Mounted, Start, pack, receive
 from fusevol.daemon.encoding import encode
 from fusevol.daemon.ending import Ending
+from fusevol.daemon.forkserver import ForkServer
 from fusevol.daemon.spare import Spare
 from fusevol.errors import FusevolError
 
@@ -60,8 +61,11 @@ class ServedMount:
         """Return what the keeper tells of the mount; None if nobody keeps it."""
         return registry.get(self.config.mountpoint)
 
-    async def start(self) -> None:
+    async def start(self, forks: ForkServer) -> None:
         """Have it mounted and served; return when it answers.
+
+        Args:
+            forks: starts its keeper.
 
         Raises:
             FusevolError: it could not be made. Nothing is left behind, also if cancelled.
@@ -69,17 +73,16 @@ class ServedMount:
         plain, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with trio.socket.from_stdlib_socket(plain) as ours:
             with theirs:
-                self._process = starting.spawn(theirs)
-            self._watch(self._process.pid)
+                self._watch(await forks.spawn(theirs))
             try:
                 await ours.send(pack(Start(self.config)))
                 self._ending.device = (await receive(ours, Mounted)).device
             except BaseException:
                 ours.close()
                 # The keeper cleans up. One whose source hangs ends later, and is reaped then.
-                with trio.CancelScope(deadline=trio.current_time() + _REAP_S, shield=True):
-                    await trio.lowlevel.wait_readable(self._pidfd)
-                self._process.poll()
+                if self._pidfd >= 0:
+                    with trio.CancelScope(deadline=trio.current_time() + _REAP_S, shield=True):
+                        await trio.lowlevel.wait_readable(self._pidfd)
                 self._unwatch()
                 raise
 

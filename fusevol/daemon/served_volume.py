@@ -18,6 +18,7 @@ from fusevol.config import DEFAULT_FLAGS, MountConfig, log_directory
 from fusevol.daemon import mounting, registry, starting, store
 from fusevol.daemon.checks import check, check_source
 from fusevol.daemon.control import VolumeState
+from fusevol.daemon.forkserver import ForkServer
 from fusevol.daemon.served_mount import ServedMount
 from fusevol.daemon.store import Reference, StoredVolume
 from fusevol.daemon.volume_options import VolumeOptions
@@ -42,10 +43,11 @@ class ServedVolume:
         unused_since: when it lost its last reference, on the clock of trio.
     """
 
-    def __init__(self, stored: StoredVolume, nursery: trio.Nursery) -> None:
+    def __init__(self, stored: StoredVolume, nursery: trio.Nursery, forks: ForkServer) -> None:
         """Make it known; nothing is served yet.
 
         Args:
+            forks: starts keepers.
             nursery: where the workers are watched.
         """
         self.stored = stored
@@ -53,6 +55,7 @@ class ServedVolume:
         self.message = ""
         self.unused_since = trio.current_time()
         self._nursery = nursery
+        self._forks = forks
         self._lock = trio.Lock()
         # A hung source holds up one thread, and what else wants to look at this source.
         self._thread = trio.CapacityLimiter(1)
@@ -140,7 +143,7 @@ class ServedVolume:
                 self._prepare, limiter=self._thread, abandon_on_cancel=True
             )
             mount = ServedMount(config)
-            await mount.start()
+            await mount.start(self._forks)
             self._watch(mount)
 
     async def stop(self, *, although_referred: bool = False) -> bool:

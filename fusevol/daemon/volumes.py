@@ -22,6 +22,7 @@ import trio
 from fusevol.container.bind import is_volume_name
 from fusevol.daemon import store
 from fusevol.daemon.control import VolumeState
+from fusevol.daemon.forkserver import ForkServer
 from fusevol.daemon.served_volume import ServedVolume
 from fusevol.daemon.settings import Settings, options_of
 from fusevol.daemon.store import Reference, StoredVolume
@@ -61,6 +62,7 @@ class Volumes:
         """
         self._settings = settings
         self._nursery = nursery
+        self._forks = ForkServer()
         self._volumes: dict[str, ServedVolume] = {}
         self._changing = trio.Lock()
         self._missing: dict[tuple[str, str], float] = {}
@@ -74,7 +76,7 @@ class Volumes:
             FusevolError: the state cannot be read, or the configuration cannot be followed.
         """
         for stored in store.load_volumes():
-            self._volumes[stored.name] = ServedVolume(stored, self._nursery)
+            self._volumes[stored.name] = ServedVolume(stored, self._nursery, self._forks)
         for name, references in store.load_references().items():
             if name in self._volumes:
                 self._volumes[name].references = references
@@ -122,7 +124,7 @@ class Volumes:
         if name in self._volumes:
             return self._existing(name, parsed)
         stored = StoredVolume(name, _now(), parsed, anonymous)
-        volume = ServedVolume(stored, self._nursery)
+        volume = ServedVolume(stored, self._nursery, self._forks)
         if parsed.source:
             with trio.move_on_after(_SOURCE_S) as scope:
                 await volume.check_source()
@@ -262,6 +264,7 @@ class Volumes:
                     is_used = volume.references or volume.device in devices
                     if volume.is_serving and not is_used:
                         nursery.start_soon(partial(volume.stop, although_referred=True))
+        self._forks.close()
         for volume in self._volumes.values():
             if volume.is_serving:
                 logger.warning(
