@@ -1,67 +1,14 @@
 """`fusevol reload` has the code that is installed now serve; what cannot is refused before."""
 
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-import fusevol
-from tests.served import Record, needs_root, read_log
-from tests.served import fusevol as run_fusevol
+from tests.crash.installed import Installed
+from tests.served import fusevol, needs_root
 
 pytestmark = needs_root
-
-
-@dataclass
-class Installed:
-    """A mount that is served by a copy of the package, which tests may change."""
-
-    package: Path
-    mountpoint: Path
-    log: Path
-
-    def __call__(self, *words: str | Path, check: bool = True) -> str:
-        """Run a command of the copy; return what it printed, or what it said when it failed."""
-        env = {**os.environ, "PYTHONPATH": str(self.package.parent)}
-        done = run_fusevol(*words, check=check, env=env)
-        return done.stderr if done.returncode else done.stdout
-
-    def change(self, module: str, old: str, new: str) -> None:
-        """Change the text of a module."""
-        path = self.package / module
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new))
-
-    def serving(self) -> tuple[int, int, int]:
-        """Return the keeper, the worker and the number of restarts."""
-        for mount in json.loads(self("status", "--json")):
-            if mount["mountpoint"] == str(self.mountpoint):
-                return mount["pid"], mount["worker"], mount["restarts"]
-        raise AssertionError(f"{self.mountpoint} is not served")
-
-    def last_record(self, op: str) -> Record:
-        """Return the newest record of an operation."""
-        return [record for record in read_log(self.log) if record["op"] == op][-1]
-
-
-@pytest.fixture
-def installed(tmp_path: Path) -> Iterator[Installed]:
-    package = tmp_path / "code" / "fusevol"
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(Path(fusevol.__file__).parent, package, ignore=ignore)
-    for name in ("source", "volume"):
-        (tmp_path / name).mkdir()
-    copy = Installed(package, tmp_path / "volume", tmp_path / "log")
-    copy("mount", tmp_path / "source", copy.mountpoint, "--log", copy.log)
-    try:
-        yield copy
-    finally:
-        copy("unmount", "--lazy", copy.mountpoint)
 
 
 def test_new_code_serves(installed: Installed) -> None:
@@ -103,10 +50,10 @@ def test_code_that_cannot_serve_is_refused(
     before = installed.serving()
     change(installed)
     # The command itself has to run, so it is that of the package proper.
-    done = run_fusevol("reload", installed.mountpoint, check=False)
+    done = fusevol("reload", installed.mountpoint, check=False)
     assert done.returncode != 0
     assert reason in done.stderr
     (installed.mountpoint / "file").write_text("still served")
     assert installed.last_record("create")["result"] == "ok"
-    status = json.loads(run_fusevol("status", "--json").stdout)
+    status = json.loads(fusevol("status", "--json").stdout)
     assert before in [(mount["pid"], mount["worker"], mount["restarts"]) for mount in status]

@@ -1,0 +1,94 @@
+"""A request that ends every worker is refused, and workers that do not get on start ever later."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.crash.installed import Installed
+from tests.crash.killer import Target, killer_at, serving_at
+from tests.served import needs_root, read_log, status_of, wait_until
+
+pytestmark = needs_root
+
+_CRASHES: Final = 3
+_KILLS: Final = 6
+"""After the last one the successor is due in 1.6 s."""
+_BUG: Final = """
+    if name == b"poison":
+        os.kill(os.getpid(), 11)
+"""
+
+
+@contextmanager
+def another_client(volume: Path) -> Iterator[list[OSError]]:
+    """Work on the volume inside the block; gives the errors that were met."""
+    errors: list[OSError] = []
+    end = threading.Event()
+
+    def work() -> None:
+        while not end.is_set():
+            try:
+                (volume / "other").mkdir()
+                (volume / "other").rmdir()
+            except OSError as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield errors
+    finally:
+        end.set()
+        thread.join()
+
+
+def test_a_request_that_ends_every_worker_is_refused(installed: Installed) -> None:
+    installed.change(
+        "volume/namespace.py", '    """Make a directory."""\n', f'    """Bug."""{_BUG}'
+    )
+    installed("reload", installed.mountpoint)
+    restarts = installed.serving()[2]
+    with another_client(installed.mountpoint) as errors:
+        with pytest.raises(OSError, match=r"\[Errno 5\]"):
+            (installed.mountpoint / "poison").mkdir()
+        (installed.mountpoint / "harmless").mkdir()
+    assert errors == []
+
+    assert installed.serving()[2] == restarts + _CRASHES
+    records = read_log(installed.log)
+    reasons = [record["reason"] for record in records if record["op"] == "restart"]
+    assert all("SIGSEGV" in reason for reason in reasons[-_CRASHES:])
+    [refused] = [record for record in records if record.get("path") == "/poison"
+                 and record["op"] == "mkdir"]  # fmt: skip
+    assert refused["result"] == "EIO"
+    assert "again and again" in refused["reason"]
+    assert refused["pid"] == os.getpid()
+    assert not (installed.mountpoint / "poison").exists()
+
+
+def has_no_worker(mountpoint: Path) -> bool:
+    serving = serving_at(mountpoint)
+    return serving is not None and serving.worker == 0
+
+
+def test_workers_that_do_not_get_on_start_ever_later(installed: Installed) -> None:
+    killer = killer_at(installed.mountpoint, (), (0, 0))
+    for _time in range(_KILLS - 1):
+        killer.strike(Target.WORKER)
+    os.kill(installed.serving()[1], signal.SIGKILL)
+    wait_until(lambda: has_no_worker(installed.mountpoint), "the wait for the next one")
+    shown = status_of(installed.mountpoint)
+    assert shown["worker"] == 0
+    assert shown["message"].startswith("worker killed by SIGKILL; the next one starts in ")
+
+    # Clients wait so long, and see nothing else; then all is as before.
+    (installed.mountpoint / "made after the wait").mkdir()
+    assert installed.last_record("mkdir")["result"] == "ok"
+    assert status_of(installed.mountpoint)["message"] == ""
+    assert installed.serving()[2] == _KILLS
