@@ -22,4 +22,5 @@ def installed(tmp_path: Path) -> Iterator[Installed]:
     try:
         yield copy
     finally:
-        copy("unmount", "--lazy", copy.mountpoint)
+        # Also when a test has failed and a call into the volume still waits.
+        copy("unmount", "--force", copy.mountpoint)
