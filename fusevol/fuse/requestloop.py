@@ -47,8 +47,9 @@ T = TypeVar("T")
 _FIRST_TICK_S: Final = 0.001
 _TICK_S: Final = 0.01
 """How long trio's other tasks may wait for their turn while requests come."""
-_RESENT_TICKS: Final = 100
-"""Ticks after which requests that an earlier worker had taken up have come, however busy it is."""
+_TEND_NS: Final = 5_000_000
+_RESENT_NS: Final = 1_000_000_000
+"""By then requests that an earlier worker had taken up have come, however much there is to do."""
 _IDLE_TICKS: Final = 3
 """Ticks without a request after which the loop sleeps in trio."""
 _BUSY: Final = 20
@@ -107,7 +108,9 @@ class RequestLoop:
         self._words = journal.words
         self._halted: trio.Event | None = None
         self._drained = trio.Event()
-        self._served_ticks = 0
+        self._has_answered = False
+        self._tended_ns = perf_counter_ns()
+        self._resent_by_ns = self._tended_ns + _RESENT_NS
         self._chore: Callable[[], bool] | None = None
         self._apart = False
         self._on_first_reply: Callable[[], None] | None = on_first_reply
@@ -193,6 +196,7 @@ class RequestLoop:
         self._words[INLINE] = 0
         if self._journal.finished:
             self._journal.answered()
+            self._has_answered = True
         if self._ticked or self._offloaded or self._reading:
             return self._wait_for_turn(fd)
         self._requests += 1
@@ -222,20 +226,14 @@ class RequestLoop:
             self._yielded_ns = perf_counter_ns()
         if self._halted:
             await self._halted.wait()
+        if perf_counter_ns() - self._tended_ns > _TEND_NS:
+            self._tend(self._poll)
         if self._offloaded:
             await self._wait_by_polling(fd, self._poll)
             return
         self._ticked = False
         if self._requests > _BUSY and self._many_processors:
             self._see_where_client_runs()
-        if self._requests:
-            self._words[PROGRESS] = 1
-        if self._journal.resumed and (not self._poll(0) or self._served_ticks > _RESENT_TICKS):
-            # What is sent again comes before all else, so it was read by now, or its caller killed.
-            self._journal.give_up_resumed()
-        self._served_ticks += 1
-        if self._chore is not None and not self._chore():
-            self._chore = None
         self._idle_ticks = 0 if self._requests or self._chore else self._idle_ticks + 1
         self._requests = 0
         if self._idle_ticks >= _IDLE_TICKS:
@@ -243,6 +241,17 @@ class RequestLoop:
             await self._wait_asleep(fd, self._poll)
             signal.setitimer(signal.ITIMER_REAL, _FIRST_TICK_S, _TICK_S)
             self._idle_ticks = 0
+
+    def _tend(self, poll: Poll) -> None:
+        """Do what is to be done every few milliseconds while requests come."""
+        self._tended_ns = perf_counter_ns()
+        if self._requests or self._has_answered:
+            self._words[PROGRESS] = 1
+        if self._journal.resumed and (not poll(0) or self._tended_ns > self._resent_by_ns):
+            # What is sent again comes before all else, so it was read by now, or its caller killed.
+            self._journal.give_up_resumed()
+        if self._chore is not None and not self._chore():
+            self._chore = None
 
     def _see_where_client_runs(self) -> None:
         processor = processor_of(self._last_client())

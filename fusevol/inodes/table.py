@@ -17,7 +17,7 @@ from collections.abc import Callable
 from os import stat_result
 from typing import Final
 
-from fusevol.inodes.inode import Directory, Inode
+from fusevol.inodes.inode import NO_FD, Directory, Inode
 from fusevol.recovery.nodes import EXTRA, NOWHERE, NodeEntries
 
 ROOT_INO: Final = 1
@@ -124,10 +124,13 @@ class InodeTable:
             return self._wake_host(dev, host_ino)
         return inode
 
-    def _wake_host(self, dev: int, host_ino: int) -> Inode | None:
+    def _wake_host(self, dev: int, host_ino: int, kind: int = 0) -> Inode | None:
+        """Return the dormant inode with these numbers, of that type unless `kind` is 0; or None."""
         at = self._dormant.get(host_ino)
         if at is not None and self._entries.identity(at) == (dev, host_ino):
-            return self._wake(host_ino)
+            # With another type it is another object that got the number of one that is gone.
+            is_same = not kind or self._entries.kind(at) == kind
+            return self._wake(host_ino) if is_same else None
         ino = self._dormant_by_host.get((dev, host_ino))
         return self._wake(ino) if ino in self._dormant else None
 
@@ -185,7 +188,7 @@ class InodeTable:
             on_device = self._by_host[status.st_dev] = {}
         inode = on_device.get(status.st_ino)
         if inode is None and self._dormant:
-            inode = self._wake_host(status.st_dev, status.st_ino)
+            inode = self._wake_host(status.st_dev, status.st_ino, status.st_mode & 0o170000)
         if inode is None or inode.kind != status.st_mode & 0o170000:
             # With another type it is another object that got the number of one that is gone.
             inode = self._add(parent, name, status, on_device)
@@ -198,6 +201,9 @@ class InodeTable:
     ) -> Inode:
         host_ino = status.st_ino
         ino = host_ino
+        references = 0
+        if ino in self._dormant and status.st_dev == self.root.dev:
+            references = self._take_from_dead(ino)
         if status.st_dev != self.root.dev or ino <= ROOT_INO or self._is_taken(ino):
             ino = self._own_ino()
         inode: Inode
@@ -210,7 +216,30 @@ class InodeTable:
         on_device[host_ino] = inode
         self._by_ino[ino] = inode
         inode.at = self._entries.add(ino, host_ino, inode.dev, inode.kind, parent.ino, name)
+        if references and ino == host_ino:
+            inode.lookups = references
+            self._entries.set_lookups(inode.at, references)
         return inode
+
+    def _take_from_dead(self, ino: int) -> int:
+        """Free a node id from before a restart whose number on the host is another object's now.
+
+        Neither open nor pinned, it is of no use to anybody. Returns the references that the kernel
+        may still have, and will give back under this number; 0 if the node id was not freed.
+        """
+        at = self._dormant[ino]
+        node = self._entries.read(at)
+        if node.fd != NO_FD or node.host_ino != ino or node.kind == stat.S_IFDIR:
+            return 0
+        del self._dormant[ino]
+        self._entries.drop(at)
+        parent = self._by_ino.get(node.parent)
+        if isinstance(parent, Directory) and self._is_counted:
+            parent.children -= 1
+            self.drop_if_unused(parent)
+        elif node.parent in self._dormant_children:
+            self._dormant_children[node.parent] -= 1
+        return node.lookups
 
     def _is_taken(self, ino: int) -> bool:
         return ino in self._by_ino or ino in self._dormant or ino == EXTRA

@@ -239,6 +239,10 @@ class NodeEntries:
         words = self._words
         return None if words[at + _SHAPE] & _GONE else (words[at + 2], words[at + 1])
 
+    def kind(self, at: int) -> int:
+        """Return the type of an entry, as in st_mode."""
+        return self._words[at + _SHAPE] & 0xFFFF
+
     def children(self) -> Counter[int]:
         """Return for each node id how many inodes were last seen in that directory."""
         inos, parents = self.column(0), self.column(3)

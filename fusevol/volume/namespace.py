@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from os import stat_result
 from typing import Final
@@ -35,7 +36,7 @@ def mknod(
     if not once.made(entry, fd, name):
         volume.create_as(creator, mode, os.mknod, name, mode, rdev, dir_fd=fd)
         entry.done()
-    return lookup(volume, parent, name)
+    return _look_up_made(volume, parent, name, stat.S_IFMT(mode) or stat.S_IFREG)
 
 
 def mkdir(
@@ -47,7 +48,7 @@ def mkdir(
         # The mode's set-group-ID bit comes from the parent, not from the caller.
         volume.create_as(creator, mode & ~0o2000, os.mkdir, name, mode, dir_fd=fd)
         entry.done()
-    return lookup(volume, parent, name)
+    return _look_up_made(volume, parent, name, stat.S_IFDIR)
 
 
 def symlink(
@@ -58,7 +59,7 @@ def symlink(
     if not once.made(entry, fd, name):
         volume.create_as(creator, 0, os.symlink, target, name, dir_fd=fd)
         entry.done()
-    return lookup(volume, parent, name)
+    return _look_up_made(volume, parent, name, stat.S_IFLNK)
 
 
 def link(
@@ -70,7 +71,22 @@ def link(
     if not once.made(entry, fd, name):
         os.link(source, name, dst_dir_fd=fd, follow_symlinks=True)
         entry.done()
-    return lookup(volume, parent, name)
+    return _look_up_made(volume, parent, name, inode.kind)
+
+
+def _look_up_made(
+    volume: Volume, parent: Directory, name: bytes, kind: int
+) -> tuple[Inode, stat_result]:
+    """Return what was just made, unless the host has put something else in its place.
+
+    The kernel would take another type for a broken file system, and say EIO; after ESTALE it tries
+    again.
+    """
+    inode, status = lookup(volume, parent, name)
+    if inode.kind != kind:
+        volume.inodes.drop_if_unused(inode)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name)
+    return inode, status
 
 
 def readlink(volume: Volume, inode: Inode) -> bytes:
