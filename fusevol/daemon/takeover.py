@@ -5,6 +5,7 @@ EIO after a few times: soon if the worker failed by itself, late if it was kille
 been chance.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -112,11 +113,10 @@ class Takeover:
     def _close_leavings(self) -> None:
         """Close what the last worker had open and the next one does not need."""
         wanted = self._own | succession.descriptors(self._region)
-        for fd in _open_descriptors() - wanted:
-            try:
+        for fd in set(map(int, os.listdir("/proc/self/fd"))) - wanted:
+            # That of the listing itself is closed already.
+            with contextlib.suppress(OSError):
                 os.close(fd)
-            except OSError as error:
-                logger.debug("closing descriptor %d: %s", fd, error.strerror)
 
 
 def _executed(journal: Journal, requests: list[Request]) -> Request | None:

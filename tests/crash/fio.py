@@ -10,7 +10,7 @@ _ENGINES = {
 }
 _JOB = (
     "--rw=randrw", "--size=2M", "--bsrange=4k-64k", "--verify=crc32c", "--verify_fatal=1",
-    "--fallocate=none", "--fsync=32", "--end_fsync=1",
+    "--fallocate=none", "--verify_state_save=0", "--fsync=32", "--end_fsync=1",
 )  # fmt: skip
 
 
