@@ -133,6 +133,7 @@ def _serving(directory: Path, level: str) -> Iterator[Served]:
             with contextlib.suppress(FileNotFoundError):
                 Path(f"/sys/fs/fuse/connections/{connection}/abort").write_text("1")
             error.add_note(f"messages of fusevol: {_messages(served)}")
+            error.add_note(f"the log ends with: {served.log.read_bytes()[-2000:].decode()}")
             raise
 
 
