@@ -40,12 +40,13 @@ def reload(mountpoints: tuple[str, ...], logs: bool) -> None:
     """
     chosen = _chosen(mountpoints)
     number = signal.SIGHUP if logs else _RELOAD
-    for mount in chosen:
-        if not send(mount.pid, number):
-            raise FusevolError(f"the keeper of {mount.mountpoint} is gone; unmount and mount anew")
+    told = [mount for mount in chosen if send(mount.pid, number)]
     if not logs:
-        for mount in chosen:
+        for mount in told:
             _await_change(mount)
+    gone = [mount.mountpoint for mount in chosen if mount not in told]
+    if gone:
+        raise FusevolError(f"the keeper of {', '.join(gone)} is gone; unmount and mount anew")
 
 
 def _chosen(mountpoints: tuple[str, ...]) -> list[registry.Served]:

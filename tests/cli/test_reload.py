@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from fusevol.cli.reload import send
-from tests.served import assert_no_gap_in_numbers, fusevol, read_log, serve, wait_until
+from tests.served import assert_no_gap_in_numbers, fusevol, read_log, runs, serve, wait_until
 
 SNIPPET = Path(__file__).parents[2] / "systemd/fusevol.logrotate"
 
@@ -28,6 +28,26 @@ def test_records_go_on_in_a_new_file(tmp_path: Path) -> None:
     assert_no_gap_in_numbers(old + new)
     assert "/between" in [record.get("path") for record in old]
     assert "/after" in [record.get("path") for record in new]
+
+
+def test_a_mount_that_was_killed_does_not_keep_others_from_it(tmp_path: Path) -> None:
+    for name in ("dead", "live"):
+        (tmp_path / name).mkdir()
+    with serve(tmp_path / "dead") as dead, serve(tmp_path / "live") as live:
+        status = dead.status()
+        # Neither gets to start the other anew.
+        for pid in (status["pid"], status["worker"]):
+            os.kill(pid, signal.SIGSTOP)
+        for pid in (status["pid"], status["worker"]):
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not runs(status["pid"]), "end of the keeper")
+        live.log.rename(tmp_path / "rotated")
+        done = fusevol("reload", "--logs", check=False)
+        assert done.returncode == 1
+        assert f"{dead.mountpoint}" in done.stderr
+        assert "is gone; unmount and mount anew" in done.stderr
+        wait_until(live.log.exists, "new log")
+        fusevol("unmount", dead.mountpoint)
 
 
 def test_unknown_mount(tmp_path: Path) -> None:
