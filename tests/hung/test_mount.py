@@ -188,6 +188,8 @@ def test_the_daemon_ends_when_asked_to(hung: Hung, op: str) -> None:
     hung.source.release()
     await_ends(worker)
     assert hung.served.records()[-1] == last
+    # It had something to say, which is kept.
+    os.unlink(registry.messages_path(str(hung.served.mountpoint)))
 
 
 def test_a_source_that_is_unmounted_underneath_is_served_on(
