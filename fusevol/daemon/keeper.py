@@ -49,6 +49,7 @@ from fusevol.linux.process import (
 )
 from fusevol.model import RecordLevel
 from fusevol.recovery.region import (
+    ALIVE_FD,
     CONFIG,
     DEVICE,
     FLAGS,
@@ -102,19 +103,31 @@ class Keeper:
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:
-            pid = self._fork(worker.begin, self._config, self._region, theirs, self._pidfd)
+            self._watch(self._fork(worker.begin, self._config, self._region, theirs, self._pidfd))
             try:
-                prepared = unpack(_receive(ours, starter), Prepared)
+                prepared = unpack(self._receive(ours, starter), Prepared)
                 self._make_mount(prepared.single_file)
                 ours.send(b"+")
-                unpack(_receive(ours, starter), Serving)
+                unpack(self._receive(ours, starter), Serving)
             except BaseException:
                 self._ending.detach()
-                _kill(pid)
+                _kill(self._worker)
                 raise
-        self._watch(pid)
         self._tune()
         self._enter()
+
+    def _receive(self, ours: socket.socket, starter: socket.socket) -> bytes:
+        """Return the worker's next message, as long as it and the starter are there."""
+        with selectors.DefaultSelector() as selector:
+            # The end of the worker does not end its socket: this process has it open, too.
+            for source in (ours, self._worker_fd, starter):
+                selector.register(source, selectors.EVENT_READ)
+            ready = [key.fileobj for key, _ in selector.select()]
+        if ours in ready:
+            return ours.recv(BYTES)
+        if starter in ready:
+            raise FusevolError("who asked for the mount has ended")
+        return b""
 
     def _make_mount(self, single_file: bool) -> None:
         config, region = self._config, self._region
@@ -319,6 +332,7 @@ class Keeper:
                 message=self._message,
                 device_fd=self._region.descriptor(FUSE_FD),
                 state_fd=self._region.fd,
+                alive_fd=self._region.descriptor(ALIVE_FD),
             )
         )
 
@@ -340,17 +354,6 @@ def _signals() -> socket.socket:
     for number in _SIGNALS:
         signal.signal(number, lambda _number, _frame: None)
     return reading
-
-
-def _receive(ours: socket.socket, starter: socket.socket) -> bytes:
-    """Return the worker's next message, as long as the starter is there."""
-    with selectors.DefaultSelector() as selector:
-        selector.register(ours, selectors.EVENT_READ)
-        selector.register(starter, selectors.EVENT_READ)
-        ready = [key.fileobj for key, _ in selector.select()]
-    if ours not in ready:
-        raise FusevolError("who asked for the mount has ended")
-    return ours.recv(BYTES)
 
 
 def _is_readable(fd: int) -> bool:
@@ -383,6 +386,7 @@ def _start(channel_fd: int) -> Keeper | None:
     with starter:
         start: Start = decode(starter.recv(BYTES), Start)
         region = Region.create()
+        region.make_alive_pipe()
         region.put_text(CONFIG, encode(start))
         keeper = Keeper(start, region)
         try:

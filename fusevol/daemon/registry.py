@@ -32,7 +32,8 @@ class Served(msgspec.Struct):
         pid: the keeper; worker: the process that serves, 0 while there is none.
         restarts: how often a worker was succeeded.
         message: what stands in the way, if anything does.
-        device_fd, state_fd: /dev/fuse and the recovery state in the keeper.
+        device_fd, state_fd: /dev/fuse and the recovery state in the keeper; alive_fd: a pipe that
+            ends when nobody keeps the mount any more.
     """
 
     mountpoint: str
@@ -47,6 +48,7 @@ class Served(msgspec.Struct):
     message: str = ""
     device_fd: int = -1
     state_fd: int = -1
+    alive_fd: int = -1
 
 
 def runtime_directory() -> str:

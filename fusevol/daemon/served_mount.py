@@ -8,6 +8,7 @@ import errno
 import logging
 import math
 import os
+import select
 import signal
 import socket
 from typing import TYPE_CHECKING, Final
@@ -114,35 +115,45 @@ class ServedMount:
     async def ended(self) -> int:
         """Wait until nobody keeps the mount any more; return 0 if it was unmounted, else 1."""
         while True:
-            self._hold_spare()
+            await self._hold_spare()
             if self._pidfd >= 0:
                 await trio.lowlevel.wait_readable(self._pidfd)
             if self._process is not None and self._process.pid == self.keeper:
                 self._process.wait()
-            served = await self._await_heir()
-            if served is None:
-                if registry.get(self.config.mountpoint) is None:
-                    return 0
-                if self._ending.is_mounted() and self._revive():
-                    logger.error("%s: %s; revived", self.config.mountpoint, starting.KILLED)
-                    continue
+            keeper = await self._await_heir()
+            if keeper:
+                logger.warning("%s: process %d is its keeper now", self.config.mountpoint, keeper)
+                self._watch(keeper)
+                continue
+            if registry.get(self.config.mountpoint) is None:
+                return 0
+            if not (self._ending.is_mounted() and self._revive()):
                 return 1
-            logger.warning("%s: process %d is its keeper now", served.mountpoint, served.pid)
-            self._watch(served.pid)
+            logger.error("%s: %s; revived", self.config.mountpoint, starting.KILLED)
 
-    def _hold_spare(self) -> None:
-        served = registry.get(self.config.mountpoint)
-        if self._spare is None and served is not None:
+    async def _hold_spare(self) -> None:
+        """Get spare descriptors from the keeper, as soon as it has entered the mount."""
+        while (served := registry.get(self.config.mountpoint)) is None or (
+            served.pid != self.keeper
+        ):
+            if self._pidfd < 0 or _has_ended(self._pidfd):
+                return
+            await trio.sleep(starting.POLL_S)
+        if self._spare is None:
             self._spare = Spare.of(served)
+        else:
+            self._spare.follow(served)
 
-    async def _await_heir(self) -> registry.Served | None:
-        with trio.move_on_after(starting.HEIR_S):
-            while True:
-                served = starting.heir(self.config.mountpoint, self.keeper)
-                if served is None or served.pid != self.keeper:
-                    return served
+    async def _await_heir(self) -> int:
+        """Return the keeper that succeeds the one that has ended; 0 if nobody does."""
+        mountpoint = self.config.mountpoint
+        limit_s = math.inf if self._spare is not None else starting.HEIR_S
+        with trio.move_on_after(limit_s):
+            while not (keeper := starting.keeper_after(mountpoint, self.keeper)):
+                if not starting.is_kept(mountpoint, self._spare):
+                    break
                 await trio.sleep(starting.POLL_S)
-        return None
+        return keeper or starting.keeper_after(mountpoint, self.keeper)
 
     async def unmount(self) -> bool:
         """Unmount if nothing in this mount namespace uses it; return whether that was so.
@@ -211,3 +222,9 @@ class ServedMount:
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
+
+
+def _has_ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))

@@ -7,6 +7,7 @@ its file handle or name; only what had no name any more is lost.
 
 import hashlib
 import os
+import select
 import subprocess
 from typing import Final
 
@@ -24,24 +25,18 @@ class Spare:
     def __init__(self, mountpoint: str, fuse_fd: int, region_fd: int) -> None:
         self._mountpoint = mountpoint
         self._fds = (region_fd, fuse_fd)
+        self._alive_fd = -1
+        self._keeper = 0
 
     @classmethod
     def of(cls, served: registry.Served) -> "Spare | None":
         """Get them from the keeper; None if it has ended or this process may not have them."""
-        fds: list[int] = []
-        try:
-            pidfd = os.pidfd_open(served.pid)
-        except OSError:
+        fds = _descriptors_of(served, served.device_fd, served.state_fd)
+        if not fds:
             return None
-        try:
-            fds.extend(descriptor_of(pidfd, fd) for fd in (served.device_fd, served.state_fd))
-        except OSError:
-            _close(fds)
-            return None
-        finally:
-            os.close(pidfd)
         spare = cls(served.mountpoint, *fds)
         spare._store()
+        spare.follow(served)
         return spare
 
     @classmethod
@@ -54,6 +49,23 @@ class Spare:
             return None
         return cls(mountpoint, *fds)
 
+    def follow(self, served: registry.Served) -> None:
+        """Take note of who keeps the mount now."""
+        if served.pid == self._keeper:
+            return
+        fds = _descriptors_of(served, served.alive_fd)
+        if fds:
+            self._keeper = served.pid
+            if self._alive_fd >= 0:
+                os.close(self._alive_fd)
+            (self._alive_fd,) = fds
+
+    def is_kept(self) -> bool:
+        """Tell whether the keeper, or a worker that becomes the keeper, is alive."""
+        poll = select.poll()
+        poll.register(self._alive_fd, select.POLLIN)
+        return self._alive_fd >= 0 and not poll.poll(0)
+
     def revive(self) -> "subprocess.Popen[bytes]":
         """Start a keeper that goes on with the mount; what has died with the others is lost."""
         return subprocess.Popen(
@@ -63,13 +75,31 @@ class Spare:
 
     def close(self) -> None:
         """Give them up, as the mount has ended."""
-        _close(self._fds)
+        _close([fd for fd in (*self._fds, self._alive_fd) if fd >= 0])
         for what in (_DEVICE, _STATE):
             notify(f"FDSTOREREMOVE=1\nFDNAME={_name(self._mountpoint, what)}")
 
     def _store(self) -> None:
         for what, fd in zip((_STATE, _DEVICE), self._fds, strict=True):
             notify(f"FDSTORE=1\nFDNAME={_name(self._mountpoint, what)}", [fd])
+
+
+def _descriptors_of(served: registry.Served, *numbers: int) -> list[int]:
+    """Return duplicates of a keeper's descriptors; none if it has ended or does not allow it."""
+    fds: list[int] = []
+    try:
+        pidfd = os.pidfd_open(served.pid)
+    except OSError:
+        return fds
+    try:
+        for number in numbers:
+            fds.append(descriptor_of(pidfd, number))  # noqa: PERF401  # what was obtained counts
+    except OSError:
+        _close(fds)
+        return []
+    finally:
+        os.close(pidfd)
+    return fds
 
 
 def _name(mountpoint: str, what: str) -> str:

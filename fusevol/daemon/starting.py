@@ -1,5 +1,6 @@
 """Starting the keeper of a mount, and finding it again when another process has become it."""
 
+import math
 import os
 import select
 import signal
@@ -87,8 +88,7 @@ def running(config: MountConfig) -> int:
     ):  # fmt: skip
         return 0
     if not registry.is_ours(served.pid):
-        heir = _await_heir(config.mountpoint, served.pid)
-        return heir.pid if heir is not None else 0
+        return _await_heir(config.mountpoint, served.pid, None)
     return served.pid
 
 
@@ -104,15 +104,23 @@ def _opened(messages: str | None) -> Iterator[int | None]:
         os.close(fd)
 
 
-def heir(mountpoint: str, ended: int) -> Served | None:
-    """Return the mount's entry if somebody keeps it after keeper `ended`, or is about to.
+def keeper_after(mountpoint: str, ended: int) -> int:
+    """Return the keeper of a mount that has succeeded keeper `ended`; 0 while there is none."""
+    served = registry.get(mountpoint)
+    if served is None or served.pid == ended or not registry.is_ours(served.pid):
+        return 0
+    return served.pid
 
-    As long as it names `ended`, its worker is becoming the keeper.
+
+def is_kept(mountpoint: str, spare: Spare | None) -> bool:
+    """Tell whether anybody lives who keeps a mount or is about to.
+
+    Without spare descriptors the registry tells, which may name an earlier worker.
     """
     served = registry.get(mountpoint)
-    if served is None or (served.pid == ended and not registry.is_ours(served.worker)):
-        return None
-    return served
+    if served is None:
+        return False
+    return registry.is_ours(served.worker) if spare is None else spare.is_kept()
 
 
 class _StoppedEarly(BaseException):
@@ -184,13 +192,16 @@ class _Stay:
     def end(self) -> int:
         """Wait for the end; return the exit status."""
         while True:
-            served = registry.get(self._config.mountpoint)
-            if self._spare is None and served is not None:
-                self._spare = Spare.of(served)
-            status = self._await_end()
-            served = _await_heir(self._config.mountpoint, self._keepers[-1])
+            served = self._await_entry()
             if served is not None:
-                self._keepers.append(served.pid)
+                if self._spare is None:
+                    self._spare = Spare.of(served)
+                else:
+                    self._spare.follow(served)
+            status = self._await_end()
+            keeper = _await_heir(self._config.mountpoint, self._keepers[-1], self._spare)
+            if keeper:
+                self._keepers.append(keeper)
             elif not self._revive():
                 break
         if self._spare is not None:
@@ -199,6 +210,21 @@ class _Stay:
         if killed is not None:
             _bury(self._config, killed)
         return status
+
+    def _await_entry(self) -> Served | None:
+        """Return the entry of the keeper when it has made it; None if it has ended before."""
+        while self._is_running():
+            served = registry.get(self._config.mountpoint)
+            if served is not None and served.pid == self._keepers[-1]:
+                return served
+            time.sleep(POLL_S)
+        return None
+
+    def _is_running(self) -> bool:
+        process = self._process
+        if process is not None and process.pid == self._keepers[-1]:
+            return process.poll() is None
+        return registry.is_ours(self._keepers[-1])
 
     def _await_end(self) -> int:
         process = self._process
@@ -228,14 +254,15 @@ def _bury(config: MountConfig, killed: Served) -> NoReturn:
     raise FusevolError(f"{config.mountpoint}: {KILLED}; the mount is gone")
 
 
-def _await_heir(mountpoint: str, keeper: int) -> Served | None:
-    end = time.monotonic() + HEIR_S
-    while time.monotonic() < end:
-        served = heir(mountpoint, keeper)
-        if served is None or served.pid != keeper:
-            return served
+def _await_heir(mountpoint: str, ended: int, spare: Spare | None) -> int:
+    """Return the keeper that succeeds keeper `ended`; 0 if nobody does."""
+    limit = math.inf if spare is not None else time.monotonic() + HEIR_S
+    while not (keeper := keeper_after(mountpoint, ended)) and time.monotonic() < limit:
+        if not is_kept(mountpoint, spare):
+            # It may have entered itself between the two looks, and the mount have ended since.
+            return keeper_after(mountpoint, ended)
         time.sleep(POLL_S)
-    return None
+    return keeper
 
 
 def _await_end(keeper: int) -> int:

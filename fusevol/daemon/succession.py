@@ -12,17 +12,26 @@ from typing import Final, NoReturn
 from fusevol.daemon.registry import KEEPER
 from fusevol.recovery.nodes import NodeEntries
 from fusevol.recovery.opens import OpenEntries
-from fusevol.recovery.region import FUSE_FD, LOG_FD, ROOT_FD, VERSION, Region
+from fusevol.recovery.region import (
+    ALIVE_FD,
+    ALIVE_WRITE_FD,
+    FUSE_FD,
+    LOG_FD,
+    ROOT_FD,
+    VERSION,
+    Region,
+)
 
 RESUME: Final = "--resume"
 REVIVE: Final = "--revive"
+_CELLS: Final = (FUSE_FD, ROOT_FD, LOG_FD, ALIVE_FD, ALIVE_WRITE_FD)
 _CHECK_S: Final = 30.0
 
 
 def descriptors(region: Region) -> set[int]:
     """Return the descriptors that the mount needs, whoever serves it."""
     found = {region.fd, *NodeEntries(region).pins(), *OpenEntries(region).descriptors()}
-    found.update(region.descriptor(cell) for cell in (FUSE_FD, ROOT_FD, LOG_FD))
+    found.update(region.descriptor(cell) for cell in _CELLS)
     return found - {-1}
 
 
@@ -54,6 +63,7 @@ def revive(region: Region, fuse_fd: int) -> None:
     region.set_descriptor(FUSE_FD, fuse_fd)
     region.set_descriptor(ROOT_FD, -1)
     region.set_descriptor(LOG_FD, -1)
+    region.make_alive_pipe()
     region.add_restart("all processes were killed; what was open is opened anew")
 
 

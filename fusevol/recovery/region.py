@@ -31,6 +31,9 @@ FUSE_FD: Final = 13
 """Descriptor plus one of /dev/fuse, of the source, and of the log; 0 for none."""
 ROOT_FD: Final = 14
 LOG_FD: Final = 24
+ALIVE_FD: Final = 22
+"""Both ends of a pipe, which tells others by its end that nobody has the descriptors any more."""
+ALIVE_WRITE_FD: Final = 23
 RESTARTS: Final = 16
 """How often a worker was succeeded; RESTARTS_TOLD: how many of these are in the log."""
 RESTARTS_TOLD: Final = 17
@@ -149,6 +152,12 @@ class Region:
     def log_cells(self) -> memoryview:
         """Return the words that `accesslog.writer` keeps; the first is LOG_FD."""
         return self.words[_LOG]
+
+    def make_alive_pipe(self) -> None:
+        """Open the pipe by which others see whether anybody has the descriptors of the mount."""
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        self.set_descriptor(ALIVE_FD, reading)
+        self.set_descriptor(ALIVE_WRITE_FD, writing)
 
     def descriptor(self, cell: int) -> int:
         """Return the descriptor in FUSE_FD, ROOT_FD or LOG_FD; -1 for none."""

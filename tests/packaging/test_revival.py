@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 _CLIENT: Final = """\
 import sys
+import time
 reading, appending = open(sys.argv[1] + "/file"), open(sys.argv[1] + "/new", "a")
 print("open", flush=True)
 sys.stdin.readline()
@@ -145,3 +147,22 @@ def test_the_service_revives_a_mount_whose_processes_are_killed(
         service.send_signal(signal.SIGHUP)
         _stop(service, manager)
     assert [r["op"] for r in read_log(place / "log")].count("restart") == 1
+
+
+def test_a_revived_keeper_that_is_killed_is_succeeded_by_its_worker(
+    manager: Manager, place: Path
+) -> None:
+    with _service(manager, place) as service:
+        manager.await_message("READY=1")
+        wait_until(lambda: len(manager.stored) == 2, "stored descriptors")
+        before = _served(place)
+        kill_mount(before.pid, before.worker)
+        wait_until(lambda: _served(place).pid != before.pid, "the revived keeper")
+        revived = _served(place)
+        time.sleep(0.5)
+        os.kill(revived.pid, signal.SIGKILL)
+        wait_until(lambda: _served(place).restarts == 2, "the worker to be the keeper")
+        assert _served(place).pid == revived.worker
+        assert (place / "volume/file").read_text() == "content\n"
+        _stop(service, manager)
+    assert [r["op"] for r in read_log(place / "log")].count("restart") == 2
