@@ -62,7 +62,6 @@ from fusevol.recovery.region import (
 
 RELOAD: Final = signal.SIGUSR1
 
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, RELOAD)
 _OOM_SCORE: Final = -900
 _REAP_S: Final = 5.0
 _FAILED_S: Final = 1.0
@@ -351,8 +350,9 @@ def _signals() -> socket.socket:
     reading.setblocking(False)
     writing.setblocking(False)
     signal.set_wakeup_fd(writing.detach(), warn_on_full_buffer=False)
-    for number in _SIGNALS:
+    for number in succession.SIGNALS:
         signal.signal(number, lambda _number, _frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, succession.SIGNALS)
     return reading
 
 

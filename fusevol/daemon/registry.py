@@ -150,7 +150,7 @@ def all_served() -> list[Served]:
             continue
         if is_mounted(served):
             found.append(served)
-        elif not os.path.exists(f"/proc/{served.pid}"):
+        elif not is_ours(served.pid) and not is_ours(served.worker):
             remove(served.mountpoint)
     return sorted(found, key=lambda served: served.mountpoint)
 

@@ -24,6 +24,8 @@ from fusevol.recovery.region import (
 
 RESUME: Final = "--resume"
 REVIVE: Final = "--revive"
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+"""What a keeper obeys."""
 _CELLS: Final = (FUSE_FD, ROOT_FD, LOG_FD, ALIVE_FD, ALIVE_WRITE_FD)
 _CHECK_S: Final = 30.0
 
@@ -47,9 +49,13 @@ def become_keeper(region: Region, reason: str) -> NoReturn:
     for fd in descriptors(region):
         os.set_inheritable(fd, True)
     signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    # What comes before the keeper has handlers waits; without, it would end the process.
+    signal.pthread_sigmask(signal.SIG_SETMASK, SIGNALS)
     region.add_restart(reason)
-    os.execv(sys.executable, [*command(), RESUME, str(region.fd)])
+    try:
+        os.execv(sys.executable, [*command(), RESUME, str(region.fd)])
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def revive(region: Region, fuse_fd: int) -> None:

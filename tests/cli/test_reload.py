@@ -6,10 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from fusevol.cli.reload import send
-from tests.served import assert_no_gap_in_numbers, fusevol, read_log, runs, serve, wait_until
+from tests.served import (
+    Served,
+    assert_no_gap_in_numbers,
+    fusevol,
+    read_log,
+    runs,
+    serve,
+    wait_until,
+)
 
 SNIPPET = Path(__file__).parents[2] / "systemd/fusevol.logrotate"
 
@@ -48,6 +57,26 @@ def test_a_mount_that_was_killed_does_not_keep_others_from_it(tmp_path: Path) ->
         assert "is gone; unmount and mount anew" in done.stderr
         wait_until(live.log.exists, "new log")
         fusevol("unmount", dead.mountpoint)
+
+
+def test_what_is_asked_of_a_keeper_that_is_just_starting_is_done(tmp_path: Path) -> None:
+    with serve(tmp_path) as served:
+        kept = (served.mountpoint / "kept").open("w")
+        keeper = served.status()["pid"]
+        for number in range(1, 6):
+            os.kill(keeper, signal.SIGUSR1)
+            # It executes itself about now: a signal that it does not expect would end it.
+            for _ in range(40):
+                os.kill(keeper, signal.SIGHUP)
+                time.sleep(0.01)
+            wait_until(partial(_has_restarted, served, number), "another worker")
+        kept.write("kept")
+        kept.close()
+    assert (served.source / "kept").read_text() == "kept"
+
+
+def _has_restarted(served: Served, times: int) -> bool:
+    return bool(served.status()["restarts"] == times)
 
 
 def test_unknown_mount(tmp_path: Path) -> None:
