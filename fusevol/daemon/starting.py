@@ -142,16 +142,15 @@ def stay(config: MountConfig, check: Callable[[], None], ready: Callable[[], Non
         FusevolError: it could not be mounted, or its keeper and its worker were killed.
     """
     keepers: list[int] = []
+    stops: list[int] = []
 
     def pass_on(number: int, _frame: object) -> None:
         if not keepers:
             raise _StoppedEarly
         if number != signal.SIGHUP:
             notify("STOPPING=1")
-        try:
-            os.kill(keepers[-1], number)
-        except ProcessLookupError:
-            return  # it has ended, and so do we
+            stops.append(number)
+        _send(keepers[-1], number)
 
     for handled in _PASSED_ON:
         signal.signal(handled, pass_on)
@@ -170,7 +169,14 @@ def stay(config: MountConfig, check: Callable[[], None], ready: Callable[[], Non
     except _StoppedEarly:
         return 0
     ready()
-    return _Stay(config, keepers, process, spare).end()
+    return _Stay(config, keepers, stops, process, spare).end()
+
+
+def _send(keeper: int, number: int) -> None:
+    try:
+        os.kill(keeper, number)
+    except ProcessLookupError:
+        return  # it has ended; who succeeds it is told
 
 
 class _Stay:
@@ -180,11 +186,13 @@ class _Stay:
         self,
         config: MountConfig,
         keepers: list[int],
+        stops: list[int],
         process: "subprocess.Popen[bytes] | None",
         spare: Spare | None,
     ) -> None:
         self._config = config
         self._keepers = keepers
+        self._stops = stops
         self._process = process
         self._spare = spare
         self._revived = -REVIVE_S
@@ -204,6 +212,8 @@ class _Stay:
                 self._keepers.append(keeper)
             elif not self._revive():
                 break
+            if self._stops:
+                _send(self._keepers[-1], self._stops[-1])
         if self._spare is not None:
             self._spare.close()
         killed = registry.get(self._config.mountpoint)
