@@ -17,7 +17,6 @@ from fusevol.config import (
 )
 from fusevol.daemon import registry, starting
 from fusevol.daemon.checks import check
-from fusevol.daemon.notify import notify
 from fusevol.errors import UsageError
 from fusevol.linux.mountinfo import mount_at
 from fusevol.model import OnLogFailure, RecordLevel
@@ -136,6 +135,6 @@ def serve(config: MountConfig, foreground: bool) -> None:
         prepare()
         starting.start(config, registry.messages_path(config.mountpoint))
         return
-    status = starting.stay(config, prepare, lambda: notify("READY=1"))
+    status = starting.stay(config, prepare)
     if status:
         sys.exit(status)

@@ -1,6 +1,5 @@
 """`fusevol reload`: change running mounts to the installed code, or have their logs opened anew."""
 
-import os
 import signal
 import time
 from typing import Final
@@ -11,8 +10,6 @@ from fusevol.cli.completion import complete_mountpoint
 from fusevol.daemon import registry
 from fusevol.errors import FusevolError, NotFoundError
 
-_RELOAD: Final = signal.SIGUSR1
-"""What a keeper (daemon/keeper.py) takes for this."""
 _DONE_S: Final = 60.0
 _POLL_S: Final = 0.01
 
@@ -39,8 +36,8 @@ def reload(mountpoints: tuple[str, ...], logs: bool) -> None:
       fusevol reload --logs
     """
     chosen = _chosen(mountpoints)
-    number = signal.SIGHUP if logs else _RELOAD
-    told = [mount for mount in chosen if send(mount.pid, number)]
+    number = signal.SIGHUP if logs else registry.RELOAD
+    told = [mount for mount in chosen if registry.send(mount.pid, number)]
     if not logs:
         for mount in told:
             _await_change(mount)
@@ -76,24 +73,3 @@ def _await_change(before: registry.Served) -> None:
         f"{before.mountpoint} has not changed to the installed code within {_DONE_S:g} s; "
         f"`fusevol status` shows its state"
     )
-
-
-def send(keeper: int, number: signal.Signals) -> bool:
-    """Send a signal to a keeper; return whether `keeper` was one.
-
-    The descriptor makes sure that the process that was looked at is the one that gets the signal,
-    which would kill most others.
-    """
-    try:
-        fd = os.pidfd_open(keeper)
-    except ProcessLookupError:
-        return False
-    try:
-        if not registry.is_ours(keeper):
-            return False
-        signal.pidfd_send_signal(fd, number)
-    except ProcessLookupError:
-        return False
-    finally:
-        os.close(fd)
-    return True

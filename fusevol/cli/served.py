@@ -95,8 +95,8 @@ def _end_servers(servers: "dict[str, subprocess.Popen[bytes]]") -> None:
 
 def _signal_keeper(mountpoint: str, number: signal.Signals) -> None:
     served = registry.get(mountpoint)
-    if served is not None and registry.is_ours(served.pid):
-        os.kill(served.pid, number)
+    if served is not None:
+        registry.send(served.pid, number)
 
 
 def _has_ended(mountpoint: str) -> bool:

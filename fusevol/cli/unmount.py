@@ -102,8 +102,7 @@ def _abort(mount: Mount, served: registry.Served | None) -> None:
             raise
     if served is None or _is_within(_ABORTED_S, lambda: _has_ended(served)):
         return
-    if registry.is_ours(served.worker):
-        os.kill(served.worker, signal.SIGKILL)
+    registry.send(served.worker, signal.SIGKILL)
     if not _is_within(_ABORTED_S, lambda: _has_ended(served)):
         click.echo(
             f"fusevol: {served.mountpoint} is unmounted; its worker, process {served.worker}, ends "

@@ -57,7 +57,7 @@ def _become_daemon(
     try:
         status = run(ready)
     except FusevolError as error:
-        os.write(sending, encode(Failed(type(error).__name__, str(error))))
+        os.write(sending, encode(Failed.of(error)))
     except BaseException:
         logging.getLogger(__name__).exception("the daemon failed")
     finally:

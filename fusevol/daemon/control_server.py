@@ -133,4 +133,4 @@ async def _carry_out(volumes: Volumes, request: Request) -> Reply:
 
 
 def _failed(error: FusevolError) -> Failed:
-    return Failed(type(error).__name__, str(error))
+    return Failed.of(error)

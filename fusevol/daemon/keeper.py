@@ -44,6 +44,7 @@ from fusevol.linux.mounts import make_shared
 from fusevol.linux.process import (
     avoid_oom_killer,
     fork_sharing_descriptors,
+    has_ended,
     serve_reclaim,
     start_ticks,
 )
@@ -59,8 +60,6 @@ from fusevol.recovery.region import (
     RESTARTS,
     Region,
 )
-
-RELOAD: Final = signal.SIGUSR1
 
 _OOM_SCORE: Final = -900
 _REAP_S: Final = 5.0
@@ -155,7 +154,7 @@ class Keeper:
         while True:
             for key, _ in self._selector.select(self._timeout()):
                 key.data()
-            if self._worker_fd >= 0 and _is_readable(self._worker_fd):
+            if self._worker_fd >= 0 and has_ended(self._worker_fd):
                 status = self._reap()
                 if status == 0 or self._ending.forced:
                     return self._ended(status)
@@ -196,7 +195,7 @@ class Keeper:
             elif number == signal.SIGHUP:
                 self._region.words[LOG_WANTED] += 1
                 self._signal_worker(signal.SIGHUP)
-            elif number == RELOAD:
+            elif number == registry.RELOAD:
                 self._change_code()
 
     def _watch_owner(self, start: Start) -> None:
@@ -250,7 +249,7 @@ class Keeper:
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return False
-            self._message = f"/dev/fuse fails: {error.strerror}"
+            logger.error("%s: /dev/fuse fails: %s", self._config.mountpoint, error.strerror)
             delay = _FAILED_S
         if delay:
             self._message = f"{why_ended(status)}; the next one starts in {delay:g} s"
@@ -354,12 +353,6 @@ def _signals() -> socket.socket:
         signal.signal(number, lambda _number, _frame: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, succession.SIGNALS)
     return reading
-
-
-def _is_readable(fd: int) -> bool:
-    with selectors.PollSelector() as selector:
-        selector.register(fd, selectors.EVENT_READ)
-        return bool(selector.select(0))
 
 
 def _kill(pid: int) -> None:

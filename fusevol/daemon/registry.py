@@ -7,6 +7,7 @@ without removing it is recognised by the mount table.
 
 import hashlib
 import os
+import signal
 import stat
 from typing import Final
 from urllib.parse import quote
@@ -21,6 +22,8 @@ from fusevol.linux.mountinfo import mount_at
 FSTYPE: Final = "fuse.fusevol"
 KEEPER: Final = "fusevol.daemon.keeper"
 """The module that keepers run, and workers, which are forks of them."""
+RELOAD: Final = signal.SIGUSR1
+"""What a keeper takes for a request to go on by the code and the options that are wanted now."""
 _NAME_MAX: Final = 255
 
 
@@ -168,6 +171,27 @@ def is_ours(pid: int) -> bool:
             return KEEPER.encode() in file.read().split(b"\0")
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def send(pid: int, number: signal.Signals) -> bool:
+    """Send a signal to a keeper or worker; return whether `pid` was one.
+
+    The descriptor makes sure that the process that was looked at is the one that gets the signal,
+    which would kill most others.
+    """
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if not is_ours(pid):
+            return False
+        signal.pidfd_send_signal(fd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 def _path(mountpoint: str) -> str:

@@ -8,7 +8,6 @@ import errno
 import logging
 import math
 import os
-import select
 import signal
 import socket
 from typing import TYPE_CHECKING, Final
@@ -23,14 +22,13 @@ from fusevol.daemon.ending import Ending
 from fusevol.daemon.forkserver import ForkServer
 from fusevol.daemon.spare import Spare
 from fusevol.errors import FusevolError
+from fusevol.linux.process import has_ended
 
 if TYPE_CHECKING:
     import subprocess
 
 logger = logging.getLogger(__name__)
 
-RELOAD: Final = signal.SIGUSR1
-"""What a keeper (daemon/keeper.py) takes for a request to go on by what is installed and wanted."""
 _REAP_S: Final = 5.0
 
 
@@ -136,7 +134,7 @@ class ServedMount:
         while (served := registry.get(self.config.mountpoint)) is None or (
             served.pid != self.keeper
         ):
-            if self._pidfd < 0 or _has_ended(self._pidfd):
+            if self._pidfd < 0 or has_ended(self._pidfd):
                 return
             await trio.sleep(starting.POLL_S)
         if self._spare is None:
@@ -189,7 +187,7 @@ class ServedMount:
         """Have it served by another configuration; its mount point, flags and log stay."""
         self.config = config
         registry.want(config.mountpoint, encode(Start(config)))
-        self.signal(RELOAD)
+        self.signal(registry.RELOAD)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the keeper, if it runs."""
@@ -222,9 +220,3 @@ class ServedMount:
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
-
-
-def _has_ended(pidfd: int) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))

@@ -127,7 +127,7 @@ class _StoppedEarly(BaseException):
     """A signal said to stop before there was a mount."""
 
 
-def stay(config: MountConfig, check: Callable[[], None], ready: Callable[[], None]) -> int:
+def stay(config: MountConfig, check: Callable[[], None]) -> int:
     """Mount, pass signals on to the keeper, and return the exit status when the mount has ended.
 
     If the mount is there already, as when the process that had stayed with it was killed, it is
@@ -136,7 +136,6 @@ def stay(config: MountConfig, check: Callable[[], None], ready: Callable[[], Non
 
     Args:
         check: raises if it cannot be mounted.
-        ready: called when the mount answers.
 
     Raises:
         FusevolError: it could not be mounted, or its keeper and its worker were killed.
@@ -168,7 +167,7 @@ def stay(config: MountConfig, check: Callable[[], None], ready: Callable[[], Non
         keepers.append(keeper)
     except _StoppedEarly:
         return 0
-    ready()
+    notify("READY=1")
     return _Stay(config, keepers, stops, process, spare).end()
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from typing import Final, NoReturn
 
-from fusevol.daemon.registry import KEEPER
+from fusevol.daemon.registry import KEEPER, RELOAD
 from fusevol.recovery.nodes import NodeEntries
 from fusevol.recovery.opens import OpenEntries
 from fusevol.recovery.region import (
@@ -24,7 +24,7 @@ from fusevol.recovery.region import (
 
 RESUME: Final = "--resume"
 REVIVE: Final = "--revive"
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, RELOAD)
 """What a keeper obeys."""
 _CELLS: Final = (FUSE_FD, ROOT_FD, LOG_FD, ALIVE_FD, ALIVE_WRITE_FD)
 _CHECK_S: Final = 30.0

@@ -8,7 +8,6 @@ becomes the keeper itself.
 import gc
 import logging
 import os
-import select
 import signal
 import socket
 from typing import Final
@@ -43,7 +42,7 @@ def begin(config: MountConfig, region: Region, channel: socket.socket, keeper: i
     try:
         session = Session(config, region)
     except FusevolError as error:
-        channel.send(pack(Failed(type(error).__name__, str(error))))
+        channel.send(pack(Failed.of(error)))
         return 0
     channel.send(pack(Prepared(session.single_file)))
     if not channel.recv(1):
@@ -116,13 +115,6 @@ async def _succeed_keeper(session: Session, region: Region, keeper: int) -> None
     except OSError as error:
         logger.error("the keeper is gone and no other can be started (%s)", error.strerror)
         session.resume()
-
-
-def is_alone(keeper: int) -> bool:
-    """Tell whether the keeper has ended."""
-    poll = select.poll()
-    poll.register(keeper, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _keep_garbage_collection_rare() -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from fusevol.recovery.journal import CODES, Key
+from fusevol.recovery.journal import CODES, POSITIONED, Key
 
 _NOTIFY_RESEND: Final = 7
 _UNIQUE_RESEND: Final = 1 << 63
@@ -42,7 +42,6 @@ _OPERATIONS: Final = {
 _BY_HANDLE: Final = frozenset(
     ("read", "write", "release", "fsync", "flush", "readdir", "releasedir", "fsyncdir")
 )
-_POSITIONED: Final = frozenset(("read", "write", "readdir"))
 _NAME_AT: Final = {1: 0, 10: 0, 11: 0, 6: 0, 8: 16, 9: 8, 12: 8, 13: 8, 35: 16, 45: 16}
 """Opcode -> where in the message, after the header, the first name is."""
 
@@ -176,7 +175,7 @@ def _request(message: memoryview) -> Request:
     who, where, flags, name = pid, 0, 0, b""
     if op in _BY_HANDLE:
         who, second = _TWO_WORDS.unpack_from(body)
-        where = second if op in _POSITIONED else 0
+        where = second if op in POSITIONED else 0
     if opcode == _SETXATTR:
         _, flags = struct.unpack_from("<II", body)
     if opcode in _NAME_AT:

@@ -26,6 +26,7 @@ from fusevol.recovery.journal import (
     ERRNO,
     INLINE,
     LOGGING,
+    POSITIONED,
     RECORDED,
     SEQ,
     STARTED,
@@ -253,7 +254,7 @@ def by_handle(
     `after` is called when the record is in the log.
     """
     code = CODES[op]
-    positioned = op in ("read", "write", "readdir")
+    positioned = op in POSITIONED
 
     def decorate(handler: Handler) -> Any:
         waits = inspect.iscoroutinefunction(handler)

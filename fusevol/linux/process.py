@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import select
 import signal
 from typing import Final
 
@@ -79,6 +80,13 @@ def avoid_oom_killer(score: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def has_ended(pidfd: int) -> bool:
+    """Tell whether a process has ended, waited for or not (pidfd_open(2))."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def descriptor_of(pidfd: int, fd: int) -> int:

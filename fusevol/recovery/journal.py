@@ -49,7 +49,9 @@ _ENTRIES: Final = 160
 _CODE: Final = 0xFF
 CODES: Final = {op: number for number, op in enumerate(OPERATIONS, 1)}
 """Operation -> its code."""
-_POSITIONED: Final = frozenset(CODES[op] for op in ("read", "write", "readdir"))
+POSITIONED: Final = frozenset(("read", "write", "readdir"))
+"""Operations whose requests have a position."""
+_POSITIONED_CODES: Final = frozenset(CODES[op] for op in POSITIONED)
 INLINE: Final = JOURNAL
 """Place of the entry of what is done without waiting: one request at a time."""
 
@@ -86,7 +88,7 @@ class Entry:
         at = self.at
         words = self._words
         code = words[at] & _CODE
-        return Key(code, words[at + WHO], words[at + WHERE] if code in _POSITIONED else 0)
+        return Key(code, words[at + WHO], words[at + WHERE] if code in _POSITIONED_CODES else 0)
 
     @property
     def errno(self) -> int:

@@ -22,7 +22,6 @@ OPENS_HIGH: Final = 3
 NEXT_FILE: Final = 4
 """Highest handle number given to a file; NEXT_DIRECTORY: to a directory."""
 NEXT_DIRECTORY: Final = 5
-NEXT_OWN_INO: Final = 6
 _TELLING: Final = 7
 """Number and `seq` of the `restart` record that is being written, in one word."""
 FLAGS: Final = 12

@@ -9,7 +9,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from fusevol.cli.reload import send
+from fusevol.daemon.registry import send
 from tests.served import (
     Served,
     assert_no_gap_in_numbers,
