@@ -6,7 +6,9 @@ from typing import Final
 
 import msgspec
 
+from fusevol import log_options
 from fusevol.errors import UnsupportedError, UsageError
+from fusevol.log_options import LogOptions
 from fusevol.model import OnLogFailure, RecordLevel
 
 # From linux/mount.h.
@@ -58,6 +60,7 @@ class MountConfig(msgspec.Struct):
         subpath: what of the source is served, relative to it; empty for all of it.
         deadline: seconds after which an operation fails that the source has not answered; 0 for
             never.
+        logging: what is written to the log, how, and what becomes of it.
     """
 
     source: str
@@ -70,6 +73,7 @@ class MountConfig(msgspec.Struct):
     allow_other: bool = True
     subpath: str = ""
     deadline: float = 0.0
+    logging: LogOptions = LogOptions()
 
     @property
     def served_path(self) -> str:
@@ -127,6 +131,7 @@ class Options(msgspec.Struct):
     flags: int = DEFAULT_FLAGS
     allow_other: bool | None = None
     deadline: float | None = None
+    logging: LogOptions = LogOptions()
 
 
 def split_options(text: str) -> list[str]:
@@ -146,7 +151,9 @@ def parse_options(text: str) -> Options:
     options = Options()
     for word in split_options(text):
         key, equals, value = word.replace("\\,", ",").partition("=")
-        if key in _VALUES and equals:
+        if key in log_options.KNOWN and (value or key == "chain"):
+            options.logging = log_options.changed(options.logging, key, value)
+        elif key in _VALUES and equals:
             _set_value(options, key, value)
         elif equals and not key.startswith("x-"):
             raise _unknown(word)
@@ -206,5 +213,5 @@ def _set_value(options: Options, key: str, value: str) -> None:
 
 
 def _unknown(word: str) -> UsageError:
-    known = ", ".join((*(f"{key}=" for key in _VALUES), *_WORDS, *_FLAGS))
+    known = ", ".join((*(f"{key}=" for key in _VALUES + log_options.KNOWN), *_WORDS, *_FLAGS))
     return UsageError(f"unknown mount option {word!r}; known are {known}")

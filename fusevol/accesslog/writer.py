@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from fusevol.accesslog.names import encode_name
 from fusevol.accesslog.reader import last_record
-from fusevol.accesslog.record import OK, AccessRecord, encode
+from fusevol.accesslog.record import OK, AccessRecord
+from fusevol.accesslog.record import encode as encode_json
 from fusevol.accesslog.times import Timestamps
 from fusevol.config import STDOUT_LOG
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
@@ -63,6 +64,7 @@ class LogWriter:
         volume: str,
         on_failure: OnLogFailure,
         cells: "memoryview | None" = None,
+        encode: "Callable[[AccessRecord], bytes]" = encode_json,
     ) -> None:
         """Open the log at `path` ("-" for stdout), and continue its `seq`.
 
@@ -71,11 +73,13 @@ class LogWriter:
         Args:
             cells: five words of 64 bits that outlive this writer. Where a writer before this one
                 has left its own, the log goes on as if there had been no change.
+            encode: makes a line of a record, without the newline.
 
         Raises:
             NotFoundError, NotPermittedError, FusevolError: it cannot be opened or is in use.
         """
         self.path = path
+        self._encode = encode
         self._volume = encode_name(os.fsencode(volume))
         self._cells = memoryview(array.array("Q", bytes(40))) if cells is None else cells
         self.lost = self._cells[_LOST]
@@ -126,7 +130,7 @@ class LogWriter:
             self._cells[_LOST] = self.lost
             return
         record.seq = self.next_seq
-        line = encode(record) + b"\n"
+        line = self._encode(record) + b"\n"
         try:
             written = os.write(self._fd, line)
         except OSError as error:
@@ -254,7 +258,7 @@ class LogWriter:
             time=self._timestamps.of(time_ns()), seq=self.next_seq, volume=self._volume, op="gap",
             result=OK, us=0, reason=self._lost_why(), lost=self.lost, since=self._lost_since(),
         )  # fmt: skip
-        line = (b"\n" if self._torn else b"") + encode(gap) + b"\n"
+        line = (b"\n" if self._torn else b"") + self._encode(gap) + b"\n"
         try:
             written = os.write(self._fd, line)
         except OSError:

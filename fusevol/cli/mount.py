@@ -105,6 +105,7 @@ def configure(source: str, mountpoint: str, options: Options) -> MountConfig:
         deadline=options.deadline or 0.0,
         on_log_failure=options.on_log_failure or OnLogFailure.CONTINUE,
         flags=options.flags,
+        logging=options.logging,
         allow_other=(os.geteuid() == 0 if options.allow_other is None else options.allow_other),
     )
 

@@ -196,7 +196,11 @@ class ServedVolume:
         # At level data the kernel was told once for all not to ask at each close.
         level = RecordLevel.DATA if options.record is RecordLevel.DATA else config.level
         wanted = msgspec.structs.replace(
-            config, level=level, on_log_failure=options.on_log_failure, deadline=options.deadline
+            config,
+            level=level,
+            on_log_failure=options.on_log_failure,
+            deadline=options.deadline,
+            logging=options.logging,
         )
         if wanted != config:
             self._mount.change(wanted)
@@ -253,6 +257,7 @@ class ServedVolume:
             allow_other=os.geteuid() == 0,
             subpath=options.subpath,
             deadline=options.deadline,
+            logging=options.logging,
         )
 
     def _prepare(self) -> MountConfig:

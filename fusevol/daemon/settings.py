@@ -28,6 +28,14 @@ PLUGIN_SOCKET: Final = "/run/docker/plugins/fusevol.sock"
 """Where dockerd looks for a volume driver called fusevol."""
 
 
+_NUMBERS: Final = frozenset(
+    ("deadline", "coalesce", "rotate_size", "rotate_age", "keep_files", "keep_age", "quota",
+     "space_warn", "space_act")
+)  # fmt: skip
+_LISTS: Final = {"sinks": "+", "include": "; ", "exclude": "; ", "success": " ", "failure": " "}
+"""Option that may be a list -> what separates the words of it elsewhere."""
+
+
 class Docker(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The volume plugin for Docker and Podman.
 
@@ -96,13 +104,22 @@ def options_of(words: Mapping[str, Any]) -> dict[str, str]:
     """Return the options of a volume in the configuration as words for `volume_options.parse`.
 
     Raises:
-        UsageError: a value is not a string, true or false; for a deadline a number is fine.
+        UsageError: a value is not a string, true or false; some may be numbers or lists.
     """
-    for word, value in words.items():
-        is_number = isinstance(value, int | float) and word == "deadline"
-        if not isinstance(value, str | bool) and not is_number:
-            raise UsageError(f"option {word} has to be a string, true or false")
-    return {
-        word: str(value).lower() if isinstance(value, bool) else str(value)
-        for word, value in words.items()
-    }
+    return {word: _text(word, value) for word, value in words.items()}
+
+
+def _text(word: str, value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str) or (isinstance(value, int | float) and word in _NUMBERS):
+        return str(value)
+    if isinstance(value, list) and word in _LISTS and all(isinstance(one, str) for one in value):
+        return _LISTS[word].join(value)
+    raise UsageError(f"option {word} has to be a string, true or false{_besides(word)}")
+
+
+def _besides(word: str) -> str:
+    if word in _NUMBERS:
+        return ", or a number"
+    return ", or a list of strings" if word in _LISTS else ""

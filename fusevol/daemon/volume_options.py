@@ -6,18 +6,17 @@ from typing import Any, Final
 
 import msgspec
 
+from fusevol import log_options
 from fusevol.config import NO_LOG, parse_deadline, parse_level
 from fusevol.errors import UsageError
+from fusevol.log_options import LogOptions, parse_boolean
 from fusevol.model import OnLogFailure, RecordLevel
 
 KNOWN: Final = (
     "source", "subpath", "record", "ro", "log", "on_log_failure", "suid", "dev", "noexec",
-    "deadline",
+    "deadline", *log_options.KNOWN,
 )  # fmt: skip
 _ALIASES: Final = {"device": "source", "read_only": "ro"}
-
-_TRUE: Final = frozenset(("true", "1", "yes", "on", ""))
-_FALSE: Final = frozenset(("false", "0", "no", "off"))
 
 
 class VolumeOptions(msgspec.Struct, frozen=True):
@@ -30,6 +29,7 @@ class VolumeOptions(msgspec.Struct, frozen=True):
         suid, dev, noexec: as in mount(8).
         deadline: seconds after which an operation fails that the source has not answered; 0 for
             never.
+        logging: what is written to the log, how, and what becomes of it.
     """
 
     source: str = ""
@@ -42,6 +42,7 @@ class VolumeOptions(msgspec.Struct, frozen=True):
     dev: bool = False
     noexec: bool = False
     deadline: float = 0.0
+    logging: LogOptions = LogOptions()
 
 
 def parse(words: Mapping[str, str], base: VolumeOptions | None = None) -> VolumeOptions:
@@ -53,6 +54,8 @@ def parse(words: Mapping[str, str], base: VolumeOptions | None = None) -> Volume
         UsageError: an unknown word, or a value that is not one of those possible.
         UnsupportedError: record level `open`.
     """
+    base = base or VolumeOptions()
+    logging = base.logging
     changes: dict[str, Any] = {}
     for word, value in words.items():
         key = word.replace("-", "_")
@@ -61,15 +64,20 @@ def parse(words: Mapping[str, str], base: VolumeOptions | None = None) -> Volume
             raise UsageError(f"unknown volume option {word!r}; known are {', '.join(KNOWN)}")
         if key in changes:
             raise UsageError(f"volume option {key} is given twice")
-        changes[key] = _value(key, value)
-    return msgspec.structs.replace(base or VolumeOptions(), **changes)
+        if key in log_options.KNOWN:
+            _refuse_nul(key, value)
+            logging = log_options.changed(logging, key, value)
+            changes[key] = None
+        else:
+            changes[key] = _value(key, value)
+    changes = {key: value for key, value in changes.items() if key not in log_options.KNOWN}
+    return msgspec.structs.replace(base, logging=logging, **changes)
 
 
 def _value(key: str, value: str) -> object:
-    if "\0" in value:
-        raise UsageError(f"volume option {key} cannot hold a NUL byte")
+    _refuse_nul(key, value)
     if key in ("ro", "suid", "dev", "noexec"):
-        return _boolean(key, value)
+        return parse_boolean(key, value)
     if key == "record":
         return parse_level(value)
     if key == "deadline":
@@ -86,12 +94,9 @@ def _value(key: str, value: str) -> object:
     return _absolute(key, value)
 
 
-def _boolean(key: str, value: str) -> bool:
-    if value.lower() in _TRUE:
-        return True
-    if value.lower() in _FALSE:
-        return False
-    raise UsageError(f"volume option {key}={value}: use true or false")
+def _refuse_nul(key: str, value: str) -> None:
+    if "\0" in value:
+        raise UsageError(f"volume option {key} cannot hold a NUL byte")
 
 
 def _subpath(value: str) -> str:

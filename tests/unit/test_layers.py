@@ -24,6 +24,7 @@ RANKS: Final = {
     "recovery": 2,
     "accesslog": 2,
     "config": 1,
+    "log_options": 1,
     "errors": 1,
     "model": 1,
     "": 0,
@@ -37,6 +38,8 @@ SAME_RANK: Final = {
     ("cli", "plugin"),
     ("config", "errors"),
     ("config", "model"),
+    ("config", "log_options"),
+    ("log_options", "errors"),
 }
 """(importer, imported) pairs of one rank that are allowed all the same."""
 
