@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from fusevol.accesslog.formats import decode
 from fusevol.accesslog.lines import MAX_LINE_BYTES, LogFile, blocks_of_lines, is_file
-from fusevol.accesslog.record import AccessRecord, MalformedRecordError, decode
+from fusevol.accesslog.record import AccessRecord, MalformedRecordError
 
 _REMEMBERED: Final = 10
 
@@ -134,7 +135,7 @@ def first_record(lines: Iterable[bytes]) -> AccessRecord | None:
 
 
 def parse(line: bytes) -> AccessRecord:
-    """Return the record in `line`.
+    """Return the record in `line`, in whichever format it is.
 
     Raises:
         MalformedRecordError: it is no record, or too long.

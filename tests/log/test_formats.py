@@ -10,13 +10,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fusevol.accesslog import record as native
-from fusevol.accesslog.formats import ecs, juicefs, ocsf
+from fusevol.accesslog.formats import decode, ecs, encoder, juicefs, ocsf, text
 from fusevol.accesslog.names import encode_name
 from fusevol.accesslog.record import AccessRecord, MalformedRecordError
 from fusevol.accesslog.text import format_record
+from fusevol.log_options import LogFormat
 from tests.log.records import RECORDS
 
-FORMATS = [native, ecs, ocsf, juicefs]
+FORMATS = [native, ecs, ocsf, juicefs, text]
 every_format = pytest.mark.parametrize("format_", FORMATS, ids=lambda module: module.__name__)
 
 HOSTILE = encode_name(b'/a\n\r\x1b]0;pwned\x07\x00\x7f\xff\xc2\x9b31m\xe2\x80\xae "\\) - OK <1.0>')
@@ -54,6 +55,36 @@ def test_a_record_is_one_line(format_: ModuleType, record: AccessRecord) -> None
 def test_lines_for_people_and_for_juicefs_are_harmless_as_they_are(record: AccessRecord) -> None:
     assert format_record(record).isprintable()
     assert juicefs.encode(record).decode().isprintable()
+    assert text.encode(record).decode().isprintable()
+
+
+@pytest.mark.parametrize("name", list(LogFormat))
+@given(record=RECORDS)
+@example(record=RENAME)
+@example(record=GAP)
+@example(record=AccessRecord(time="@9", seq=1, op="no word", result="ok", us=1))
+def test_a_log_is_read_whatever_its_format(name: LogFormat, record: AccessRecord) -> None:
+    assert decode(encoder(name)(record)) == record
+
+
+@given(RECORDS, st.sampled_from(['"@timestamp"', '"class_uid"', "@timestamp", "class_uid"]))
+def test_names_do_not_make_json_look_like_another_format(record: AccessRecord, name: str) -> None:
+    record.name = record.path = record.to = name
+    assert decode(native.encode(record)) == record
+
+
+@pytest.mark.parametrize("name", list(LogFormat))
+@given(data=st.data())
+def test_damaged_line_of_any_format_raises_nothing_else(
+    name: LogFormat, data: st.DataObject
+) -> None:
+    line = bytearray(encoder(name)(RENAME))
+    for _ in range(data.draw(st.integers(1, 3))):
+        line[data.draw(st.integers(0, len(line) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        decode(bytes(line))
+    except MalformedRecordError:
+        pass
 
 
 @every_format
@@ -88,7 +119,7 @@ def test_caller_of_whom_little_is_known(format_: ModuleType, keys: tuple[str, ..
     assert format_.decode(format_.encode(record)) == record
 
 
-@pytest.mark.parametrize("format_", [ecs, ocsf, juicefs], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("format_", [ecs, ocsf, juicefs, text], ids=lambda module: module.__name__)
 @pytest.mark.parametrize(
     "time",
     ["yesterday", "2026-02-30T00:00:00.000000Z", "2026-11-24T02:03:07Z",
@@ -161,6 +192,17 @@ def test_juicefs_line() -> None:
     assert juicefs.encode(record) == (
         b"2026.11.24 02:03:07.816699 [uid:1,gid:2,pid:17185] write "
         b'(2148141,6,0,seq:8,volume:"data",path:"/r.txt") - OK <1.000035>'
+    )
+
+
+def test_text_line() -> None:
+    record = AccessRecord(
+        time="2026-11-24T02:03:07.816699Z", seq=8, volume="data", op="write", path="/r\\xe9.txt",
+        result="ok", us=35, uid=1, comm="my sh", offset=0, name="",
+    )  # fmt: skip
+    assert text.encode(record) == (
+        b"2026-11-24T02:03:07.816699Z 8 data write ok 35us path=/r\\xe9.txt uid=1 "
+        b'comm="my sh" name="" offset=0'
     )
 
 
