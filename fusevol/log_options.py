@@ -69,6 +69,38 @@ class LogOptions(msgspec.Struct, frozen=True):
     space_warn: int = 0
     space_act: int = 0
 
+    @property
+    def needs_agent(self) -> bool:
+        """Whether there is something to do besides writing the file."""
+        return bool(self.sinks or self.rotates or self.space_warn)
+
+    @property
+    def rotates(self) -> bool:
+        """Whether fusevol rotates the file itself."""
+        return bool(self.rotate_size or self.rotate_age or self.quota)
+
+    def check(self, log: str) -> None:
+        """See whether these make sense together.
+
+        Args:
+            log: where the records go: a file, "-" or "none".
+
+        Raises:
+            UsageError: they do not, and why.
+        """
+        of_rotated = ("compress", "keep_files", "keep_age", "space_act")
+        idle = [key for key in of_rotated if getattr(self, key) != getattr(LogOptions(), key)]
+        if idle and not self.rotates:
+            raise UsageError(
+                f"{idle[0]} is about files that fusevol has rotated; give rotate_size, rotate_age "
+                f"or quota, too"
+            )
+        if log in _NO_FILES and self.needs_agent:
+            key = next(iter(as_words(self)))
+            raise UsageError(f"{key} takes a log that is a file, and log={log} is none")
+
+
+_NO_FILES: Final = ("-", "none")
 
 _SIZE: Final = re.compile(r"([0-9]{1,15})\s*(?:([KMGT])(?:i?B)?|B)?", re.IGNORECASE)
 _FACTORS: Final = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}

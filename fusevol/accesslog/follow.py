@@ -48,7 +48,7 @@ def follow(
     if not is_file(path):
         yield from ((line, record) for _number, line, record in read(path, skipped) if keep(record))
         return
-    with _GrowingLog(path, skipped) as log:
+    with GrowingLog(path, skipped) as log:
         if count is not None:
             yield from log.skip_to_end(count, keep)
         wait_s = _SHORTEST_WAIT_S
@@ -68,7 +68,7 @@ def follow(
                 log.go_on_with(successor)
 
 
-class _GrowingLog(contextlib.ExitStack):
+class GrowingLog(contextlib.ExitStack):
     """A log that is being written, and how far it has been read."""
 
     def __init__(self, path: str, skipped: Skipped) -> None:
@@ -95,6 +95,43 @@ class _GrowingLog(contextlib.ExitStack):
         self._anchor = self._file.read_at(start, self._offset - start)
         self._newest = first_record(line for _offset, line in self._file.lines_backwards())
         return last_in(self._file, lines, count, keep, self._skipped)
+
+    def skip_to(self, seq: int) -> bool:
+        """Go to some record not behind the first one after number `seq`, but near it.
+
+        The lines are looked at in halves, as numbers grow from line to line. Returns False, and
+        stays at the beginning, if the file ends with a smaller number: it is of another log then.
+        """
+        newest = first_record(line for _offset, line in self._file.lines_backwards())
+        if newest is None:
+            return True
+        if newest.seq < seq:
+            return False
+        low, high = 0, self._file.stat().st_size
+        while high - low > _ANCHOR_BYTES:
+            middle = (low + high) // 2
+            start, record = self._record_after(middle)
+            if record is not None and start < high and record.seq <= seq:
+                low = start
+            else:
+                high = middle
+        self._offset = low
+        return True
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has been written to the file."""
+        return self._file.stat().st_size == 0
+
+    def _record_after(self, offset: int) -> tuple[int, AccessRecord | None]:
+        """Return the first whole record that begins behind `offset`, and where it begins."""
+        block = self._file.read_at(offset, 2 * MAX_LINE_BYTES)
+        at = block.find(b"\n") + 1
+        while at and (end := block.find(b"\n", at)) >= 0:
+            with contextlib.suppress(MalformedRecordError):
+                return offset + at, parse(block[at:end])
+            at = end + 1
+        return offset, None
 
     def appended(self, *, is_complete: bool = False) -> Iterator[tuple[bytes, AccessRecord]]:
         """Yield the records since the last call.

@@ -248,7 +248,7 @@ def _files(path: str, with_rotated: bool, stack: contextlib.ExitStack) -> list[_
     if not with_rotated:
         return [file]
     older = []
-    for name in _rotated(path):
+    for name in rotated(path):
         # It may be renamed between our look at the directory and now.
         with contextlib.suppress(NotFoundError):
             section = _open(name, stack)
@@ -267,7 +267,12 @@ def _is_copy(file: _File, firsts: dict[str, AccessRecord | None]) -> bool:
     return is_pair and file.first in (None, firsts[original])
 
 
-def _rotated(path: str) -> list[str]:
+def rotated(path: str) -> list[str]:
+    """Return the files that were rotated of the log at `path`, compressed ones too, by name.
+
+    Raises:
+        NotFoundError, NotPermittedError, FusevolError: their directory cannot be read.
+    """
     folder, name = os.path.split(os.path.realpath(path))
     with explained(folder), os.scandir(folder) as entries:
         return sorted(

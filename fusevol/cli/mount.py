@@ -48,7 +48,9 @@ from fusevol.model import OnLogFailure, RecordLevel
     metavar="OPT[,OPT...]",
     help="Mount options: ro, rw, suid, dev, noexec, allow_other, private, "
     "on_log_failure=continue|deny, deadline=SECONDS (operations that the source does not answer in "
-    "time fail), and log=, record=, name= as above. Can be repeated.",
+    "time fail), log=, record=, name= as above, and for the log format=, sinks=, include=, "
+    "exclude=, success=, failure=, coalesce=, chain, rotate_size=, rotate_age=, compress=, "
+    "keep_files=, keep_age=, quota=, space_warn=, space_act=. Can be repeated.",
 )
 @click.option("-f", "--foreground", is_flag=True, help="Stay; do not go to the background.")
 def mount(
@@ -74,6 +76,8 @@ def mount(
       fusevol mount --record data -o ro /srv/data /mnt/data
     Refuse operations that cannot be recorded:
       fusevol mount -o on_log_failure=deny /srv/data /mnt/data
+    Keep at most 2 GB of log, and send a copy to the journal:
+      fusevol mount -o quota=2G,compress=zstd,sinks=journald /srv/data /mnt/data
     """
     said = parse_options(",".join(options))
     if log is not None:
@@ -96,6 +100,7 @@ def configure(source: str, mountpoint: str, options: Options) -> MountConfig:
     log = options.log or default_log(options.name or mountpoint)
     if log not in (STDOUT_LOG, NO_LOG):
         log = os.path.abspath(log)
+    options.logging.check(log)
     return MountConfig(
         source=os.path.realpath(source),
         mountpoint=mountpoint,

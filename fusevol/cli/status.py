@@ -3,10 +3,12 @@
 import sys
 
 import click
+import msgspec
 
 from fusevol.accesslog.text import printable
 from fusevol.daemon import registry
 from fusevol.daemon.encoding import encode
+from fusevol.logagent import status as agent
 
 
 @click.command()
@@ -15,7 +17,8 @@ def status(as_json: bool) -> None:
     """List the mounts that you serve on this host."""
     served = registry.all_served()
     if as_json:
-        sys.stdout.buffer.write(encode(served) + b"\n")
+        told = [msgspec.to_builtins(mount) | {"agent": agent.read(mount.log)} for mount in served]
+        sys.stdout.buffer.write(encode(told) + b"\n")
         return
     if not served:
         click.echo("nothing is served")
@@ -31,3 +34,12 @@ def status(as_json: bool) -> None:
         click.echo(f"  keeper {mount.pid}, {worker}{times}")
         if mount.message:
             click.echo(f"  {printable(mount.message)}")
+        _show_sinks(mount.log)
+
+
+def _show_sinks(log: str) -> None:
+    status = agent.read(log)
+    for sink in status.sinks if status else ():
+        behind = f", {sink.behind} behind" if sink.behind else ""
+        error = f": {sink.error}" if sink.error else ""
+        click.echo(f"  sink   {printable(sink.sink)}, record {sink.seq}{behind}{printable(error)}")

@@ -6,6 +6,7 @@ from typing import Final
 
 import click
 
+from fusevol import log_options
 from fusevol.accesslog.text import printable
 from fusevol.cli.completion import complete_level, complete_path
 from fusevol.daemon.control import Client, VolumeState
@@ -36,12 +37,14 @@ _options = click.option(
     multiple=True,
     metavar="NAME=VALUE",
     help="source=PATH, subpath=DIR, record=all|data, ro=true|false, log=FILE|none, "
-    "on_log_failure=continue|deny, deadline=SECONDS, suid=, dev=, noexec=true|false. Can be "
+    "on_log_failure=continue|deny, deadline=SECONDS, suid=, dev=, noexec=true|false, and for its "
+    "log format=, sinks=, include=, exclude=, success=, failure=, coalesce=, chain=, rotate_size=, "
+    "rotate_age=, compress=, keep_files=, keep_age=, quota=, space_warn=, space_act=. Can be "
     "repeated.",
 )
 
 
-_AT_ONCE: Final = ("deadline", "on_log_failure")
+_AT_ONCE: Final = ("deadline", "on_log_failure", *log_options.KNOWN)
 """Options that a volume in use follows."""
 
 
@@ -122,8 +125,8 @@ def update(
 ) -> None:
     """Change options of a volume.
 
-    deadline, on_log_failure and a change to record level data take effect at once, also while the
-    volume is used: another worker takes over. The others take effect when the volume is served the
+    deadline, on_log_failure, a change to record level data and all that is about the log but its
+    name take effect at once, also while the volume is used: another worker takes over. The others take effect when the volume is served the
     next time: at once if nobody uses it, else when all that use it have ended.
     """
     options = _said(words, source, record)
@@ -210,7 +213,7 @@ def _show(one: VolumeState) -> None:
         "worker": str(one.worker or ""),
         "restarts": str(one.restarts or ""),
     }
-    for key, value in rows.items():
+    for key, value in (rows | one.logging).items():
         if value:
             click.echo(f"  {key:<14} {printable(value)}")
     for holder, count in sorted(one.references.items()):

@@ -39,6 +39,7 @@ class VolumeState(msgspec.Struct):
         worker: process that serves it; 0 if it is not served, or while another one starts.
         restarts: how often a worker was succeeded since it was mounted.
         message: why it failed, or what is amiss.
+        logging: options of its log that are not the defaults, as words of `fusevol.log_options`.
     """
 
     name: str
@@ -58,6 +59,7 @@ class VolumeState(msgspec.Struct):
     restarts: int = 0
     message: str = ""
     deadline: float = 0.0
+    logging: dict[str, str] = {}
 
 
 class Create(msgspec.Struct, tag=True, forbid_unknown_fields=True):

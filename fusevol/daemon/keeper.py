@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 from fusevol.daemon import forkserver, mounting, registry, succession, worker
+from fusevol.daemon.agent import LogAgent
 from fusevol.daemon.background import remove_if_empty
 from fusevol.daemon.channel import (
     BYTES,
@@ -89,6 +90,7 @@ class Keeper:
         self._message = ""
         self._ending = Ending(self._config)
         self._takeover = Takeover(self._config, region)
+        self._agent = LogAgent(self._config, self._selector, self._reopen_log)
 
     def mount(self, starter: socket.socket) -> None:
         """Mount, and have it served.
@@ -162,6 +164,8 @@ class Keeper:
                     return self._unmounted()
             if self._respawn_at is not None and time.monotonic() >= self._respawn_at:
                 self._succeed()
+            if self._agent.is_due():
+                self._agent.start()
             if self._drained_by is not None and time.monotonic() >= self._drained_by:
                 # It may have been starting still, and not have seen the signal.
                 self._drained_by = None
@@ -184,7 +188,9 @@ class Keeper:
         return self._config.mountpoint
 
     def _timeout(self) -> float | None:
-        wanted = (self._respawn_at, self._drained_by, self._ending.next_moment())
+        wanted = (
+            self._respawn_at, self._drained_by, self._ending.next_moment(), self._agent.start_at,
+        )  # fmt: skip
         moments = [when for when in wanted if when is not None]
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
@@ -193,10 +199,13 @@ class Keeper:
             if number in (signal.SIGTERM, signal.SIGINT):
                 self._ending.ask()
             elif number == signal.SIGHUP:
-                self._region.words[LOG_WANTED] += 1
-                self._signal_worker(signal.SIGHUP)
+                self._reopen_log()
             elif number == registry.RELOAD:
                 self._change_code()
+
+    def _reopen_log(self) -> None:
+        self._region.words[LOG_WANTED] += 1
+        self._signal_worker(signal.SIGHUP)
 
     def _watch_owner(self, start: Start) -> None:
         """End with the process that the mount is for."""

@@ -26,6 +26,7 @@ from fusevol.errors import FusevolError
 from fusevol.linux import mounts
 from fusevol.linux.mountinfo import mount_at
 from fusevol.linux.process import start_ticks
+from fusevol.log_options import as_words
 from fusevol.model import RecordLevel
 
 logger = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ class ServedVolume:
             worker=entry.worker if entry else 0,
             restarts=entry.restarts if entry else 0,
             message=entry.message if entry else self.message,
+            logging=as_words(options.logging),
         )
 
     def refer(self, holder: str, pid: int) -> None:

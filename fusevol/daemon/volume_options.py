@@ -71,7 +71,9 @@ def parse(words: Mapping[str, str], base: VolumeOptions | None = None) -> Volume
         else:
             changes[key] = _value(key, value)
     changes = {key: value for key, value in changes.items() if key not in log_options.KNOWN}
-    return msgspec.structs.replace(base, logging=logging, **changes)
+    options = msgspec.structs.replace(base, logging=logging, **changes)
+    logging.check(options.log)
+    return options
 
 
 def _value(key: str, value: str) -> object:

@@ -19,6 +19,7 @@ RANKS: Final = {
     "fuse": 4,
     "container": 4,
     "volume": 3,
+    "logagent": 3,
     "inodes": 2,
     "linux": 2,
     "recovery": 2,

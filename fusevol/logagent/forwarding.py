@@ -1,0 +1,99 @@
+"""Sending what a log gets to one sink: a thread that waits for nobody but its own sink."""
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from fusevol.accesslog.sinks import open_sink, parse
+from fusevol.errors import FusevolError
+from fusevol.logagent.backlog import Backlog
+
+if TYPE_CHECKING:
+    from fusevol.accesslog.sinks.sink import Sink
+
+_BATCH: Final = 256
+_IDLE_S: Final = 0.1
+_SHORTEST_WAIT_S: Final = 0.2
+_LONGEST_WAIT_S: Final = 15.0
+
+logger = logging.getLogger(__name__)
+
+
+class Forwarder(threading.Thread):
+    """Sends the records of a log to one sink, in order, each at least once.
+
+    Attributes:
+        sink: as the user named it.
+        seq: number of the last record that was handed over.
+        error: why sending does not work right now; "" if it does.
+        error_since: when that began, in seconds since 1970.
+    """
+
+    def __init__(self, sink: str, log: str, seq: int) -> None:
+        super().__init__(name=f"to {sink}", daemon=True)
+        self.sink = sink
+        self.seq = seq
+        self.error = ""
+        self.error_since = 0.0
+        self._log = log
+        self._ending = threading.Event()
+        self._wait_s = _SHORTEST_WAIT_S
+
+    def end(self) -> None:
+        """Have it end as soon as it has sent what is in the log."""
+        self._ending.set()
+
+    def run(self) -> None:
+        """Send until there is no more and it is to end; what cannot be sent then, the next does."""
+        while not self._send_all() and not self._ending.wait(self._wait_s):
+            self._wait_s = min(2 * self._wait_s, _LONGEST_WAIT_S)
+
+    def _send_all(self) -> bool:
+        """Send until the end; return False if that failed and is to be tried again."""
+        try:
+            backlog = Backlog(self._log, self.seq)
+        except FusevolError as error:
+            self._failed(str(error))
+            return False
+        try:
+            self.seq = backlog.seq
+            with open_sink(parse(self.sink)) as sink:
+                self._send_to(sink, backlog)
+        except OSError as error:
+            self._failed(error.strerror or str(error))
+            return False
+        except FusevolError as error:
+            self._failed(str(error))
+            return False
+        finally:
+            backlog.close()
+        return True
+
+    def _send_to(self, sink: "Sink", backlog: Backlog) -> None:
+        while True:
+            is_ending = self._ending.is_set()
+            entries = backlog.take(_BATCH)
+            while entries:
+                sent = sink.send(entries)
+                if sent:
+                    self.seq = entries[sent - 1][1].seq
+                    self._works()
+                entries = entries[sent:]
+            if backlog.is_empty:
+                if is_ending:
+                    return
+                self._ending.wait(_IDLE_S)
+
+    def _failed(self, why: str) -> None:
+        if why != self.error:
+            logger.warning("%s: sink %s: %s; tried again until it works", self._log, self.sink, why)
+        if not self.error:
+            self.error_since = time.time()
+        self.error = why
+
+    def _works(self) -> None:
+        if self.error:
+            logger.warning("%s: sink %s works again", self._log, self.sink)
+        self.error = ""
+        self._wait_s = _SHORTEST_WAIT_S

@@ -1,0 +1,157 @@
+"""The process of a log agent: `python -m fusevol.logagent.main FD`.
+
+FD is a socket to the keeper. The first message on it is a `Start`; the end of it tells the agent to
+end. What the agent sends on it, one byte at a time, asks for the log to be opened anew.
+"""
+
+import contextlib
+import logging
+import os
+import select
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from fusevol.accesslog.names import decode_name
+from fusevol.accesslog.reader import last_record
+from fusevol.errors import FusevolError
+from fusevol.logagent import status
+from fusevol.logagent.positions import PositionsFile, seq_before
+from fusevol.logagent.retention import Retention
+from fusevol.logagent.rotation import Rotation
+from fusevol.logagent.start import REOPEN, START_BYTES, Start
+
+if TYPE_CHECKING:
+    from fusevol.logagent.forwarding import Forwarder
+
+_TICK_S: Final = 0.25
+_KEEP_S: Final = 2.0
+"""How often it is written down how far sinks have got."""
+_RETAIN_S: Final = 5.0
+_DRAIN_S: Final = 5.0
+_NICENESS: Final = 5
+
+logger = logging.getLogger(__name__)
+
+
+class Agent:
+    """Looks after one log until its keeper closes the channel."""
+
+    def __init__(self, start: Start, channel: socket.socket) -> None:
+        """Prepare; waits for an earlier agent of the log.
+
+        Raises:
+            FusevolError: another agent is at work, or the log cannot be read.
+        """
+        self._log = os.fsdecode(decode_name(start.log))
+        self._channel = channel
+        self._positions = PositionsFile(self._log)
+        self._kept = self._positions.load()
+        self._forwarders = [self._forwarder(sink, start.since) for sink in start.options.sinks]
+        self._rotation = Rotation(self._log, start.options, self._ask_to_reopen)
+        self._retention = Retention(self._log, start.options)
+        self._said: dict[str, str] = {}
+
+    def _forwarder(self, sink: str, since: str) -> "Forwarder":
+        # An agent that only rotates does without what sends.
+        from fusevol.logagent.forwarding import Forwarder
+
+        kept = self._kept.get(sink)
+        return Forwarder(sink, self._log, seq_before(self._log, since) if kept is None else kept)
+
+    def run(self) -> None:
+        """Work until the keeper closes the channel; then send what is left."""
+        for forwarder in self._forwarders:
+            forwarder.start()
+        keep_at = retain_at = 0.0
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        while not poll.poll(_TICK_S * 1000):
+            now = time.monotonic()
+            with self._explained("rotate it"):
+                if self._rotation.go_on():
+                    retain_at = now
+            if now >= retain_at:
+                retain_at = now + _RETAIN_S
+                with self._explained("look after rotated files"):
+                    self._retention.go_on()
+            if now >= keep_at:
+                keep_at = now + _KEEP_S
+                self._keep()
+        self._end()
+
+    def _end(self) -> None:
+        for forwarder in self._forwarders:
+            forwarder.end()
+        end = time.monotonic() + _DRAIN_S
+        for forwarder in self._forwarders:
+            forwarder.join(max(0.0, end - time.monotonic()))
+        self._keep()
+        status.remove(self._log)
+
+    def _keep(self) -> None:
+        positions = {one.sink: one.seq for one in self._forwarders}
+        with self._explained("keep positions"):
+            if positions != self._kept:
+                self._positions.save(positions)
+                self._kept = positions
+        with self._explained("tell how it is"):
+            status.write(self._status())
+
+    def _status(self) -> status.AgentStatus:
+        newest = last_record(self._log) if self._forwarders else None
+        return status.AgentStatus(
+            log=self._log,
+            pid=os.getpid(),
+            sinks=[
+                status.SinkStatus(
+                    one.sink, one.seq, max(0, newest.seq - one.seq) if newest else 0,
+                    one.error, one.error_since,
+                )
+                for one in self._forwarders
+            ],
+            rotated_files=self._retention.files,
+            total_bytes=self._retention.total,
+            free_bytes=self._retention.free,
+        )  # fmt: skip
+
+    @contextlib.contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Say once what failed, and go on."""
+        try:
+            yield
+        except (OSError, FusevolError) as error:
+            why = str(error)
+            if self._said.get(what) != why:
+                logger.error("access log %s: cannot %s: %s", self._log, what, why)
+            self._said[what] = why
+        else:
+            self._said.pop(what, None)
+
+    def _ask_to_reopen(self) -> None:
+        with contextlib.suppress(OSError):
+            self._channel.send(REOPEN)
+
+
+def main(arguments: list[str]) -> int:
+    """Look after the log that the first message on the channel names, until the channel ends."""
+    logging.basicConfig(format="fusevol: %(levelname)s: %(message)s", stream=sys.stderr)
+    with socket.socket(fileno=int(arguments[0])) as channel:
+        message = channel.recv(START_BYTES)
+        if not message:
+            return 0
+        os.nice(_NICENESS)
+        try:
+            Agent(msgspec.json.decode(message, type=Start), channel).run()
+        except FusevolError as error:
+            logger.error("%s", error)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,30 @@
+"""What the keeper tells a log agent, and what the agent asks of the keeper."""
+
+from typing import Final
+
+import msgspec
+
+from fusevol.log_options import LogOptions
+
+MODULE: Final = "fusevol.logagent.main"
+"""What the process of an agent runs."""
+
+START_BYTES: Final = 1 << 16
+"""Longest first message."""
+
+REOPEN: Final = b"r"
+"""Asks for the log to be opened anew, as it was renamed."""
+
+
+class Start(msgspec.Struct):
+    """What an agent is for; the first message to it.
+
+    Attributes:
+        log: path of the log, in the encoding of `accesslog.names`.
+        options: of the log.
+        since: a sink without a position gets records from this time on, as the log writes it.
+    """
+
+    log: str
+    options: LogOptions
+    since: str

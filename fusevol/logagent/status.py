@@ -1,0 +1,79 @@
+"""What an agent tells of itself, for `fusevol status` and the metrics."""
+
+import hashlib
+import os
+
+import msgspec
+
+from fusevol.config import runtime_directory
+
+
+class SinkStatus(msgspec.Struct):
+    """One sink.
+
+    Attributes:
+        sink: as the user named it.
+        seq: number of the last record that it was given.
+        behind: how many records wait for it.
+        error: why it is given none right now; "" if it is.
+        error_since: when that began, in seconds since 1970; 0 if it works.
+    """
+
+    sink: str
+    seq: int
+    behind: int
+    error: str = ""
+    error_since: float = 0.0
+
+
+class AgentStatus(msgspec.Struct):
+    """The agent of one log.
+
+    Attributes:
+        log: path of the log.
+        pid: the agent.
+        sinks: where records go besides.
+        rotated_files: how many rotated files there are.
+        total_bytes: what they and the log take.
+        free_bytes: what is free on their file system.
+    """
+
+    log: str
+    pid: int
+    sinks: list[SinkStatus] = []
+    rotated_files: int = 0
+    total_bytes: int = 0
+    free_bytes: int = 0
+
+
+def read(log: str) -> AgentStatus | None:
+    """Return what the agent of a log said last; None if none is at work."""
+    try:
+        with open(_path(log), "rb") as file:
+            status = msgspec.json.decode(file.read(), type=AgentStatus)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return status if os.path.exists(f"/proc/{status.pid}") else None
+
+
+def write(status: AgentStatus) -> None:
+    """Replace what `read` returns; OSError if that fails."""
+    path = _path(status.log)
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(msgspec.json.encode(status))
+    os.replace(path + ".new", path)
+
+
+def remove(log: str) -> None:
+    """Remove what was written."""
+    try:
+        os.unlink(_path(log))
+    except FileNotFoundError:
+        pass
+
+
+def _path(log: str) -> str:
+    name = hashlib.sha256(os.fsencode(os.path.realpath(log))).hexdigest()[:32]
+    return os.path.join(runtime_directory(), "agents", f"{name}.json")
