@@ -20,15 +20,18 @@ import msgspec
 import trio
 from msgspec.json import decode
 
+from fusevol.daemon import http_server
 from fusevol.daemon.control import VolumeState
+from fusevol.daemon.http_server import Answer, Request
 from fusevol.daemon.volumes import Volumes
 from fusevol.errors import FusevolError, UsageError
-from fusevol.plugin import http_server
-from fusevol.plugin.http_server import Answer, Request
 
 logger = logging.getLogger(__name__)
 
 CONTENT_TYPE: Final = "application/vnd.docker.plugins.v1.1+json"
+
+CONNECTIONS_MAX: Final = 256
+"""An engine has a few, for as long as it runs."""
 
 _LOCAL_TYPES: Final = ("fusevol", "none", "bind")
 _LOCAL_WORDS: Final = ("bind", "rbind", "rw")
@@ -99,7 +102,10 @@ async def serve(
         FusevolError: the socket cannot be made.
     """
     driver = Driver(volumes)
-    await http_server.serve(driver.answer, refused, where, task_status=task_status)
+    await http_server.serve(
+        driver.answer, refused, where,
+        name="the volume plugin", connections_max=CONNECTIONS_MAX, task_status=task_status,
+    )  # fmt: skip
 
 
 class Driver:

@@ -15,13 +15,14 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fusevol.daemon import http_server
 from fusevol.daemon.control import VolumeState
+from fusevol.daemon.http_server import Request
 from fusevol.daemon.settings import Settings
 from fusevol.daemon.volume_options import KNOWN, parse
 from fusevol.daemon.volumes import Volumes
 from fusevol.errors import FusevolError, UsageError
-from fusevol.plugin import docker, http_server
-from fusevol.plugin.http_server import Request
+from fusevol.plugin import docker
 from tests.plugin_client import Connection, Plugin, request
 from tests.served import wait_until
 
@@ -150,7 +151,7 @@ def test_options_are_understood_or_refused(words: Mapping[str, str]) -> None:
 async def asked(volumes: Volumes, call: str, body: bytes) -> tuple[int, dict[str, Any]]:
     ours, theirs = trio.socket.socketpair()
     with ours, theirs:
-        request = Request("POST", f"/{call}", body, ours)
+        request = Request("POST", f"/{call}", {}, body, ours)
         answer = await docker.Driver(volumes).answer(request)
     return answer.status, json.loads(answer.body)
 
@@ -468,7 +469,7 @@ async def test_silent_clients_hold_up_nobody_and_are_hung_up_on(
 async def test_connections_are_bounded(
     volumes: Mounting, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_server, "CONNECTIONS_MAX", 3)
+    monkeypatch.setattr(docker, "CONNECTIONS_MAX", 3)
     path = directory / "fusevol.sock"
 
     def is_served(connection: Connection) -> bool:

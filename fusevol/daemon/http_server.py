@@ -1,6 +1,6 @@
-"""HTTP/1.1 on a Unix socket: connections for one handler of requests, by h11 and trio.
+"""HTTP/1.1 on a socket: connections for one handler of requests, by h11 and trio.
 
-h11 does the protocol; here are its connections, as engines want them:
+h11 does the protocol; here are its connections, as engines and scrapers want them:
 
 - What goes wrong with one ends neither the others nor the daemon.
 - They are bounded in number, and in time wherever they wait for a client: for a request, for its
@@ -8,7 +8,7 @@ h11 does the protocol; here are its connections, as engines want them:
 - At the end requests under way have a moment to be answered: an engine repeats one that broke off,
   but without its body.
 
-No TLS, no HTTP/2, no WebSocket: engines use none of them, and each would be a way to hang.
+No TLS, no HTTP/2, no WebSocket: clients need none of them, and each would be a way to hang.
 """
 
 import logging
@@ -16,7 +16,7 @@ import os
 import select
 import socket
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -28,8 +28,6 @@ from fusevol.errors import FusevolError
 
 logger = logging.getLogger(__name__)
 
-CONNECTIONS_MAX: Final = 256
-"""Further ones are closed at once. An engine has a few, for as long as it runs."""
 IDLE_S: Final = 60.0
 """How long a client may take for the head of a request, or stay without one."""
 BODY_S: Final = 30.0
@@ -43,11 +41,16 @@ _RECEIVE_BYTES: Final = 1 << 16
 
 
 class Answer(NamedTuple):
-    """What goes back."""
+    """What goes back.
+
+    Attributes:
+        headers: further ones, besides the type and the length of the body.
+    """
 
     status: int
     body: bytes
     content_type: str
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,12 @@ class Request:
 
     Attributes:
         path: without the query.
+        headers: by their names in small letters.
     """
 
     method: str
     path: str
+    headers: Mapping[str, str]
     body: bytes
     _socket: trio.socket.SocketType
 
@@ -80,6 +85,8 @@ async def serve(
     refusal: Refusal,
     where: str | socket.socket,
     *,
+    name: str,
+    connections_max: int,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled.
@@ -89,12 +96,14 @@ async def serve(
         refusal: what answers in its place if a request is none.
         where: path of the socket to make, with mode 0600, and to remove at the end; or a listening
             one, which somebody else removes.
+        name: what is served, for messages.
+        connections_max: how many there may be at a time; further ones are closed at once.
         task_status: told when connections are accepted.
 
     Raises:
         FusevolError: the socket cannot be made.
     """
-    connections = _Connections(handler, refusal)
+    connections = _Connections(handler, refusal, name, connections_max)
     if isinstance(where, socket.socket):
         await connections.serve(where, task_status)
         return
@@ -110,9 +119,11 @@ async def serve(
 class _Connections:
     """The connections of one socket."""
 
-    def __init__(self, handler: Handler, refusal: Refusal) -> None:
+    def __init__(self, handler: Handler, refusal: Refusal, name: str, maximum: int) -> None:
         self._handler = handler
         self._refusal = refusal
+        self._name = name
+        self._maximum = maximum
         self._ending = trio.Event()
         self._count = 0
         self._idle: set[trio.CancelScope] = set()
@@ -139,8 +150,8 @@ class _Connections:
                 scope.deadline = trio.current_time() + GRACE_S
 
     async def _accept(self, stream: trio.SocketStream) -> None:
-        if self._count >= CONNECTIONS_MAX:
-            logger.warning("the volume plugin has %d connections: too many", self._count)
+        if self._count >= self._maximum:
+            logger.warning("%s has %d connections: too many", self._name, self._count)
             await trio.aclose_forcefully(stream)
             return
         self._count += 1
@@ -150,7 +161,7 @@ class _Connections:
         except (trio.BrokenResourceError, trio.TooSlowError):
             pass  # who asked is gone, or stuck
         except Exception:
-            logger.exception("a connection to the volume plugin broke")
+            logger.exception("a connection to %s broke", self._name)
         finally:
             self._count -= 1
 
@@ -223,13 +234,18 @@ class _Connection:
         """Return a request for a handler."""
         self._method = head.method.decode("ascii")
         path = head.target.partition(b"?")[0].decode("ascii")
-        return Request(self._method, path, body, self._stream.socket)
+        headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
+        return Request(self._method, path, headers, body, self._stream.socket)
 
     async def answer(self, answer: Answer) -> bool:
         """Send an answer; return whether there may be another request."""
         if self._state.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return False
-        headers = [("Content-Type", answer.content_type), ("Content-Length", str(len(answer.body)))]
+        headers = [
+            ("Content-Type", answer.content_type),
+            ("Content-Length", str(len(answer.body))),
+            *answer.headers,
+        ]
         events = [h11.Response(status_code=answer.status, headers=headers), h11.EndOfMessage()]
         if self._method != "HEAD":
             events.insert(1, h11.Data(data=answer.body))
