@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import pyfuse3
@@ -30,12 +31,14 @@ from fusevol.accesslog.writer import LogWriter
 from fusevol.fuse import convert
 from fusevol.fuse.deadline import Deadline
 from fusevol.fuse.init import Flag
+from fusevol.fuse.recorder import conclusions
 from fusevol.fuse.requestloop import RequestLoop
 from fusevol.fuse.seam import NOT_AT_DATA, by_caller, by_handle
 from fusevol.fuse.undo import undos
 from fusevol.inodes.inode import Inode
 from fusevol.inodes.opened import OpenDirectory, OpenFile
 from fusevol.model import Caller, RecordLevel
+from fusevol.recovery.counters import Counters
 from fusevol.recovery.journal import DONE, Entry, Journal
 from fusevol.volume import attributes, data, directories, namespace, xattrs
 from fusevol.volume.volume import Creator, Volume
@@ -81,7 +84,8 @@ class Operations(pyfuse3.Operations):
         name: the volume's name in the log.
         volume: what is served.
         journal: what is being done.
-        log, logged: where records go, and the operations that are recorded.
+        logged: the operations that are recorded.
+        conclude: what records and counts an operation, by its name.
         admit: refuses an operation while its record could not be written, or None.
         serially: runs a handler on a thread, one at a time, or None to run it in place.
         acl: the source has POSIX ACLs.
@@ -96,6 +100,7 @@ class Operations(pyfuse3.Operations):
         name: str,
         volume: Volume,
         journal: Journal,
+        counters: Counters,
         level: RecordLevel,
         log: LogWriter | None,
         callers: Callers,
@@ -116,22 +121,22 @@ class Operations(pyfuse3.Operations):
             self._close = deadline.close
             self._readdir_reply = deadline.readdir_reply
             deadline.undo.update(undos(volume))
-        if not flushes:
-            self.flush = _unwanted
         self.name = name
         self.volume = volume
         self.journal = journal
         self.callers = callers
         self.logged: frozenset[str] = frozenset()
         if log is not None:
-            self.log = log
             self.logged = frozenset(OPERATIONS)
             if level is RecordLevel.DATA:
                 self.logged -= NOT_AT_DATA
+        self.conclude = conclusions(counters, log, self.logged)
         for op in OPERATIONS:
-            answer = builtins.getattr(self, op)
+            answer = builtins.getattr(type(self), op)
             if op not in self.logged and hasattr(answer, "unrecorded"):
-                builtins.setattr(self, op, answer.unrecorded(self))
+                builtins.setattr(self, op, partial(answer.unrecorded, self))
+        if not flushes:
+            self.flush = _unwanted
         self.admit = None if log is None else log.admit
         self.serially = serially
         self.enable_acl = acl

@@ -1,10 +1,11 @@
-"""The seam around every handler: times it, maps errors to errno, records it before the reply.
+"""The seam around every handler: times it, maps errors to errno, concludes it before the reply.
 
 Nothing but FUSEError leaves a handler: any other exception would end pyfuse3's main loop with the
 request unanswered. An unexpected exception is logged with its traceback and becomes EIO.
 
 Each request has an entry in the journal while it is served. One that an earlier worker had taken up
-finds its entry there: it goes on where that one was, and is not recorded twice.
+finds its entry there: it goes on where that one was, and is not recorded twice. What becomes of the
+record is in `recorder`.
 """
 
 import errno
@@ -18,17 +19,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pyfuse3 import FUSEError
 
-from fusevol.accesslog.record import OK, AccessRecord, errno_name
+from fusevol.accesslog.record import OK, AccessRecord
 from fusevol.fuse.deadline import REASON
 from fusevol.fuse.lane import Call, TooLateError
 from fusevol.recovery.journal import (
     CODES,
-    ERRNO,
     INLINE,
-    LOGGING,
     POSITIONED,
     RECORDED,
-    SEQ,
     STARTED,
     WHERE,
     WHO,
@@ -38,7 +36,6 @@ from fusevol.recovery.journal import (
 )
 
 if TYPE_CHECKING:
-    from fusevol.accesslog.writer import LogWriter
     from fusevol.fuse.operations import Operations
     from fusevol.inodes.opened import Opened
     from fusevol.volume.volume import Volume
@@ -52,6 +49,11 @@ NOT_AT_DATA: Final = frozenset(
 )
 """Operations that the level `data` leaves out: caching hides most of them anyway."""
 
+OPENING: Final = frozenset(("open", "create", "opendir"))
+"""Operations whose caller is kept, for the records of what is done with the handle."""
+
+_UNREAD: Final = AccessRecord()
+"""What handlers complete where no record is wanted, which costs less than not to."""
 
 _BY_NAME: Final = frozenset(
     ("lookup", "mknod", "mkdir", "symlink", "unlink", "rmdir", "rename", "create")
@@ -65,29 +67,41 @@ def by_caller(op: str, once: bool = False) -> Callable[[Handler], Any]:
     The handler is called with the access record before pyfuse3's own arguments and completes it;
     if its effect must not take place twice (`once`), the journal entry comes after the record.
     """
+
+    def decorate(handler: Handler) -> Any:
+        answer = _answer_to_caller(handler, op, once, identified=True)
+        if op not in OPENING:
+            answer.unrecorded = _answer_to_caller(handler, op, once, identified=False)
+        return answer
+
+    return decorate
+
+
+def _answer_to_caller(handler: Handler, op: str, once: bool, identified: bool) -> Any:
+    """Return what answers; without the caller being `identified` there is nothing to record."""
     code = CODES[op]
     begun = code | STARTED
 
-    def decorate(handler: Handler) -> Any:
-        @functools.wraps(handler)
-        async def answer(self: "Operations", *args: Any) -> Any:
-            started = perf_counter_ns()
-            record = reply = late = None
-            number = 0
-            ctx = args[-1]
-            journal = self.journal
-            if self.serially is None and not journal.resumed:
-                entry = journal.inline
-                words = journal.words
-                words[INLINE + WHO] = ctx.pid
-                words[INLINE] = begun
-            else:
-                if op == "getxattr" and _is_part_of_setxattr(journal, ctx.pid):
-                    return b""
-                entry = _take_up(self, code, ctx.pid, 0, self.serially is not None)
-            try:
-                if entry is not journal.inline:
-                    _repeat_failure(entry)
+    @functools.wraps(handler)
+    async def answer(self: "Operations", *args: Any) -> Any:
+        started = perf_counter_ns()
+        record = reply = late = None
+        number = 0
+        ctx = args[-1]
+        journal = self.journal
+        if self.serially is None and not journal.resumed:
+            entry = journal.inline
+            words = journal.words
+            words[INLINE + WHO] = ctx.pid
+            words[INLINE] = begun
+        else:
+            if op == "getxattr" and _is_part_of_setxattr(journal, ctx.pid):
+                return b""
+            entry = _take_up(self, code, ctx.pid, 0, self.serially is not None)
+        try:
+            if entry is not journal.inline:
+                _repeat_failure(entry)
+            if identified:
                 caller = self.callers.identify(ctx.pid, started)
                 record = AccessRecord(
                     "", -1, self.name, op, None, None, OK, -1,
@@ -95,26 +109,24 @@ def by_caller(op: str, once: bool = False) -> Callable[[Handler], Any]:
                 )  # fmt: skip
                 if self.admit is not None:
                     _admit(self, record, args)
-                given = (record, entry, *args) if once else (record, *args)
-                if self.serially is None:
-                    reply = handler(self, *given)
-                else:
-                    reply = await self.serially(handler, self, *given)
-            except Exception as error:
-                number = _errno_of(error, op)
-                late = _given_up(self, record, args, error)
-            if op in self.logged:
-                _record(self.log, journal, entry, record, started, number)
-            if entry is not journal.inline:
-                _finish(self, entry, late)
-            if number:
-                raise FUSEError(number)
-            return reply
+            else:
+                record = _UNREAD
+            given = (record, entry, *args) if once else (record, *args)
+            if self.serially is None:
+                reply = handler(self, *given)
+            else:
+                reply = await self.serially(handler, self, *given)
+        except Exception as error:
+            number = _errno_of(error, op)
+            late = _given_up(self, record, args, error)
+        self.conclude[op](entry, record, started, number)
+        if entry is not journal.inline:
+            _finish(self, entry, late)
+        if number:
+            raise FUSEError(number)
+        return reply
 
-        answer.unrecorded = functools.partial(_unrecorded, handler, op, once)  # type: ignore[attr-defined]
-        return answer
-
-    return decorate
+    return answer
 
 
 def _admit(operations: "Operations", record: AccessRecord, args: tuple[Any, ...]) -> None:
@@ -171,38 +183,6 @@ def _finish(operations: "Operations", entry: Entry, late: Call | None) -> None:
         operations.deadline.keep(entry, late)
 
 
-def _unrecorded(handler: Handler, op: str, once: bool, operations: "Operations") -> Handler:
-    """Return an answer to requests that name their caller, for operations that are not recorded.
-
-    The handler completes a record that nobody reads, which costs less than not to.
-    """
-    record = AccessRecord()
-    code = CODES[op]
-
-    async def answer(*args: Any) -> Any:
-        entry = late = None
-        journal = operations.journal
-        if op == "getxattr" and journal.resumed and _is_part_of_setxattr(journal, args[-1].pid):
-            return b""
-        given: tuple[Any, ...] = (record, *args)
-        if once:
-            entry = _take_up(operations, code, args[-1].pid, 0, operations.serially is not None)
-            given = (record, entry, *args)
-        try:
-            if operations.serially is None:
-                return handler(operations, *given)
-            return await operations.serially(handler, operations, *given)
-        except Exception as error:
-            if isinstance(error, TooLateError):
-                late = error.call
-            raise FUSEError(_errno_of(error, op)) from None
-        finally:
-            if entry is not None and entry is not operations.journal.inline:
-                _finish(operations, entry, late)
-
-    return answer
-
-
 def _take_up(operations: "Operations", code: int, who: int, where: int, waits: bool) -> Entry:
     """Return the entry of a request: the one an earlier worker began, or a new one."""
     journal = operations.journal
@@ -253,25 +233,40 @@ def by_handle(
     does not tell who uses a handle. A handler that may have to wait is a coroutine function.
     `after` is called when the record is in the log.
     """
-    code = CODES[op]
-    positioned = op in POSITIONED
 
     def decorate(handler: Handler) -> Any:
-        waits = inspect.iscoroutinefunction(handler)
-        of_directory = op.endswith("dir")
+        answer = _answer_to_user(handler, op, once, after, recorded=True)
+        answer.unrecorded = _answer_to_user(handler, op, once, after, recorded=False)
+        return answer
 
-        @functools.wraps(handler)
-        async def answer(self: "Operations", fh: int, *args: Any) -> Any:
-            started = perf_counter_ns()
-            record = reply = opened = late = None
-            number = 0
-            journal = self.journal
-            where = args[0] if positioned else 0
-            entry = _take_up(self, code, fh, where, waits or self.serially is not None)
-            try:
-                if entry is not journal.inline:
-                    _repeat_failure(entry)
-                opened = _opened(self.volume, fh, of_directory)
+    return decorate
+
+
+def _answer_to_user(
+    handler: Handler,
+    op: str,
+    once: bool,
+    after: "Callable[[Operations, Any, AccessRecord], None] | None",
+    recorded: bool,
+) -> Any:
+    code = CODES[op]
+    positioned = op in POSITIONED
+    waits = inspect.iscoroutinefunction(handler)
+    of_directory = op.endswith("dir")
+
+    @functools.wraps(handler)
+    async def answer(self: "Operations", fh: int, *args: Any) -> Any:
+        started = perf_counter_ns()
+        record = reply = opened = late = None
+        number = 0
+        journal = self.journal
+        where = args[0] if positioned else 0
+        entry = _take_up(self, code, fh, where, waits or self.serially is not None)
+        try:
+            if entry is not journal.inline:
+                _repeat_failure(entry)
+            opened = _opened(self.volume, fh, of_directory)
+            if recorded:
                 inode, caller = opened.inode, opened.caller
                 record = AccessRecord(
                     "", -1, self.name, op, self.volume.paths.of(inode), inode.ino, OK, -1,
@@ -279,30 +274,29 @@ def by_handle(
                 )  # fmt: skip
                 if self.admit is not None and not op.startswith("release"):
                     self.admit()
-                given = (record, entry, opened, *args) if once else (record, opened, *args)
-                if waits:
-                    reply = await handler(self, *given)
-                elif self.serially is None:
-                    reply = handler(self, *given)
-                else:
-                    reply = await self.serially(handler, self, *given)
-            except Exception as error:
-                number = _errno_of(error, op)
-                late = _given_up(self, record, args, error)
-            repeated = positioned and entry.phase == RECORDED
-            if op in self.logged:
-                _record(self.log, journal, entry, record, started, number)
-            if after is not None and record is not None and not repeated:
-                after(self, opened, record)
-            if entry is not journal.inline:
-                _finish(self, entry, late)
-            if number:
-                raise FUSEError(number)
-            return reply
+            else:
+                record = AccessRecord()
+            given = (record, entry, opened, *args) if once else (record, opened, *args)
+            if waits:
+                reply = await handler(self, *given)
+            elif self.serially is None:
+                reply = handler(self, *given)
+            else:
+                reply = await self.serially(handler, self, *given)
+        except Exception as error:
+            number = _errno_of(error, op)
+            late = _given_up(self, record, args, error)
+        repeated = positioned and entry.phase == RECORDED
+        self.conclude[op](entry, record, started, number, opened)
+        if after is not None and record is not None and not repeated:
+            after(self, opened, record)
+        if entry is not journal.inline:
+            _finish(self, entry, late)
+        if number:
+            raise FUSEError(number)
+        return reply
 
-        return answer
-
-    return decorate
+    return answer
 
 
 def _opened(volume: "Volume", fh: int, of_directory: bool) -> "Opened":
@@ -310,35 +304,6 @@ def _opened(volume: "Volume", fh: int, of_directory: bool) -> "Opened":
         return volume.directories.get(fh) if of_directory else volume.files.get(fh)
     except KeyError:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
-
-
-def _record(
-    log: "LogWriter",
-    journal: Journal,
-    entry: Entry,
-    record: AccessRecord | None,
-    started: int,
-    number: int,
-) -> None:
-    """Record an operation that ended with errno `number`; 0 is success."""
-    if record is None:
-        return
-    words, at = journal.words, entry.at
-    code = words[at] & 0xFF
-    if words[at] == code | RECORDED:
-        return
-    try:
-        if number:
-            record.result = errno_name(number)
-        if log.lost:
-            log.catch_up()
-        words[at + ERRNO] = number
-        words[at + SEQ] = log.next_seq
-        words[at] = code | LOGGING
-        log.append(record, started)
-        words[at] = code | RECORDED
-    except Exception:
-        logger.exception("a record of %s could not be written", record.op)
 
 
 def _errno_of(error: Exception, op: str) -> int:

@@ -36,6 +36,7 @@ from fusevol.linux.filesystems import Storage
 from fusevol.linux.mountinfo import is_below, mounts
 from fusevol.linux.mounts import clone_tree
 from fusevol.model import RecordLevel
+from fusevol.recovery.counters import Counters
 from fusevol.recovery.journal import Journal
 from fusevol.recovery.region import FLAGS, LOG_OPENED, LOG_WANTED, RESTARTS_TOLD, ROOT_FD, Region
 from fusevol.volume.volume import Volume
@@ -217,8 +218,8 @@ class Session:
             serially = partial(loop.offload, limiter=trio.CapacityLimiter(1))
         return Operations(
             encode_name(os.fsencode(self._config.name)), self._volume, self._journal,
-            self._config.level, self._log, callers, loop, serially, self._acl, self._flushes(),
-            deadline,
+            Counters(self._region), self._config.level, self._log, callers, loop, serially,
+            self._acl, self._flushes(), deadline,
         )  # fmt: skip
 
     def _flushes(self) -> bool:

@@ -32,7 +32,7 @@ DONE: Final = 3 << 8
 LOGGING: Final = 4 << 8
 """Its result is noted; the record is in the log if the log has got as far as its number."""
 RECORDED: Final = 5 << 8
-"""Its result is noted, and the record is in the log."""
+"""Its result is noted, it is counted, and the record is in the log if it gets one."""
 
 WHO: Final = 1
 WHERE: Final = 2

@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from fusevol.recovery.counters import KNOWN_INODES
 from fusevol.recovery.region import NODES, NODES_END, NODES_HIGH, WORD, Region
 
 STRIDE: Final = 16
@@ -78,6 +79,7 @@ class NodeEntries:
         self._free_on = bytearray(NODES_END // _PAGE)
         """How many places of a page are in `_free`."""
         self._idle_pages = 0
+        self._known = 0
 
     def add(self, ino: int, host_ino: int, dev: int, kind: int, parent: int, name: bytes) -> int:
         """Store a new inode without references or pin; return its place."""
@@ -91,6 +93,7 @@ class NodeEntries:
             self._write(at, Node(host_ino, dev, parent, 0, -1, kind, name, None, False, False))
         if at != NOWHERE:
             self._words[at] = ino
+            self._count(1)
         return at
 
     def set_lookups(self, at: int, lookups: int) -> None:
@@ -120,6 +123,7 @@ class NodeEntries:
         self._write(new, node)
         if new != NOWHERE:
             self._words[new] = ino
+            self._count(1)
         self.drop(at)
         return new
 
@@ -129,6 +133,7 @@ class NodeEntries:
             return
         words = self._words
         words[at] = 0
+        self._count(-1)
         rest = words[at + _REST]
         self._put_back(at)
         while rest:
@@ -173,7 +178,13 @@ class NodeEntries:
                 if inos[number] and at not in used:
                     words[at] = inos[number] = 0
         self._find_free(inos)
+        self._known = 0
+        self._count(len(by_ino))
         return by_ino
+
+    def _count(self, change: int) -> None:
+        self._known += change
+        self._words[KNOWN_INODES] = self._known
 
     def _used(self, live: list[int]) -> set[int]:
         """Return the places of entries and of the rest of their names."""

@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import struct
 from typing import Final
 
 from fusevol.errors import FusevolError
@@ -12,6 +13,7 @@ WORD: Final = 8
 _MAGIC: Final = 0x6C6F766573756601
 VERSION: Final = 1
 """Of the layout; a worker goes on only with a state of its own version."""
+_HEADER: Final = struct.Struct("2Q")
 
 # Words of the header.
 _MAGIC_AT: Final = 0
@@ -45,8 +47,14 @@ LOG_WANTED: Final = 20
 """How often the log was to be opened anew; LOG_OPENED: how often that was done."""
 LOG_OPENED: Final = 21
 
+_LOG_CELLS: Final = 40
+LOG_BYTES: Final = LOG_FD + 5
+"""Bytes written to the log; LOG_RECORDS: records; LOG_LOST: operations that got none."""
+LOG_RECORDS: Final = LOG_FD + 6
+LOG_LOST: Final = LOG_FD + 7
+HEADER_WORDS: Final = LOG_FD + _LOG_CELLS
+
 _SEQ_BITS: Final = 44
-_LOG: Final = slice(24, 29)
 _REASONS: Final = 8192
 _REASON_BYTES: Final = 256
 _REASONS_KEPT: Final = 64
@@ -54,6 +62,7 @@ _TEXTS: Final = (32768, 98304)
 _TEXT_BYTES: Final = 65536 - WORD
 
 JOURNAL: Final = (192 << 10) // WORD
+COUNTERS: Final = (256 << 10) // WORD
 OPENS: Final = (1 << 20) // WORD
 OPENS_END: Final = (257 << 20) // WORD
 NODES: Final = (512 << 20) // WORD
@@ -63,6 +72,17 @@ _BYTES: Final = (2560 << 20) + 4096
 
 CONFIG: Final = 0
 INIT: Final = 1
+
+
+def check_header(fd: int) -> None:
+    """Check that `fd` is a recovery state of this version.
+
+    Raises:
+        FusevolError: another version of fusevol wrote it, or it is none.
+    """
+    wanted = _HEADER.pack(_MAGIC, VERSION)
+    if os.fstat(fd).st_size != _BYTES or os.pread(fd, len(wanted), _MAGIC_AT * WORD) != wanted:
+        raise FusevolError("recovery state of another version; unmount and mount anew")
 
 
 class Region:
@@ -99,12 +119,8 @@ class Region:
         Raises:
             FusevolError: another version of fusevol wrote it, or it is none.
         """
-        if os.fstat(fd).st_size != _BYTES:
-            raise FusevolError("recovery state of another version; unmount and mount anew")
-        region = cls(fd)
-        if region.words[_MAGIC_AT] != _MAGIC or region.words[_VERSION_AT] != VERSION:
-            raise FusevolError("recovery state of another version; unmount and mount anew")
-        return region
+        check_header(fd)
+        return cls(fd)
 
     def put_text(self, which: int, content: bytes) -> None:
         """Store CONFIG or INIT, at most 64 KiB, while no worker runs."""
@@ -149,8 +165,8 @@ class Region:
             self.words[RESTARTS_TOLD] = untold[0] + 1
 
     def log_cells(self) -> memoryview:
-        """Return the words that `accesslog.writer` keeps; the first is LOG_FD."""
-        return self.words[_LOG]
+        """Return the 40 words that `accesslog.writer` keeps; the first is LOG_FD."""
+        return self.words[LOG_FD : LOG_FD + _LOG_CELLS]
 
     def make_alive_pipe(self) -> None:
         """Open the pipe by which others see whether anybody has the descriptors of the mount."""

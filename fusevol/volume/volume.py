@@ -19,6 +19,12 @@ from fusevol.linux.credentials import filesystem_identity, keeping_set_id_bits
 from fusevol.linux.files import descriptor_path
 from fusevol.linux.filesystems import Storage, storage_of
 from fusevol.model import Caller
+from fusevol.recovery.counters import (
+    BYTES_READ,
+    BYTES_WRITTEN,
+    OPEN_DIRECTORIES,
+    OPEN_FILES,
+)
 from fusevol.recovery.nodes import NodeEntries
 from fusevol.recovery.opens import (
     DIRECTORY,
@@ -98,6 +104,8 @@ class Volume:
                 self._opens.drop(kept.at)
                 if kept.fd != LOST:
                     os.close(kept.fd)
+        self._words[OPEN_FILES] = len(self.files)
+        self._words[OPEN_DIRECTORIES] = len(self.directories)
 
     def _dropped(self, inode: Inode) -> None:
         self.descriptors.release(inode)
@@ -147,6 +155,7 @@ class Volume:
         """Enter an open file; `size` is its length now."""
         fh = self.files.add(file)
         self._words[NEXT_FILE] = fh
+        self._words[OPEN_FILES] = len(self.files)
         caller = file.caller
         file.at = self._opens.add(
             FILE, fh, file.inode.ino, file.fd, file.flags, file.uid, file.gid, caller.pid, size,
@@ -157,6 +166,7 @@ class Volume:
     def remove_file(self, file: OpenFile) -> None:
         """Take an open file out; its descriptor is closed."""
         self.files.remove(file.fh)
+        self._words[OPEN_FILES] = len(self.files)
         self._opens.drop(file.at)
         inode = file.inode
         if inode.files is not None:
@@ -171,6 +181,7 @@ class Volume:
         directory.inode.opens += 1
         fh = self.directories.add(directory)
         self._words[NEXT_DIRECTORY] = fh
+        self._words[OPEN_DIRECTORIES] = len(self.directories)
         caller = directory.caller
         directory.at = self._opens.add(
             DIRECTORY, fh, directory.inode.ino, directory.fd, 0, directory.uid, directory.gid,
@@ -180,6 +191,7 @@ class Volume:
     def remove_directory(self, directory: OpenDirectory) -> None:
         """Take an open directory out; its descriptor is closed."""
         self.directories.remove(directory.fh)
+        self._words[OPEN_DIRECTORIES] = len(self.directories)
         self._opens.drop(directory.at)
         directory.inode.opens -= 1
         self.inodes.drop_if_unused(directory.inode)
@@ -192,10 +204,12 @@ class Volume:
     def count_read(self, file: OpenFile, count: int) -> None:
         """Add to the bytes that were read through `file`."""
         file.bytes_read = self._words[file.at + READ] = file.bytes_read + count
+        self._words[BYTES_READ] += count
 
     def count_written(self, file: OpenFile, count: int) -> None:
         """Add to the bytes that were written through `file`."""
         file.bytes_written = self._words[file.at + WRITTEN] = file.bytes_written + count
+        self._words[BYTES_WRITTEN] += count
 
     def count_inherited(self) -> None:
         """Count what an earlier worker left; until then more is kept than need be."""
