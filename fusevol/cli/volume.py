@@ -126,8 +126,9 @@ def update(
     """Change options of a volume.
 
     deadline, on_log_failure, a change to record level data and all that is about the log but its
-    name take effect at once, also while the volume is used: another worker takes over. The others take effect when the volume is served the
-    next time: at once if nobody uses it, else when all that use it have ended.
+    name take effect at once, also while the volume is used: another worker takes over. The others
+    take effect when the volume is served the next time: at once if nobody uses it, else when all
+    that use it have ended.
     """
     options = _said(words, source, record)
     if read_only is not None:

@@ -102,7 +102,7 @@ class Backlog:
                 return
             time.sleep(_LOOK_AGAIN_S)
         # An old log is given to a new sink: it begins where it begins.
-        if self.seq:
+        if self.seq and following is not None:
             yield self._gap_before(following)
 
     def _gap_before(self, following: AccessRecord) -> Entry:

@@ -62,6 +62,10 @@ class PositionsFile:
                     raise FusevolError(f"another agent is at work on {self._log}") from None
                 time.sleep(_POLL_S)
 
+    def close(self) -> None:
+        """Let another agent have it."""
+        os.close(self._lock)
+
     def load(self) -> dict[str, int]:
         """Return the position of each sink; nothing where there was no agent before."""
         try:
