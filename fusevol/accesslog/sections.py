@@ -81,7 +81,7 @@ class Section(NamedTuple):
         """
         before = 0
         try:
-            for block in self._blocks():
+            for block in self.blocks():
                 records = _all_records(block)
                 if records is None:
                     records = self._some_records(block, before, skipped)
@@ -99,8 +99,15 @@ class Section(NamedTuple):
         batches = itertools.islice(self.batches(Skipped()), _BATCHES_FOR_FIRST)
         return next((one for batch in batches for one in batch.records if one is not None), None)
 
-    def _blocks(self) -> Iterator[bytes]:
-        """Yield whole lines, many at a time; one too long is cut to what is still too long."""
+    def blocks(self) -> Iterator[bytes]:
+        """Yield whole lines, many at a time, without the last newline.
+
+        A line too long is cut to what is still too long.
+
+        Raises:
+            NotFoundError, NotPermittedError, FusevolError: the file cannot be read.
+            DamagedError: compressed data ends early or means nothing.
+        """
         with explained(self.path), self._opened() as read:
             rest = b""
             while block := read(_BLOCK_BYTES):
