@@ -21,7 +21,7 @@ OPERATIONS: Final = (
 )  # fmt: skip
 """Operations of clients, named after their system calls."""
 
-EVENTS: Final = ("mount", "unmount", "gap", "restart")
+EVENTS: Final = ("mount", "unmount", "gap", "restart", "update", "checkpoint")
 """What fusevol itself reports in the log; such records have no caller."""
 
 OK: Final = "ok"
@@ -87,6 +87,9 @@ class AccessRecord(msgspec.Struct, omit_defaults=True, gc=False):
     """read: bytes returned; release: bytes read through this handle."""
     bytes_written: int | None = None
     """write: bytes written; release: bytes written through this handle."""
+    count: int | None = None
+    """read, write: how many of them the record stands for, if it is more than one; `size` and bytes
+    are those of all together then, `us` too, and `offset` is that of the first."""
 
     # What belongs to fusevol's own events.
     format: int | None = None
@@ -94,16 +97,23 @@ class AccessRecord(msgspec.Struct, omit_defaults=True, gc=False):
     source: str | None = None
     """mount: the source on the host."""
     level: str | None = None
-    """mount: the record level."""
+    """mount, update: the record level."""
+    filter: str | None = None
+    """mount, update: the options that say what is recorded and how it is gathered; absent where all
+    is."""
     reason: str | None = None
     """unmount, gap, restart: why. Operations: why they were refused, where it was not the host."""
     lost: int | None = None
     """gap: how many operations went unrecorded."""
     since: str | None = None
-    """gap: time of the first operation that went unrecorded."""
+    """gap: time of the first operation that went unrecorded; read, write with a `count`: beginning
+    of the first."""
+
+    signature: str | None = None
+    """checkpoint: over all records before it, Ed25519 in base64."""
 
     hash: str | None = None
-    """Chain over this and the previous record, where enabled."""
+    """Chain over this and the previous record, where enabled; always the last key."""
 
 
 class MalformedRecordError(ValueError):

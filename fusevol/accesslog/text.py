@@ -36,7 +36,7 @@ _TIME: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{
 
 _DETAILS: Final = (
     "flags", "mode", "rdev", "owner", "group", "size", "atime", "mtime", "name", "offset",
-    "entries", "bytes_read", "bytes_written", "source", "level", "reason",
+    "entries", "bytes_read", "bytes_written", "count", "source", "level", "filter", "reason",
 )  # fmt: skip
 
 _ID_LENGTH: Final = 64

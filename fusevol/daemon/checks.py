@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import Final
 
+from fusevol.accesslog import selection
 from fusevol.config import NO_LOG, STDOUT_LOG, MountConfig
 from fusevol.daemon import registry
 from fusevol.daemon.mounting import unmount
@@ -32,6 +33,7 @@ def check(config: MountConfig) -> None:
     Raises:
         UsageError, NotFoundError, NotPermittedError, FusevolError: what is wrong.
     """
+    selection.check(config.logging)
     source = check_source(config.served_path)
     _check_overlap(config)
     _check_mountpoint(config, source)

@@ -26,14 +26,15 @@ from pyfuse3 import (
 from fusevol.accesslog.caller import Callers
 from fusevol.accesslog.names import encode_name
 from fusevol.accesslog.record import OPERATIONS, AccessRecord
+from fusevol.accesslog.selection import Selection
 from fusevol.accesslog.times import rfc3339_ns
 from fusevol.accesslog.writer import LogWriter
 from fusevol.fuse import convert
 from fusevol.fuse.deadline import Deadline
 from fusevol.fuse.init import Flag
-from fusevol.fuse.recorder import conclusions
+from fusevol.fuse.recorder import conclusions, recorded
 from fusevol.fuse.requestloop import RequestLoop
-from fusevol.fuse.seam import NOT_AT_DATA, by_caller, by_handle
+from fusevol.fuse.seam import by_caller, by_handle
 from fusevol.fuse.undo import undos
 from fusevol.inodes.inode import Inode
 from fusevol.inodes.opened import OpenDirectory, OpenFile
@@ -84,7 +85,7 @@ class Operations(pyfuse3.Operations):
         name: the volume's name in the log.
         volume: what is served.
         journal: what is being done.
-        logged: the operations that are recorded.
+        recorded: operations of which there may be a record.
         conclude: what records and counts an operation, by its name.
         admit: refuses an operation while its record could not be written, or None.
         serially: runs a handler on a thread, one at a time, or None to run it in place.
@@ -102,6 +103,7 @@ class Operations(pyfuse3.Operations):
         journal: Journal,
         counters: Counters,
         level: RecordLevel,
+        selection: Selection,
         log: LogWriter | None,
         callers: Callers,
         loop: RequestLoop,
@@ -125,15 +127,11 @@ class Operations(pyfuse3.Operations):
         self.volume = volume
         self.journal = journal
         self.callers = callers
-        self.logged: frozenset[str] = frozenset()
-        if log is not None:
-            self.logged = frozenset(OPERATIONS)
-            if level is RecordLevel.DATA:
-                self.logged -= NOT_AT_DATA
-        self.conclude = conclusions(counters, log, self.logged)
+        self.recorded = recorded(log, level, selection)
+        self.conclude = conclusions(counters, log, level, selection)
         for op in OPERATIONS:
             answer = builtins.getattr(type(self), op)
-            if op not in self.logged and hasattr(answer, "unrecorded"):
+            if op not in self.recorded and hasattr(answer, "unrecorded"):
                 builtins.setattr(self, op, partial(answer.unrecorded, self))
         if not flushes:
             self.flush = _unwanted

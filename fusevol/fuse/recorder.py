@@ -5,12 +5,14 @@ nothing. An entry that says RECORDED was concluded by an earlier worker, and is 
 """
 
 import logging
-from collections.abc import Iterable
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from fusevol.accesslog.record import OPERATIONS, AccessRecord, errno_name
-from fusevol.recovery.counters import Counters
+from fusevol.accesslog.rules import Check
+from fusevol.accesslog.selection import NEVER, Selection
+from fusevol.model import RecordLevel
+from fusevol.recovery.counters import LEFT_OUT, Counters
 from fusevol.recovery.journal import CODES, ERRNO, LOGGING, RECORDED, SEQ, Entry
 
 if TYPE_CHECKING:
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
     from fusevol.inodes.opened import Opened
 
 logger = logging.getLogger(__name__)
+
+
+NOT_AT_DATA: Final = frozenset(
+    ("lookup", "getattr", "readlink", "getxattr", "listxattr", "statfs", "readdir")
+)
+"""Operations that the level `data` leaves out: caching hides most of them anyway."""
 
 
 class Conclude(Protocol):
@@ -42,19 +50,59 @@ class Conclude(Protocol):
 
 
 def conclusions(
-    counters: Counters, log: "LogWriter | None", logged: Iterable[str]
+    counters: Counters, log: "LogWriter | None", level: RecordLevel, selection: Selection
 ) -> dict[str, Conclude]:
-    """Return what concludes each operation: a record for those `logged`, and a count for all."""
-    recorded = frozenset(logged) if log is not None else frozenset()
+    """Return what concludes each operation."""
+    if log is None:
+        return {op: counting(op, counters) for op in OPERATIONS}
+    left_out = NOT_AT_DATA if level is RecordLevel.DATA else ()
     return {
-        op: recording(op, counters, log) if log is not None and op in recorded
-        else counting(op, counters)
+        op: counting(op, counters) if op in left_out else _selected(op, counters, log, selection)
         for op in OPERATIONS
-    }  # fmt: skip
+    }
 
 
-def counting(op: str, counters: Counters) -> Conclude:
-    """Return what concludes an operation without a record."""
+def recorded(log: "LogWriter | None", level: RecordLevel, selection: Selection) -> frozenset[str]:
+    """Return the operations of which there may be a record."""
+    if log is None:
+        return frozenset()
+    left_out = NOT_AT_DATA if level is RecordLevel.DATA else frozenset()
+    return frozenset(op for op in OPERATIONS if selection.of(op) != NEVER) - left_out
+
+
+def _selected(op: str, counters: Counters, log: "LogWriter", selection: Selection) -> Conclude:
+    is_wanted = selection.of(op)
+    if is_wanted == NEVER:
+        return counting(op, counters, left_out=True)
+    conclude = recording(op, counters, log)
+    if callable(is_wanted):
+        return selecting(is_wanted, conclude, counting(op, counters, left_out=True))
+    return conclude
+
+
+def selecting(is_wanted: Check, conclude: Conclude, leave_out: Conclude) -> Conclude:
+    """Return what concludes an operation with a record if that is wanted, else without."""
+
+    def conclude_selected(
+        entry: Entry,
+        record: AccessRecord | None,
+        started: int,
+        number: int,
+        opened: "Opened | None" = None,
+    ) -> None:
+        if record is not None:
+            if number:
+                record.result = errno_name(number)
+            if not is_wanted(record):
+                leave_out(entry, record, started, number, opened)
+                return
+        conclude(entry, record, started, number, opened)
+
+    return conclude_selected
+
+
+def counting(op: str, counters: Counters, *, left_out: bool = False) -> Conclude:
+    """Return what concludes an operation without a record, maybe because it is `left_out`."""
     words, count = counters.words, counters.count
     code = CODES[op]
     recorded = code | RECORDED
@@ -71,6 +119,8 @@ def counting(op: str, counters: Counters) -> Conclude:
             return
         words[at + ERRNO] = number
         words[at] = recorded
+        if left_out:
+            words[LEFT_OUT] += 1
         count(code, (perf_counter_ns() - started) // 1000, number)
 
     return conclude

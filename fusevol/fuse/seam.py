@@ -44,11 +44,6 @@ logger = logging.getLogger(__name__)
 
 Handler = Callable[..., Any]
 
-NOT_AT_DATA: Final = frozenset(
-    ("lookup", "getattr", "readlink", "getxattr", "listxattr", "statfs", "readdir")
-)
-"""Operations that the level `data` leaves out: caching hides most of them anyway."""
-
 OPENING: Final = frozenset(("open", "create", "opendir"))
 """Operations whose caller is kept, for the records of what is done with the handle."""
 
@@ -136,6 +131,8 @@ def _admit(operations: "Operations", record: AccessRecord, args: tuple[Any, ...]
         OSError: EIO if the operation must not have any effect.
     """
     assert operations.admit is not None
+    if record.op not in operations.recorded:
+        return
     try:
         operations.admit()
     except OSError:

@@ -6,6 +6,7 @@ the kernel's INIT request there; its answer is amended and sent to the kernel; t
 """
 
 import errno
+import hashlib
 import logging
 import os
 import resource
@@ -20,6 +21,7 @@ import trio
 from fusevol.accesslog.caller import Callers
 from fusevol.accesslog.names import encode_name
 from fusevol.accesslog.record import FORMAT_VERSION, OK, AccessRecord
+from fusevol.accesslog.selection import Selection
 from fusevol.accesslog.writer import LogWriter
 from fusevol.config import NO_LOG, MountConfig
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
@@ -38,7 +40,16 @@ from fusevol.linux.mounts import clone_tree
 from fusevol.model import RecordLevel
 from fusevol.recovery.counters import Counters
 from fusevol.recovery.journal import Journal
-from fusevol.recovery.region import FLAGS, LOG_OPENED, LOG_WANTED, RESTARTS_TOLD, ROOT_FD, Region
+from fusevol.recovery.region import (
+    FLAGS,
+    LOG_OPENED,
+    LOG_WANTED,
+    OPTIONS_TOLD,
+    RESTARTS_TOLD,
+    ROOT_FD,
+    WORD,
+    Region,
+)
 from fusevol.volume.volume import Volume
 
 logger = logging.getLogger(__name__)
@@ -81,6 +92,7 @@ class Session:
         """
         self._config = config
         self._region = region
+        self._selection = Selection(config.logging)
         descriptors = _raise_descriptor_limit()
         privileged = _take_credentials()
         root_fd = region.descriptor(ROOT_FD)
@@ -91,9 +103,7 @@ class Session:
         self._log: LogWriter | None = None
         last_seq = 0
         if config.log != NO_LOG:
-            self._log = LogWriter(
-                config.log, config.name, config.on_log_failure, region.log_cells()
-            )
+            self._log = LogWriter.of(config, region.log_cells())
             last_seq = self._log.next_seq - 1
         self._journal = Journal(region)
         self._journal.load(last_seq)
@@ -130,7 +140,7 @@ class Session:
             operations.use(Flag(self._region.words[FLAGS]))
             os.dup2(fuse_fd, theirs.fileno(), inheritable=False)
             if is_first:
-                self._event(self._mount_record())
+                self._tell_options(self._mount_record())
             else:
                 self._take_over(leftovers)
                 loop.set_chore(Sweep(fuse_fd, self._volume).go_on)
@@ -161,7 +171,25 @@ class Session:
             source=encode_name(os.fsencode(self._config.source)),
             level=self._config.level.value,
             format=FORMAT_VERSION,
+            filter=self._selection.text or None,
         )
+
+    def _tell_options(self, record: AccessRecord) -> None:
+        """Write a record that tells what is recorded from now on."""
+        self._event(record)
+        self._region.words[OPTIONS_TOLD] = self._digest_of_options()
+
+    def _tell_changed_options(self) -> None:
+        """Tell the log what is recorded from now on, if that is not what it was told last."""
+        told = self._region.words[OPTIONS_TOLD]
+        if told == self._digest_of_options() or (not told and not self._selection.text):
+            return
+        level, text = self._config.level.value, self._selection.text or None
+        self._tell_options(AccessRecord(op="update", result=OK, level=level, filter=text))
+
+    def _digest_of_options(self) -> int:
+        text = f"{self._config.level.value} {self._selection.text}".encode(errors="replace")
+        return int.from_bytes(hashlib.blake2b(text, digest_size=WORD).digest()) | 1
 
     def _take_over(self, leftovers: Leftovers) -> None:
         """Tell the log of what happened since an earlier worker, and catch up with it."""
@@ -172,6 +200,7 @@ class Session:
                 region.telling(number, self._log.next_seq)
                 self._event(AccessRecord(op="restart", result=OK, reason=region.reason(number)))
             region.words[RESTARTS_TOLD] = number + 1
+        self._tell_changed_options()
         for ino, lookups in leftovers.forgotten:
             self._volume.inodes.forget(ino, lookups)
         for refused in leftovers.refused:
@@ -204,6 +233,16 @@ class Session:
             self._log.reopen()
         words[LOG_OPENED] = wanted
 
+    @property
+    def is_chained(self) -> bool:
+        """Whether `checkpoint` has to be called now and then."""
+        return self._log is not None and self._log.is_chained
+
+    def checkpoint(self) -> None:
+        """Sign what came to the log since the last time."""
+        if self._log is not None:
+            self._log.checkpoint()
+
     def _event(self, record: AccessRecord) -> None:
         if self._log is not None:
             self._log.event(record)
@@ -218,8 +257,8 @@ class Session:
             serially = partial(loop.offload, limiter=trio.CapacityLimiter(1))
         return Operations(
             encode_name(os.fsencode(self._config.name)), self._volume, self._journal,
-            Counters(self._region), self._config.level, self._log, callers, loop, serially,
-            self._acl, self._flushes(), deadline,
+            Counters(self._region), self._config.level, self._selection, self._log, callers, loop,
+            serially, self._acl, self._flushes(), deadline,
         )  # fmt: skip
 
     def _flushes(self) -> bool:

@@ -26,6 +26,8 @@ NEXT_FILE: Final = 4
 NEXT_DIRECTORY: Final = 5
 _TELLING: Final = 7
 """Number and `seq` of the `restart` record that is being written, in one word."""
+OPTIONS_TOLD: Final = 8
+"""Digest of the options whose effect on the log was told there last; 0 if there was none."""
 FLAGS: Final = 12
 """INIT flags in force."""
 FUSE_FD: Final = 13
