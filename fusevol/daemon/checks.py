@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import Final
 
-from fusevol.accesslog import selection
+from fusevol.accesslog import selection, sinks
 from fusevol.config import NO_LOG, STDOUT_LOG, MountConfig
 from fusevol.daemon import registry
 from fusevol.daemon.mounting import unmount
@@ -38,6 +38,7 @@ def check(config: MountConfig) -> None:
     _check_overlap(config)
     _check_mountpoint(config, source)
     _check_log(config)
+    _check_sinks(config)
 
 
 def check_source(source: str) -> os.stat_result:
@@ -158,6 +159,16 @@ def _check_log(config: MountConfig) -> None:
                 f"access log {config.log} is on the fusevol mount {mount.mountpoint}; "
                 f"choose a place on the host"
             )
+
+
+def _check_sinks(config: MountConfig) -> None:
+    for spec in sinks.parse_all(config.logging.sinks):
+        for place, why in ((config.mountpoint, "mount point"), (config.source, "source")):
+            if spec.path and is_below(os.path.realpath(spec.path), place):
+                raise UsageError(
+                    f"socket {spec.path} of sink {spec.target} is below the {why} {place}, where "
+                    f"those who are logged could take its place; choose one outside"
+                )
 
 
 def remove_dead(mountpoint: str) -> None:

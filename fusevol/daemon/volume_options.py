@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from fusevol import log_options
-from fusevol.accesslog import selection
+from fusevol.accesslog import selection, sinks
 from fusevol.config import NO_LOG, parse_deadline, parse_level
 from fusevol.errors import UsageError
 from fusevol.log_options import LogOptions, parse_boolean
@@ -72,6 +72,7 @@ def parse(words: Mapping[str, str], base: VolumeOptions | None = None) -> Volume
         else:
             changes[key] = _value(key, value)
     selection.check(logging)
+    sinks.parse_all(logging.sinks)
     changes = {key: value for key, value in changes.items() if key not in log_options.KNOWN}
     options = msgspec.structs.replace(base, logging=logging, **changes)
     logging.check(options.log)
