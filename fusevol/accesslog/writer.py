@@ -8,19 +8,20 @@ makes room for a record before each operation and refuses the operation if there
 import array
 import errno
 import fcntl
-import glob
 import logging
 import os
 import stat
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Final
 
+from fusevol.accesslog.chain import keys, sealer
+from fusevol.accesslog.formats import encoder
+from fusevol.accesslog.log_end import end_of_file, end_of_log
 from fusevol.accesslog.names import encode_name
-from fusevol.accesslog.reader import last_record
 from fusevol.accesslog.record import OK, AccessRecord
 from fusevol.accesslog.record import encode as encode_json
 from fusevol.accesslog.times import Timestamps
-from fusevol.config import STDOUT_LOG
+from fusevol.config import STDOUT_LOG, MountConfig
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
 from fusevol.linux.files import reserve
 from fusevol.model import OnLogFailure
@@ -47,6 +48,11 @@ _LOST: Final = 2
 """`lost`, the errno of its cause, and the time of the first loss in nanoseconds."""
 _LOST_ERRNO: Final = 3
 _LOST_SINCE: Final = 4
+_BYTES: Final = 5
+"""Bytes written in all, records written in all, and operations that got no record."""
+_RECORDS: Final = 6
+_UNRECORDED: Final = 7
+_CELLS: Final = 40
 
 
 class LogWriter:
@@ -65,24 +71,28 @@ class LogWriter:
         on_failure: OnLogFailure,
         cells: "memoryview | None" = None,
         encode: "Callable[[AccessRecord], bytes]" = encode_json,
+        chain: "sealer.Sealer | None" = None,
     ) -> None:
         """Open the log at `path` ("-" for stdout), and continue its `seq`.
 
         A new file is made with mode 0600.
 
         Args:
-            cells: five words of 64 bits that outlive this writer. Where a writer before this one
+            cells: 40 words of 64 bits that outlive this writer. Where a writer before this one
                 has left its own, the log goes on as if there had been no change.
             encode: makes a line of a record, without the newline.
+            chain: makes the lines instead, so that each has a hash.
 
         Raises:
             NotFoundError, NotPermittedError, FusevolError: it cannot be opened or is in use.
         """
         self.path = path
-        self._encode = encode
+        self._chain = chain
+        self._encode = encode if chain is None else chain.encode
         self._volume = encode_name(os.fsencode(volume))
-        self._cells = memoryview(array.array("Q", bytes(40))) if cells is None else cells
+        self._cells = memoryview(array.array("Q", bytes(8 * _CELLS))) if cells is None else cells
         self.lost = self._cells[_LOST]
+        self._bytes, self._records = self._cells[_BYTES], self._cells[_RECORDS]
         self._timestamps = Timestamps()
         self._retry_ns = 0
         self._reserved = 0
@@ -98,7 +108,23 @@ class LogWriter:
             self._use(os.dup(1))
         else:
             self._use(self._open())
-            self.next_seq = _last_seq(path) + 1
+            self.next_seq = self._last_seq(path) + 1
+
+    @classmethod
+    def of(cls, config: MountConfig, cells: "memoryview | None" = None) -> "LogWriter":
+        """Return the writer of a mount's log.
+
+        Raises:
+            NotFoundError, NotPermittedError, FusevolError: the log cannot be opened or chained.
+        """
+        logging_ = config.logging
+        chain = None
+        if logging_.chain:
+            name = sealer.volume_in_records(config.name)
+            chain = sealer.Sealer(keys.load_or_make(), config.log, name)
+        return cls(
+            config.log, config.name, config.on_log_failure, cells, encoder(logging_.format), chain
+        )
 
     def _use(self, fd: int) -> None:
         self._fd = fd
@@ -111,9 +137,20 @@ class LogWriter:
         self.next_seq = max(1, self._cells[_SEQ])
         if self._regular and self.path != STDOUT_LOG:
             _cut_torn_line(self._fd)
-            last = last_record(f"/proc/self/fd/{self._fd}")
-            number = _last_seq(self.path) if last is None else last.seq
+            number = self._last_seq(f"/proc/self/fd/{self._fd}")
             self.next_seq = max(self.next_seq, number + 1)
+
+    def _last_seq(self, current: str) -> int:
+        """Return the number of the newest record; the chain, if there is one, goes on behind it.
+
+        Args:
+            current: the way to the file that is being written.
+        """
+        end = end_of_log(self.path, current)
+        if self._chain is not None:
+            return self._chain.go_on(end)
+        sealer.stop(self.path, end)
+        return end.seq
 
     def append(self, record: AccessRecord, started_ns: int) -> None:
         """Complete `record` with time, duration and number, and write it.
@@ -128,6 +165,7 @@ class LogWriter:
         if self.lost:
             self.lost += 1
             self._cells[_LOST] = self.lost
+            self._cells[_UNRECORDED] += 1
             return
         record.seq = self.next_seq
         line = self._encode(record) + b"\n"
@@ -139,8 +177,11 @@ class LogWriter:
         if written != len(line):
             self._take_back(written)
             return
-        self.next_seq = self._cells[_SEQ] = record.seq + 1
+        cells = self._cells
+        self.next_seq = cells[_SEQ] = record.seq + 1
         self._reserved -= written
+        self._bytes = cells[_BYTES] = self._bytes + written
+        self._records = cells[_RECORDS] = self._records + 1
 
     def catch_up(self) -> None:
         """Report what is `lost`, if writing works again; to be called before `append` then."""
@@ -153,10 +194,29 @@ class LogWriter:
         self.catch_up()
         self.append(record, perf_counter_ns())
 
+    @property
+    def is_chained(self) -> bool:
+        """Whether `checkpoint` has to be called now and then."""
+        return self._chain is not None
+
+    def checkpoint(self) -> None:
+        """Sign what is in the log, if it is chained and anything came to it since the last time."""
+        chain = self._chain
+        if chain is None or self.lost or self.next_seq - 1 == chain.signed_seq:
+            return
+        number = self.next_seq
+        signature = chain.signature(number - 1)
+        if signature is None:
+            return
+        self.event(AccessRecord(op="checkpoint", result=OK, signature=signature))
+        if self.next_seq > number:
+            chain.keep(number)
+
     def reopen(self) -> None:
         """Open the file anew, after it was renamed (logrotate); keep the old one if that fails."""
         if self.path == STDOUT_LOG or self._is_at_its_path():
             return
+        self.checkpoint()
         try:
             fd = self._open()
         except FusevolError as error:
@@ -184,6 +244,7 @@ class LogWriter:
                 "access log %s: %d operations since %s were not recorded (%s)",
                 self.path, self.lost, self._lost_since(), self._lost_why(),
             )  # fmt: skip
+        self.checkpoint()
         self._cells[_FD] = 0
         os.close(self._fd)
 
@@ -237,6 +298,8 @@ class LogWriter:
         self._failed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
     def _failed(self, error: OSError) -> None:
+        if self._chain is not None:
+            self._chain.take_back()
         logger.error(
             "access log %s cannot be written (%s); operations go unrecorded", self.path,
             error.strerror,
@@ -245,6 +308,7 @@ class LogWriter:
         self._cells[_LOST_ERRNO] = error.errno or errno.EIO
         self._cells[_LOST_SINCE] = time_ns()
         self.lost = self._cells[_LOST] = 1
+        self._cells[_UNRECORDED] += 1
 
     def _lost_since(self) -> str:
         return self._timestamps.of(self._cells[_LOST_SINCE])
@@ -258,7 +322,7 @@ class LogWriter:
             time=self._timestamps.of(time_ns()), seq=self.next_seq, volume=self._volume, op="gap",
             result=OK, us=0, reason=self._lost_why(), lost=self.lost, since=self._lost_since(),
         )  # fmt: skip
-        line = (b"\n" if self._torn else b"") + self._encode(gap) + b"\n"
+        line = self._line_of_gap(gap)
         try:
             written = os.write(self._fd, line)
         except OSError:
@@ -271,7 +335,11 @@ class LogWriter:
             self.lost = self._cells[_LOST] = 0
             self.next_seq = self._cells[_SEQ] = gap.seq + 1
             self._reserved -= written
+            self._bytes = self._cells[_BYTES] = self._bytes + written
+            self._records = self._cells[_RECORDS] = self._records + 1
             return
+        if self._chain is not None:
+            self._chain.take_back()
         self._retry_ns = perf_counter_ns() + _RETRY_NS
         if written > 0:
             self._torn = True
@@ -281,6 +349,14 @@ class LogWriter:
                     self._torn = False
                 except OSError:
                     pass
+
+    def _line_of_gap(self, gap: AccessRecord) -> bytes:
+        if not self._torn:
+            return self._encode(gap) + b"\n"
+        if self._chain is None:
+            return b"\n" + self._encode(gap) + b"\n"
+        torn = end_of_file(f"/proc/self/fd/{self._fd}").after
+        return b"\n" + self._chain.encode_behind(gap, torn + b"\n") + b"\n"
 
     def _admit(self) -> None:
         """Make sure that a record can be written before the operation has any effect."""
@@ -313,25 +389,3 @@ def _cut_torn_line(fd: int) -> None:
     torn = len(tail) - tail.rfind(b"\n") - 1
     if torn < len(tail) or size == len(tail):
         os.ftruncate(fd, size - torn)
-
-
-def _last_seq(path: str) -> int:
-    """Return the number of the newest record in the log at `path`, 0 if there is none.
-
-    After a rotation the file may be new and empty; the rotated one beside it then tells.
-    """
-    for candidate in (path, *_rotated(path)):
-        record = last_record(candidate)
-        if record is not None:
-            return record.seq
-    return 0
-
-
-def _rotated(path: str) -> list[str]:
-    """Return the rotated files of the log at `path` that can be read as they are, newest first."""
-    found = [
-        name
-        for name in glob.glob(glob.escape(path) + "[.-]*")
-        if not name.endswith((".gz", ".xz", ".bz2", ".zst"))
-    ]
-    return sorted(found, key=os.path.getmtime, reverse=True)

@@ -106,7 +106,7 @@ class Ending:
         if config.log in (NO_LOG, STDOUT_LOG):
             return
         try:
-            log = LogWriter(config.log, config.name, config.on_log_failure, cells)
+            log = LogWriter.of(config, cells)
         except FusevolError as error:
             logger.error("%s", error)
             return

@@ -14,6 +14,7 @@ from typing import Final
 
 import trio
 
+from fusevol.accesslog.chain.sealer import CHECKPOINT_S
 from fusevol.config import MountConfig
 from fusevol.daemon import succession
 from fusevol.daemon.channel import Failed, Prepared, Serving, pack
@@ -80,6 +81,8 @@ def _serve(
         async with trio.open_nursery() as nursery:
             await nursery.start(_obey, session)
             nursery.start_soon(_succeed_keeper, session, region, keeper)
+            if session.is_chained:
+                nursery.start_soon(_sign_now_and_then, session)
             await session.serve(region.descriptor(FUSE_FD), region.text(INIT), started, leftovers)
             nursery.cancel_scope.cancel()
 
@@ -99,6 +102,12 @@ async def _obey(
                 await _drain(session)
                 os._exit(DRAINED)
             session.reopen_log()
+
+
+async def _sign_now_and_then(session: Session) -> None:
+    while True:
+        await trio.sleep(CHECKPOINT_S)
+        session.checkpoint()
 
 
 async def _drain(session: Session) -> None:

@@ -1,0 +1,99 @@
+"""How a log ends, in whichever of its files its newest record is."""
+
+import contextlib
+import glob
+import os
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from fusevol.accesslog.chain.links import hash_of, is_hashed
+from fusevol.accesslog.compression import DamagedError, decompressed, is_compressed
+from fusevol.accesslog.lines import LogFile, explained, is_file
+from fusevol.accesslog.reader import first_record, last_record
+from fusevol.errors import NotFoundError, UnsupportedError
+
+_TAIL_BYTES: Final = 256 * 1024
+"""How much of the end is looked at, where more would have to be kept in memory: several records."""
+_BLOCK_BYTES: Final = 64 * 1024
+
+
+class LogEnd(NamedTuple):
+    """The end of a log file.
+
+    Attributes:
+        seq: number of the last record; 0 if there is none.
+        hash: of the last record that has one; empty if there is none near the end.
+        after: what follows that record.
+    """
+
+    seq: int
+    hash: bytes
+    after: bytes
+
+
+def end_of_file(path: str) -> LogEnd:
+    """Return how one file ends, compressed or not; a pipe has no end.
+
+    Raises:
+        NotFoundError, NotPermittedError, FusevolError: it cannot be read.
+    """
+    if not is_file(path):
+        return LogEnd(0, b"", b"")
+    tail = _tail(path)
+    if is_compressed(path):
+        last = first_record(reversed(tail.split(b"\n")))
+    else:
+        last = last_record(path)
+    seq = last.seq if last is not None else 0
+    end = tail.rfind(b"\n")
+    while end >= 0:
+        begin = tail.rfind(b"\n", 0, end) + 1
+        if is_hashed(tail[begin:end]):
+            return LogEnd(seq, hash_of(tail[begin:end]), tail[end + 1 :])
+        end = begin - 1
+    return LogEnd(seq, b"", b"")
+
+
+def end_of_log(path: str, current: str | None = None) -> LogEnd:
+    """Return how the log at `path` ends: that file, or if it is new the newest one rotated of it.
+
+    Args:
+        current: another way to the file at `path`.
+
+    Raises:
+        NotFoundError, NotPermittedError, FusevolError: it cannot be read.
+    """
+    for candidate in (current or path, *_rotated(path)):
+        with contextlib.suppress(NotFoundError, UnsupportedError):
+            end = end_of_file(candidate)
+            if end.seq:
+                return end
+    return LogEnd(0, b"", b"")
+
+
+def _tail(path: str) -> bytes:
+    """Return the last part of a file, up to its very end."""
+    if not is_compressed(path):
+        with LogFile(path) as file:
+            size = file.stat().st_size
+            return file.read_at(max(0, size - _TAIL_BYTES), _TAIL_BYTES)
+    tail = b""
+    with contextlib.suppress(DamagedError):
+        for block in _decompressed_blocks(path):
+            tail = (tail + block)[-_TAIL_BYTES:]
+    return tail
+
+
+def _decompressed_blocks(path: str) -> Iterator[bytes]:
+    with explained(path), decompressed(path, path) as read:
+        while block := read(_BLOCK_BYTES):
+            yield block
+
+
+def _rotated(path: str) -> list[str]:
+    """Return the rotated files of the log at `path`, the newest first."""
+    found = []
+    for name in glob.glob(glob.escape(path) + "[.-]*"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append((os.stat(name).st_mtime_ns, name))
+    return [name for _, name in sorted(found, reverse=True)]
