@@ -9,6 +9,7 @@ import sys
 from typing import Final
 
 from fusevol.accesslog import selection, sinks
+from fusevol.accesslog.chain import conditions
 from fusevol.config import NO_LOG, STDOUT_LOG, MountConfig
 from fusevol.daemon import registry
 from fusevol.daemon.mounting import unmount
@@ -39,6 +40,7 @@ def check(config: MountConfig) -> None:
     _check_mountpoint(config, source)
     _check_log(config)
     _check_sinks(config)
+    conditions.check(config.logging, config.log)
 
 
 def check_source(source: str) -> os.stat_result:

@@ -8,6 +8,7 @@ import msgspec
 
 from fusevol import log_options
 from fusevol.accesslog import selection, sinks
+from fusevol.accesslog.chain import conditions
 from fusevol.config import NO_LOG, parse_deadline, parse_level
 from fusevol.errors import UsageError
 from fusevol.log_options import LogOptions, parse_boolean
@@ -76,6 +77,7 @@ def parse(words: Mapping[str, str], base: VolumeOptions | None = None) -> Volume
     changes = {key: value for key, value in changes.items() if key not in log_options.KNOWN}
     options = msgspec.structs.replace(base, logging=logging, **changes)
     logging.check(options.log)
+    conditions.check(logging, options.log)
     return options
 
 
