@@ -17,7 +17,7 @@ import msgspec
 from fusevol import config
 from fusevol.daemon.encoding import decode, encode
 from fusevol.errors import NotPermittedError
-from fusevol.linux.mountinfo import mount_at
+from fusevol.linux.mountinfo import Mount, mount_at, mounts
 
 FSTYPE: Final = "fuse.fusevol"
 KEEPER: Final = "fusevol.daemon.keeper"
@@ -141,26 +141,38 @@ def all_served() -> list[Served]:
 
     Entries that a killed daemon left behind are removed.
     """
+    entries = _entries()
+    # Read once for all, and after the entries, which are written when the mount is there.
+    mounted = {mount.mountpoint: mount for mount in mounts()}
     found = []
-    directory = runtime_directory()
-    for name in os.listdir(directory):
-        if not name.endswith(".json"):
-            continue
-        try:
-            with open(os.path.join(directory, name), "rb") as file:
-                served: Served = decode(file.read(), Served)
-        except (OSError, msgspec.DecodeError):
-            continue
-        if is_mounted(served):
+    for served in entries:
+        if _is_of(served, mounted.get(served.mountpoint)):
             found.append(served)
         elif not is_ours(served.pid) and not is_ours(served.worker):
             remove(served.mountpoint)
     return sorted(found, key=lambda served: served.mountpoint)
 
 
+def _entries() -> list[Served]:
+    entries = []
+    directory = runtime_directory()
+    for name in os.listdir(directory):
+        if not name.endswith(".json"):
+            continue
+        try:
+            with open(os.path.join(directory, name), "rb") as file:
+                entries.append(decode(file.read(), Served))
+        except (OSError, msgspec.DecodeError):
+            continue
+    return entries
+
+
 def is_mounted(served: Served) -> bool:
     """Tell whether the mount of an entry is the one at its mount point."""
-    mount = mount_at(served.mountpoint)
+    return _is_of(served, mount_at(served.mountpoint))
+
+
+def _is_of(served: Served, mount: Mount | None) -> bool:
     return mount is not None and mount.fstype == FSTYPE and mount.device == served.device
 
 
