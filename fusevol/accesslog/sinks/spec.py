@@ -72,10 +72,8 @@ def parse(text: str) -> SinkSpec:
     Raises:
         UsageError: it names none.
     """
-    form, at, rest = text.partition("@")
-    if not at:
-        form, rest = "", text
-    name, colon, words = rest.partition(":")
+    beginning, colon, words = text.partition(":")
+    form, at, name = beginning.rpartition("@")
     try:
         target = Target(name)
     except ValueError:
