@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "hook": "fusevol.cli.hook:hook",
     "cdi": "fusevol.cli.hook:cdi",
     "status": "fusevol.cli.status:status",
+    "top": "fusevol.cli.top:top",
     "log": "fusevol.cli.log:log",
     "doctor": "fusevol.cli.doctor:doctor",
     "reload": "fusevol.cli.reload:reload",

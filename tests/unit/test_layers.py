@@ -15,6 +15,7 @@ PACKAGE: Final = Path(fusevol.__file__).parent
 RANKS: Final = {
     "cli": 6,
     "plugin": 6,
+    "top": 6,
     "daemon": 5,
     "fuse": 4,
     "container": 4,
@@ -37,6 +38,7 @@ SAME_RANK: Final = {
     ("inodes", "recovery"),
     ("recovery", "accesslog"),
     ("cli", "plugin"),
+    ("cli", "top"),
     ("config", "errors"),
     ("config", "model"),
     ("config", "log_options"),
@@ -48,6 +50,8 @@ RESERVED: Final = {
     "ctypes": {"linux"},
     "pyfuse3": {"fuse"},
     "trio": {"fuse", "daemon", "plugin", "cli"},
+    "textual": {"top"},
+    "rich": {"top"},
 }
 """Foreign package -> the layers that may import it."""
 

@@ -1,0 +1,152 @@
+"""`fusevol top`: what happens on all volumes right now."""
+
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+import click
+import msgspec
+
+from fusevol.accesslog.text import printable_json
+from fusevol.cli.log_output import name_of
+from fusevol.daemon import registry
+from fusevol.errors import FusevolError, NotFoundError, UnsupportedError, UsageError
+from fusevol.top.collector import Collector, Frame, Wanted
+from fusevol.top.plain import as_document, as_text
+from fusevol.top.views import COLUMNS
+
+Show = Callable[[Frame], None]
+
+_ROWS: Final = 10
+
+
+@click.command()
+@click.option("--volume", "names", multiple=True, metavar="NAME", help="Only this volume.")
+@click.option(
+    "--interval",
+    "interval_s",
+    type=click.FloatRange(min=0.1, max=3600),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a frame is.",
+)
+@click.option("--batch", is_flag=True, help="Print frames as text, for scripts.")
+@click.option("--once", is_flag=True, help="Print one frame.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each frame.")
+@click.option(
+    "-n", "count", type=click.IntRange(min=1), metavar="N", help="Print N frames, and end."
+)
+@click.option(
+    "--sort",
+    "by",
+    type=click.Choice([column.name for column in COLUMNS]),
+    default=COLUMNS[0].name,
+    show_default=True,
+    metavar="COLUMN",
+    help="What has most of this comes first: " + ", ".join(column.name for column in COLUMNS) + ".",
+)
+@click.option("--filter", "text", default="", metavar="TEXT", help="Only names that hold this.")
+@click.option(
+    "--rows",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"Rows of each table that is printed.  [default: {_ROWS}; all with --json]",
+)
+def top(
+    names: tuple[str, ...],
+    interval_s: float,
+    batch: bool,
+    once: bool,
+    as_json: bool,
+    count: int | None,
+    by: str,
+    text: str,
+    rows: int | None,
+) -> None:
+    """Show what happens on all volumes right now: how much, how fast, by whom, on what.
+
+    On a terminal, keys change what is shown; ? lists them. The numbers of volumes and operations
+    are exact, those of paths, processes and containers come from the logs, and of fast ones from a
+    sample. Only mounts of your own can be seen; root's are shown to root.
+
+    \b
+    See what goes on:
+      fusevol top
+    What a script gets to know in ten seconds:
+      fusevol top --once --interval 10 --json | jq '.volumes[] | {volume, ops_per_s, p99_us}'
+    Who writes most, every five seconds:
+      fusevol top --batch --interval 5 --sort written_bytes_per_s --rows 3
+    """
+    wanted = _wanted(names)
+    if not (batch or once or as_json or count):
+        _live(wanted, interval_s, by, text)
+        return
+    show = _json_printer(by, text, rows) if as_json else _text_printer(by, text, rows or _ROWS)
+    with Collector(wanted, name_of) as collector:
+        for number in itertools.count(1):
+            time.sleep(interval_s)
+            show(collector.frame())
+            if number == (1 if once else count):
+                return
+
+
+def _wanted(names: tuple[str, ...]) -> Wanted:
+    if not names:
+        return lambda _served: True
+    served = {one.name for one in registry.all_served()}
+    for name in names:
+        if name not in served:
+            raise NotFoundError(
+                f"nothing is served as volume {name}; `fusevol status` lists what is"
+            )
+    return lambda one: one.name in names
+
+
+def _live(wanted: Wanted, interval_s: float, by: str, text: str) -> None:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") == "dumb":
+        raise UsageError("the live view takes a terminal; use --batch, --once or --json")
+    try:
+        from fusevol.top.app import Top
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("rich", "textual"):
+            raise
+        raise UnsupportedError(
+            "the live view takes Textual: pip install 'fusevol[top]'; or use --batch"
+        ) from None
+    app = Top(wanted, name_of, interval_s, by, text, in_color=not os.environ.get("NO_COLOR"))
+    app.run()
+    if app.error is not None:
+        raise app.error
+    if app.return_code:
+        raise FusevolError("the live view has failed; see above")
+
+
+def _text_printer(by: str, text: str, rows: int) -> Show:
+    encoding = sys.stdout.encoding
+    separator = itertools.chain(("",), itertools.repeat("\n"))
+
+    def show(frame: Frame) -> None:
+        _write(
+            (next(separator) + as_text(frame, by, text, rows)).encode(encoding, "backslashreplace")
+        )
+
+    return show
+
+
+def _json_printer(by: str, text: str, rows: int | None) -> Show:
+    is_terminal = sys.stdout.isatty()
+
+    def show(frame: Frame) -> None:
+        line = msgspec.json.encode(as_document(frame, by, text, rows))
+        _write((printable_json(line) if is_terminal else line) + b"\n")
+
+    return show
+
+
+def _write(output: bytes) -> None:
+    sys.stdout.buffer.write(output)
+    sys.stdout.buffer.flush()

@@ -1,0 +1,215 @@
+"""The table of the live view: only what is visible is drawn, however many rows there are."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual.binding import Binding, BindingType
+from textual.events import Click, Resize
+from textual.geometry import Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from fusevol.top.plain import cell_text
+from fusevol.top.views import Column, Row
+
+_LEAST_NAME: Final = 20
+_BUSY: Final = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a table shows.
+
+    Attributes:
+        title: what stands above the names.
+        columns: left of the names, the most important ones first.
+        by: the column it is sorted by.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: list[Row]
+    by: Column
+    is_reverse: bool = False
+
+
+def fitted(text: str, width: int) -> str:
+    """Return text in exactly `width` cells: what is too long loses its middle."""
+    if cell_len(text) <= width:
+        return set_cell_size(text, width)
+    end = (width - 1) * 2 // 3
+    tail = set_cell_size(text[::-1], end)[::-1]
+    return f"{set_cell_size(text, width - 1 - end)}…{tail}"
+
+
+class Table(ScrollView, can_focus=True):
+    """Rows of a view below a header that stays, one of them marked.
+
+    The mark stays on its row, wherever that goes, until the row is gone.
+    """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "table--header", "table--sorted", "table--marked", "table--name", "table--failed",
+        "table--alarm", "table--idle",
+    }  # fmt: skip
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", show=False),
+        Binding("down,j", "move(1)", show=False),
+        Binding("pageup", "move_page(-1)", show=False),
+        Binding("pagedown", "move_page(1)", show=False),
+        Binding("home", "move(-1000000)", show=False),
+        Binding("end", "move(1000000)", show=False),
+        Binding("enter", "choose", show=False),
+    ]
+
+    class Marked(Message):
+        """Another row was marked."""
+
+    class Chosen(Message):
+        """The marked row is to be looked into."""
+
+        def __init__(self, row: Row) -> None:
+            super().__init__()
+            self.row = row
+
+    class SortWanted(Message):
+        """Rows are to be sorted by a column."""
+
+        def __init__(self, column: Column) -> None:
+            super().__init__()
+            self.column = column
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._content: Content | None = None
+        self._index = 0
+
+    @property
+    def marked(self) -> Row | None:
+        """Return the row that is marked; None if there is none at all."""
+        rows = self._content.rows if self._content is not None else []
+        return rows[self._index] if rows else None
+
+    def show(self, content: Content) -> None:
+        """Show other rows."""
+        marked = self.marked
+        self._content = content
+        keys = [row.key for row in content.rows]
+        if marked is not None and self._index and marked.key in keys:
+            self._index = keys.index(marked.key)
+        self._index = max(min(self._index, len(keys) - 1), 0)
+        self._measure()
+        self._scroll_to_mark()
+        self.refresh()
+
+    def mark_first(self) -> None:
+        """Forget the mark, as for other content."""
+        self._index = 0
+
+    def visible_columns(self) -> list[Column]:
+        """Return the columns for which there is room beside the names."""
+        room = self.size.width - _LEAST_NAME
+        found = []
+        for column in self._content.columns if self._content is not None else ():
+            room -= column.width + 1
+            if room >= 0:
+                found.append(column)
+        return found
+
+    def render_line(self, y: int) -> Strip:
+        """Return one line: the header first."""
+        content, width = self._content, self.size.width
+        if content is None:
+            return Strip.blank(width, self.rich_style)
+        if y == 0:
+            return Strip(self._header(content), width)
+        index = self.scroll_offset.y + y - 1
+        if index >= len(content.rows):
+            return Strip.blank(width, self.rich_style)
+        return Strip(self._line(content.rows[index], is_marked=index == self._index), width)
+
+    def _header(self, content: Content) -> list[Segment]:
+        plain, by = (self.get_component_rich_style(f"table--{s}") for s in ("header", "sorted"))
+        segments = []
+        for column in (columns := self.visible_columns()):
+            is_by = column.name == content.by.name
+            arrow = ("▲" if content.is_reverse else "▼") if is_by else " "
+            text = f"{arrow}{column.title:>{column.width}}"
+            segments.append(Segment(text, by if is_by else plain))
+        return [*segments, Segment(fitted(f"  {content.title}", self._room(columns)), plain)]
+
+    def _line(self, row: Row, *, is_marked: bool) -> list[Segment]:
+        mark = self.get_component_rich_style("table--marked") if is_marked else Style()
+        base = self.rich_style
+        segments = []
+        for column in (columns := self.visible_columns()):
+            text = f" {cell_text(row, column):>{column.width}}"
+            segments.append(Segment(text, base + self._style_of(row, column) + mark))
+        name = self.get_component_rich_style("table--alarm" if row.notes else "table--name")
+        text = "  " + fitted(row.name, max(self._room(columns) - 2, 0))
+        return [*segments, Segment(text, base + name + mark)]
+
+    def _style_of(self, row: Row, column: Column) -> Style:
+        value = column.value(row)
+        if not value:
+            return self.get_component_rich_style("table--idle")
+        if column.name == "lost":
+            return self.get_component_rich_style("table--alarm")
+        if column.name in ("errors_per_s", "restarts") or (column.name == "busy" and value > _BUSY):
+            return self.get_component_rich_style("table--failed")
+        return Style()
+
+    def _room(self, columns: list[Column]) -> int:
+        """Return how wide the names may be."""
+        return max(self.size.width - sum(column.width + 1 for column in columns), 1)
+
+    def on_resize(self, _event: Resize) -> None:
+        self._measure()
+
+    def _measure(self) -> None:
+        count = len(self._content.rows) if self._content is not None else 0
+        self.virtual_size = Size(self.size.width, count + 1)
+
+    def action_move(self, steps: int) -> None:
+        """Mark a row so many further down."""
+        count = len(self._content.rows) if self._content is not None else 0
+        self._index = max(min(self._index + steps, count - 1), 0)
+        self._scroll_to_mark()
+        self.refresh()
+        self.post_message(self.Marked())
+
+    def action_move_page(self, pages: int) -> None:
+        """Mark a row so many pages further down."""
+        self.action_move(pages * max(self.size.height - 2, 1))
+
+    def action_choose(self) -> None:
+        """Have the marked row looked into."""
+        if (row := self.marked) is not None:
+            self.post_message(self.Chosen(row))
+
+    def on_click(self, event: Click) -> None:
+        """Mark the row that was clicked; of the header, sort by the column."""
+        if event.y > 0:
+            clicked = self.scroll_offset.y + event.y - 1
+            self.action_move(clicked - self._index)
+            if event.chain == 2:
+                self.action_choose()
+            return
+        end = 0
+        for column in self.visible_columns():
+            end += column.width + 1
+            if event.x < end:
+                self.post_message(self.SortWanted(column))
+                return
+
+    def _scroll_to_mark(self) -> None:
+        top, rows = self.scroll_offset.y, max(self.size.height - 1, 1)
+        if self._index < top:
+            self.scroll_to(y=self._index, animate=False)
+        elif self._index >= top + rows:
+            self.scroll_to(y=self._index - rows + 1, animate=False)
