@@ -153,29 +153,33 @@ class LogWriter:
         return end.seq
 
     def append(self, record: AccessRecord, started_ns: int) -> None:
-        """Complete `record` with time, duration and number, and write it.
+        """Complete `record` with number, time and duration, and write it.
 
         Never raises: what cannot be written is counted; `catch_up` reports it by a `gap` record.
 
         Args:
+            record: one that has its time keeps it, and its duration. It stands for as many
+                operations as its `count` says.
             started_ns: `time.perf_counter_ns()` at the beginning of the operation.
         """
-        record.time = self._timestamps.of(time_ns())
-        record.us = (perf_counter_ns() - started_ns) // 1000
+        if not record.time:
+            record.time = self._timestamps.of(time_ns())
+            record.us = (perf_counter_ns() - started_ns) // 1000
         if self.lost:
-            self.lost += 1
+            operations = record.count or 1
+            self.lost += operations
             self._cells[_LOST] = self.lost
-            self._cells[_UNRECORDED] += 1
+            self._cells[_UNRECORDED] += operations
             return
         record.seq = self.next_seq
         line = self._encode(record) + b"\n"
         try:
             written = os.write(self._fd, line)
         except OSError as error:
-            self._failed(error)
+            self._failed(error, record.count or 1)
             return
         if written != len(line):
-            self._take_back(written)
+            self._take_back(written, record.count or 1)
             return
         cells = self._cells
         self.next_seq = cells[_SEQ] = record.seq + 1
@@ -286,7 +290,7 @@ class LogWriter:
                     f"cannot write access log {self.path}: {error.strerror}"
                 ) from None
 
-    def _take_back(self, written: int) -> None:
+    def _take_back(self, written: int, operations: int) -> None:
         """Remove the part of a record that was written, for a line is whole or not there."""
         if self._regular:
             try:
@@ -295,9 +299,9 @@ class LogWriter:
                 self._torn = True
         else:
             self._torn = True
-        self._failed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        self._failed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), operations)
 
-    def _failed(self, error: OSError) -> None:
+    def _failed(self, error: OSError, operations: int) -> None:
         if self._chain is not None:
             self._chain.take_back()
         logger.error(
@@ -307,8 +311,8 @@ class LogWriter:
         self._retry_ns = perf_counter_ns() + _RETRY_NS
         self._cells[_LOST_ERRNO] = error.errno or errno.EIO
         self._cells[_LOST_SINCE] = time_ns()
-        self.lost = self._cells[_LOST] = 1
-        self._cells[_UNRECORDED] += 1
+        self.lost = self._cells[_LOST] = operations
+        self._cells[_UNRECORDED] += operations
 
     def _lost_since(self) -> str:
         return self._timestamps.of(self._cells[_LOST_SINCE])
@@ -356,7 +360,7 @@ class LogWriter:
         if self._chain is None:
             return b"\n" + self._encode(gap) + b"\n"
         torn = end_of_file(f"/proc/self/fd/{self._fd}").after
-        return b"\n" + self._chain.encode_behind(gap, torn + b"\n") + b"\n"
+        return b"\n" + self._chain.encode_behind(gap, torn) + b"\n"
 
     def _admit(self) -> None:
         """Make sure that a record can be written before the operation has any effect."""

@@ -146,6 +146,28 @@ def log_options(command: Command) -> Command:
     return decorated
 
 
+def source_options(command: Command) -> Command:
+    """Add the logs to read, as `sources: list[str]`, and the `volume: str` that they are of.
+
+    The volume is as it stands in records, empty if none was named.
+
+    Raises:
+        UsageError: when called with no log, or with too many ways to find one.
+        NotFoundError: when called with a volume or a mount that does not exist.
+    """
+
+    @functools.wraps(command)
+    def with_sources(**values: Any) -> None:
+        files, volume, mount = (values.pop(name) for name in _SOURCE_OPTIONS)
+        names = _volumes(volume)
+        command(sources=_sources(files, volume, mount), volume=names[0] if names else "", **values)
+
+    decorated: Command = with_sources
+    for option in reversed(_SOURCE_OPTIONS.values()):
+        decorated = option(decorated)
+    return decorated
+
+
 def _volumes(name: str | None) -> tuple[str, ...]:
     """Return the volume's name as it stands in records."""
     return (encode_name(os.fsencode(name)),) if name else ()

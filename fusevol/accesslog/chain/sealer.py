@@ -59,7 +59,7 @@ class Sealer:
         if not end.hash:
             self._previous = START
         elif end.after and not _holds_record(end.after):
-            self._previous = self._links.torn(end.hash, end.after)
+            self._previous = self._links.torn(end.hash, end.after.removesuffix(b"\n"))
         else:
             self._previous = end.hash
         return end.seq
