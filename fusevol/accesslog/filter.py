@@ -65,6 +65,16 @@ class Filter:
 
         return matches_in_scope
 
+    @property
+    def keys(self) -> frozenset[str]:
+        """Return which keys of a record the predicate looks at."""
+        return frozenset(
+            key
+            for name, keys in _KEYS.items()
+            if getattr(self, name) not in ((), None)
+            for key in keys
+        )
+
     def _scope(self) -> list[Predicate]:
         """Where and when: what a gap has, too."""
         checks: list[Predicate] = []
@@ -96,6 +106,20 @@ class Filter:
         if self.paths:
             checks.append(_path_check(self.paths))
         return checks
+
+
+_KEYS: Final = {
+    "ops": ("op",),
+    "paths": ("path", "to"),
+    "uids": ("uid",),
+    "pids": ("pid",),
+    "containers": ("container", "pid"),
+    "results": ("result",),
+    "volumes": ("volume",),
+    "since": ("time",),
+    "until": ("time",),
+}
+"""Condition -> the keys that it is about."""
 
 
 def _all(checks: list[Predicate]) -> Predicate:

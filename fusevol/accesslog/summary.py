@@ -15,14 +15,16 @@ from fusevol.accesslog.record import EVENTS, OK, AccessRecord
 Key = Any
 """What the records of a group have in common; None where they have no such thing."""
 
-GROUPINGS: Final[dict[str, Callable[[AccessRecord], Key]]] = {
-    "op": attrgetter("op"),
-    "path": attrgetter("path"),
-    "process": attrgetter("pid", "comm"),
-    "container": attrgetter("container"),
-    "uid": attrgetter("uid"),
+GROUPINGS: Final = {
+    "op": ("op",),
+    "path": ("path",),
+    "process": ("pid", "comm"),
+    "container": ("container",),
+    "uid": ("uid",),
 }
-"""Name of a way to group -> what makes the key of a record: a process is (pid, name)."""
+"""Name of a way to group -> what of a record makes its key: a process is (pid, name)."""
+
+_COUNTED: Final = ("op", "result", "us", "bytes_read", "bytes_written", "lost", "time")
 
 _EVENTS: Final = frozenset(EVENTS)
 
@@ -89,9 +91,14 @@ class Summary:
         self.first = ""
         self.last = ""
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Return which keys of a record are looked at."""
+        return (*_COUNTED, *GROUPINGS[self.by])
+
     def add(self, records: Iterable[AccessRecord]) -> None:
         """Add records, in the order of their times."""
-        key_of = GROUPINGS[self.by]
+        key_of: Callable[[AccessRecord], Key] = attrgetter(*GROUPINGS[self.by])
         groups = self.groups
         last = None
         # All in one place, as a call for each record would take longer than what it does.

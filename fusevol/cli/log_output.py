@@ -5,14 +5,14 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from fusevol.accesslog.filter import HOST, Filter
 from fusevol.accesslog.lines import STDIN
 from fusevol.accesslog.reader import Skipped
-from fusevol.accesslog.record import AccessRecord
+from fusevol.accesslog.record import AccessRecord, encode
 from fusevol.accesslog.text import format_record, printable, printable_json
 from fusevol.cli.options import wants_color
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Show = Callable[[bytes, AccessRecord], bytes]
 """Makes a line of output of a line of the log and its record."""
+
+_JSON: Final = b'{"time"'
+"""How a record begins that fusevol wrote as JSON."""
 
 rotated_option = click.option(
     "--rotated/--no-rotated",
@@ -59,10 +62,14 @@ def name_of(container: str) -> str | None:
 
 
 def show_json() -> Show:
-    """Show records as they are in the log."""
+    """Show records as they are in the log, or, if it is in another format, as they would be."""
     if sys.stdout.isatty():
-        return lambda line, _record: printable_json(line) + b"\n"
-    return lambda line, _record: line + b"\n"
+        return lambda line, record: printable_json(_as_json(line, record)) + b"\n"
+    return lambda line, record: _as_json(line, record) + b"\n"
+
+
+def _as_json(line: bytes, record: AccessRecord) -> bytes:
+    return line if line.startswith(_JSON) else encode(record)
 
 
 def show_text(color: str) -> Show:

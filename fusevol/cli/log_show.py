@@ -81,7 +81,7 @@ def _work(keep: Predicate, shower: Show) -> Work:
     """Return what makes output of a section, and tells at its end what it skipped."""
 
     def lines(section: Section, skipped: Skipped) -> Iterator[bytes]:
-        for before, block, records in section.batches(skipped):
+        for before, block, records, _is_json in section.batches(skipped):
             wanted = [
                 (index, record)
                 for index, record in enumerate(records)

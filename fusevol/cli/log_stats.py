@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 import msgspec
 
+from fusevol.accesslog.decoding import projection
 from fusevol.accesslog.filter import Filter
 from fusevol.accesslog.follow import follow
 from fusevol.accesslog.parallel import in_order, usable_processors
@@ -85,24 +86,24 @@ def stats(
     Reads slower than they should be, for a monitor:
       fusevol log stats --op read --since 5m --json data.log | jq .groups[].p99_us
     """
-    keep = by_id(wanted).compile()
+    wanted = by_id(wanted)
     show = _printer(as_json, rows, is_live=interval_s is not None)
     if interval_s is None:
-        _whole_log(sources, by, keep, rotated, show)
+        _whole_log(sources, by, wanted, rotated, show)
     elif len(sources) > 1:
         raise UsageError("--interval: only one log can be followed; give one FILE")
     else:
-        _live(sources[0], by, keep, interval_s, show)
+        _live(sources[0], by, wanted.compile(), interval_s, show)
 
 
-def _whole_log(sources: list[str], by: str, keep: Predicate, rotated: bool, show: Print) -> None:
+def _whole_log(sources: list[str], by: str, wanted: Filter, rotated: bool, show: Print) -> None:
     summary = Summary(by)
     tally = Tally()
     try:
         with opened(sources, with_rotated=rotated) as sections:
             processes = 1 if any(map(is_stream, sections)) else usable_processors()
             skips: Skips = []
-            for part, part_skips in _parts(sections, by, keep, processes):
+            for part, part_skips in _parts(sections, by, wanted, processes):
                 summary.merge(part)
                 skips += part_skips
             for index, skipped in sorted(skips, key=lambda skip: skip[0]):
@@ -113,16 +114,18 @@ def _whole_log(sources: list[str], by: str, keep: Predicate, rotated: bool, show
 
 
 def _parts(
-    sections: list[Section], by: str, keep: Predicate, processes: int
+    sections: list[Section], by: str, wanted: Filter, processes: int
 ) -> Iterator[tuple[Summary, Skips]]:
     """Yield a summary from each process, with what it skipped."""
+    keep = wanted.compile()
+    kind = projection((*Summary(by).keys, *wanted.keys))
 
     def work(indices: range) -> Iterator[tuple[Summary, Skips]]:
         summary = Summary(by)
         skips = []
         for index in indices:
             skipped = Skipped()
-            for batch in sections[index].batches(skipped):
+            for batch in sections[index].batches(skipped, kind):
                 summary.add(filter(keep, filter(None, batch.records)))
             if skipped.count:
                 skips.append((index, skipped))

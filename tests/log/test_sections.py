@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fusevol.accesslog import reader, sections
+from fusevol.accesslog import decoding, reader, sections
 from fusevol.accesslog.reader import Skipped, is_blank, parse
 from fusevol.accesslog.record import AccessRecord, MalformedRecordError, encode
 from fusevol.accesslog.sections import Tally, opened
@@ -57,7 +57,7 @@ def in_sections(path: Path, data: bytes) -> tuple[list[tuple[int, bytes, AccessR
         for part in parts:
             first = 1 + data[: part.start].count(b"\n")
             skipped = Skipped()
-            for before, block, records in part.batches(skipped):
+            for before, block, records, _is_json in part.batches(skipped):
                 lines = zip(itertools.count(first + before), block.split(b"\n"), strict=False)
                 found += [
                     (number, line, record)
@@ -88,6 +88,7 @@ def test_sections(text: bytes, end: bytes, section_bytes: int, block_bytes: int)
         patch.setattr(sections, "_SECTION_BYTES", section_bytes)
         patch.setattr(sections, "_BLOCK_BYTES", block_bytes)
         patch.setattr(sections, "MAX_LINE_BYTES", MAX_LINE_BYTES)
+        patch.setattr(decoding, "MAX_LINE_BYTES", MAX_LINE_BYTES)
         patch.setattr(reader, "MAX_LINE_BYTES", MAX_LINE_BYTES)
         file.write(data)
         file.flush()
