@@ -2,9 +2,12 @@
 
 import click
 
+from fusevol.cli.log_key import key
+from fusevol.cli.log_report import report
 from fusevol.cli.log_show import show
 from fusevol.cli.log_stats import stats
 from fusevol.cli.log_tail import tail
+from fusevol.cli.log_verify import verify
 
 
 @click.group()
@@ -15,3 +18,6 @@ def log() -> None:
 log.add_command(tail)
 log.add_command(show)
 log.add_command(stats)
+log.add_command(verify)
+log.add_command(key)
+log.add_command(report)

@@ -20,6 +20,7 @@ RANKS: Final = {
     "fuse": 4,
     "container": 4,
     "volume": 3,
+    "report": 3,
     "logagent": 3,
     "inodes": 2,
     "linux": 2,

@@ -1,0 +1,80 @@
+"""Reads a whole log for a report, by all processors."""
+
+import contextlib
+from collections.abc import Generator, Iterator, Sequence
+from typing import NamedTuple
+
+from fusevol.accesslog.parallel import in_order, usable_processors
+from fusevol.accesslog.reader import Predicate, Skipped
+from fusevol.accesslog.sections import Section, Tally, is_stream, opened
+from fusevol.report.aggregate import Aggregate
+from fusevol.report.continuity import Continuity, joined
+from fusevol.report.gather import Gatherer
+
+
+class Reading(NamedTuple):
+    """What a log has to tell.
+
+    Attributes:
+        aggregate: of the records that were asked for.
+        continuity: of all records, whatever was asked for.
+        skipped: what is no record.
+        files: what was read, in this order.
+    """
+
+    aggregate: Aggregate
+    continuity: Continuity
+    skipped: Skipped
+    files: list[str]
+
+
+class _Part(NamedTuple):
+    aggregate: Aggregate
+    sections: list[tuple[int, Skipped, Continuity]]
+
+
+def read_log(sources: Sequence[str], keep: Predicate | None, *, with_rotated: bool) -> Reading:
+    """Read what `keep` accepts of the logs at `sources`; "-" is standard input.
+
+    Raises:
+        NotFoundError, NotPermittedError, FusevolError: one of them cannot be read.
+    """
+    whole = Aggregate()
+    tally = Tally()
+    with opened(sources, with_rotated=with_rotated) as sections:
+        done = []
+        with contextlib.closing(_parts(sections, keep)) as parts:
+            for part in parts:
+                whole.merge(part.aggregate)
+                done += part.sections
+        done.sort(key=lambda section: section[0])
+        for index, skipped, _continuity in done:
+            tally.add(sections[index], skipped)
+        files = list(dict.fromkeys(section.path for section in sections))
+    return Reading(whole, joined(part for *_, part in done), tally.skipped, files)
+
+
+def _parts(sections: list[Section], keep: Predicate | None) -> Generator[_Part]:
+    """Yield what each process has counted."""
+
+    def work(indices: range) -> Iterator[_Part]:
+        aggregate = Aggregate()
+        gatherer = Gatherer(aggregate)
+        done = []
+        for index in indices:
+            skipped, continuity = Skipped(), Continuity()
+            for batch in sections[index].batches(skipped):
+                if records := list(filter(None, batch.records)):
+                    continuity.add(records)
+                    gatherer.add(records if keep is None else list(filter(keep, records)))
+            gatherer.flush()
+            done.append((index, skipped, continuity))
+        yield _Part(aggregate, done)
+
+    # Standard input is there for this process only.
+    processes = 1 if any(map(is_stream, sections)) else usable_processors()
+    # Backwards: once the newest records are there, older ones need no further look.
+    last = len(sections) - 1
+    shares = [range(last - first, -1, -processes) for first in range(processes)]
+    with contextlib.closing(in_order(shares, work, processes)) as results:
+        yield from (part for _share, part in results)
