@@ -5,25 +5,24 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from fusevol.accesslog.filter import HOST, Filter
+from fusevol.accesslog.formats import format_of
 from fusevol.accesslog.lines import STDIN
 from fusevol.accesslog.reader import Skipped
 from fusevol.accesslog.record import AccessRecord, encode
 from fusevol.accesslog.text import format_record, printable, printable_json
 from fusevol.cli.options import wants_color
+from fusevol.log_options import LogFormat
 
 if TYPE_CHECKING:
     from fusevol.container.names import ContainerNames
 
 Show = Callable[[bytes, AccessRecord], bytes]
 """Makes a line of output of a line of the log and its record."""
-
-_JSON: Final = b'{"time"'
-"""How a record begins that fusevol wrote as JSON."""
 
 rotated_option = click.option(
     "--rotated/--no-rotated",
@@ -69,7 +68,7 @@ def show_json() -> Show:
 
 
 def _as_json(line: bytes, record: AccessRecord) -> bytes:
-    return line if line.startswith(_JSON) else encode(record)
+    return line if format_of(line) == LogFormat.JSON else encode(record)
 
 
 def show_text(color: str) -> Show:

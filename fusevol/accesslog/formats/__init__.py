@@ -15,24 +15,28 @@ from typing import Final
 
 from fusevol.accesslog import record as native
 from fusevol.accesslog.record import AccessRecord, MalformedRecordError
+from fusevol.log_options import LogFormat
 
-_LINES: Final = {"juicefs": re.compile(rb"[0-9]{4}\."), "text": re.compile(rb"[0-9]{4}-")}
-"""How lines begin that are no JSON."""
+_JSON: Final = b'{"time":"'
+"""How a record in JSON begins that fusevol wrote: recognised at once, as most are such."""
 
-_DOCUMENTS: Final = {
-    "ecs": re.compile(rb'"@timestamp"\s*:'),
-    "ocsf": re.compile(rb'"class_uid"\s*:'),
+_FORMATS: Final = {
+    LogFormat.JUICEFS: re.compile(rb"\A[0-9]{4}\."),
+    LogFormat.TEXT: re.compile(rb"\A[0-9]{4}-"),
+    LogFormat.ECS: re.compile(rb'"@timestamp"\s*:'),
+    LogFormat.OCSF: re.compile(rb'"class_uid"\s*:'),
 }
-"""A key that JSON of others has; no text in there can look like it, as quotes are escaped."""
+"""How lines begin that are no JSON, and keys that JSON of others has. No text in there can look
+like such a key, as quotes in it are escaped."""
 
 
-def encoder(name: str) -> Callable[[AccessRecord], bytes]:
-    """Return what makes lines of records in the format `name`, one of `LogFormat`.
+def encoder(name: LogFormat) -> Callable[[AccessRecord], bytes]:
+    """Return what makes lines of records in the format `name`.
 
     What it returns never raises: a record that the format cannot tell becomes a line of JSON as
     `record` writes it, which readers take among any others.
     """
-    if name == "json":
+    if name == LogFormat.JSON:
         return native.encode
     encode: Callable[[AccessRecord], bytes] = _module(name).encode
 
@@ -51,23 +55,23 @@ def decode(line: bytes) -> AccessRecord:
     Raises:
         MalformedRecordError: it is in none of them.
     """
-    for name, beginning in _LINES.items():
-        if beginning.match(line):
-            return _decode(name, line)
-    try:
+    name = format_of(line)
+    if name == LogFormat.JSON:
         return native.decode(line)
-    except MalformedRecordError:
-        for name, mark in _DOCUMENTS.items():
-            if mark.search(line):
-                return _decode(name, line)
-        raise
-
-
-def _decode(name: str, line: bytes) -> AccessRecord:
     decode_line: Callable[[bytes], AccessRecord] = _module(name).decode
     return decode_line(line)
 
 
-def _module(name: str) -> ModuleType:
+def format_of(line: bytes) -> LogFormat:
+    """Return in which format a record in `line` could be."""
+    if line.startswith(_JSON):
+        return LogFormat.JSON
+    for name, pattern in _FORMATS.items():
+        if pattern.search(line):
+            return name
+    return LogFormat.JSON
+
+
+def _module(name: LogFormat) -> ModuleType:
     # Loaded when needed: most logs are JSON, and a worker that starts has no time for the others.
     return importlib.import_module(f"fusevol.accesslog.formats.{name}")
