@@ -2,8 +2,14 @@
 
 import logging
 import sys
+from functools import partial
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from fusevol.daemon.serve import Front
+    from fusevol.daemon.settings import Settings
 
 
 @click.command()
@@ -16,9 +22,15 @@ import click
     show_default="/etc/fusevol/fusevol.toml, if it exists",
 )
 @click.option(
+    "--metrics",
+    "listen",
+    metavar="ADDRESS",
+    help="Answer Prometheus at an IP address and port, 127.0.0.1:10469 say, or unix:/PATH.",
+)
+@click.option(
     "--check", is_flag=True, help="Read the configuration, say what is wrong with it, and stop."
 )
-def serve(path: str | None, check: bool) -> None:
+def serve(path: str | None, listen: str | None, check: bool) -> None:
     """Serve volumes to containers: for `fusevol volume`, `run`, `attach`, Docker and Podman.
 
     Stays in the foreground. Volumes are kept in /var/lib/fusevol, sockets and what is mounted now
@@ -31,6 +43,8 @@ def serve(path: str | None, check: bool) -> None:
       idle_timeout = 10.0        # seconds until the worker of an unused volume ends
       [docker]
       socket = "/run/docker/plugins/fusevol.sock"
+      [metrics]                  # see docs/monitoring.md
+      listen = "127.0.0.1:10469"
       [volumes.data]             # options as of `fusevol volume create -o`
       source = "/srv/data"
       record = "data"
@@ -38,9 +52,11 @@ def serve(path: str | None, check: bool) -> None:
     # Heavy, and only the daemon needs them.
     import trio
 
-    from fusevol.daemon.settings import load
+    from fusevol.daemon.settings import load, with_listen
 
     settings = load(path)
+    if listen is not None:
+        settings = with_listen(settings, listen)
     if check:
         return
     logging.basicConfig(
@@ -49,17 +65,29 @@ def serve(path: str | None, check: bool) -> None:
 
     async def run() -> None:
         from fusevol.daemon import serve as daemon
-        from fusevol.daemon.volumes import Volumes
 
-        async def docker(
-            volumes: Volumes, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-        ) -> None:
-            from fusevol.plugin.docker import serve as serve_plugin
-
-            listener = daemon.passed_socket("docker-plugin") or settings.docker.socket
-            await serve_plugin(volumes, listener, task_status=task_status)
-
-        fronts = [docker] if settings.docker.is_enabled else []
-        await daemon.serve(settings, fronts, lambda: load(path))
+        await daemon.serve(settings, _fronts(settings), lambda: load(path))
 
     trio.run(run)
+
+
+def _fronts(settings: "Settings") -> "list[Front]":
+    from fusevol.daemon.serve import passed_socket
+
+    fronts: list[Front] = []
+    # Before the plugin, which takes the only socket that is passed for its own.
+    for_metrics = passed_socket("metrics", or_only=False)
+    if for_metrics is not None or settings.metrics.listen:
+        from fusevol.daemon import metrics_endpoint
+
+        fronts.append(partial(metrics_endpoint.serve, metrics=settings.metrics, passed=for_metrics))
+    if settings.metrics.otlp:
+        from fusevol.daemon import metrics_otlp
+
+        fronts.append(partial(metrics_otlp.push, metrics=settings.metrics))
+    if settings.docker.is_enabled:
+        from fusevol.plugin import docker
+
+        listener = passed_socket("docker-plugin") or settings.docker.socket
+        fronts.append(partial(docker.serve, where=listener))
+    return fronts

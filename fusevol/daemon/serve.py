@@ -85,13 +85,13 @@ def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return group
 
 
-def passed_socket(name: str) -> socket.socket | None:
-    """Return the listening socket that systemd passes under a name, or by being the only one.
+def passed_socket(name: str, *, or_only: bool = True) -> socket.socket | None:
+    """Return the listening socket that systemd passes under a name, `or_only` one that it passes.
 
     See sd_listen_fds_with_names(3); the socket is never to be removed from the file system.
     """
     passed = passed_descriptors()
-    if name not in passed and len(passed) == 1:
+    if or_only and name not in passed and len(passed) == 1:
         (name,) = passed
     fd = passed.pop(name, None)
     return None if fd is None else socket.socket(fileno=fd)

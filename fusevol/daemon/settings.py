@@ -6,6 +6,12 @@ idle_timeout = 10.0               # seconds until the worker of an unused volume
 enabled = true
 socket = "/run/docker/plugins/fusevol.sock"
 
+[metrics]                         # docs/monitoring.md
+listen = "127.0.0.1:10469"        # or "unix:/run/fusevol/metrics.sock"; default: nowhere
+token_file = "/etc/fusevol/metrics.token"
+otlp = "http://collector:4318"
+interval = 60                     # seconds
+
 [volumes.data]                    # made, or changed, when the daemon starts
 source = "/srv/data"
 record = "data"
@@ -13,10 +19,12 @@ ro = true
 deadline = 30                     # seconds
 """
 
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -53,6 +61,53 @@ class Docker(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         return os.geteuid() == 0 if self.enabled is None else self.enabled
 
 
+class Metrics(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What is told to Prometheus, and by OpenTelemetry's protocol.
+
+    Attributes:
+        listen: where to answer Prometheus: IP address and port, or `unix:` and a path; empty for
+            nowhere.
+        token_file: file with what scrapers have to send as their bearer token; empty for none.
+        otlp: URL of a collector to send metrics to by OTLP over HTTP; empty for none.
+        interval: seconds from one sending to the next.
+    """
+
+    listen: str = ""
+    token_file: str = ""
+    otlp: str = ""
+    interval: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 60.0
+
+    def address(self) -> "Address":
+        """Return where to listen.
+
+        Raises:
+            UsageError: it is no address, or one that others can reach, without a token.
+        """
+        if self.listen.startswith("unix:/"):
+            return self.listen.removeprefix("unix:")
+        host, _, port = self.listen.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        try:
+            address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+        except ValueError:
+            raise UsageError(
+                f"metrics.listen = {self.listen!r}: an IP address and a port, such as "
+                f"127.0.0.1:10469, or unix:/PATH"
+            ) from None
+        if not port.isascii() or not port.isdigit() or not 0 <= int(port) <= 65535:
+            raise UsageError(f"metrics.listen = {self.listen!r}: {port!r} is no port")
+        if not address.is_loopback and not self.token_file:
+            raise UsageError(
+                f"metrics.listen = {self.listen!r}: containers and other machines can reach it; "
+                f"name a metrics.token_file, or use 127.0.0.1"
+            )
+        return str(address), int(port)
+
+
+Address = str | tuple[str, int]
+"""Path of a Unix socket, or IP address and port."""
+
+
 class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """All of the configuration.
 
@@ -63,6 +118,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     idle_timeout: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 10.0
     docker: Docker = Docker()
+    metrics: Metrics = Metrics()
     volumes: dict[str, dict[str, Any]] = {}
 
 
@@ -92,12 +148,33 @@ def load(path: str | None) -> Settings:
         raise UsageError(f"configuration {path}: {error}") from None
     if not settings.docker.socket.startswith("/"):
         raise UsageError(f"configuration {path}: docker.socket has to be an absolute path")
+    try:
+        _check(settings.metrics)
+    except UsageError as error:
+        raise UsageError(f"configuration {path}: {error}") from None
     for name, words in settings.volumes.items():
         try:
             volume_options.parse(options_of(words))
         except FusevolError as error:
             raise type(error)(f"configuration {path}: volume {name}: {error}") from None
     return settings
+
+
+def with_listen(settings: Settings, listen: str) -> Settings:
+    """Return settings with another address for metrics; UsageError if it is none."""
+    metrics = msgspec.structs.replace(settings.metrics, listen=listen)
+    _check(metrics)
+    return msgspec.structs.replace(settings, metrics=metrics)
+
+
+def _check(metrics: Metrics) -> None:
+    if metrics.listen:
+        metrics.address()
+    if metrics.token_file and not metrics.token_file.startswith("/"):
+        raise UsageError("metrics.token_file has to be an absolute path")
+    url = urlsplit(metrics.otlp)
+    if metrics.otlp and (url.scheme not in ("http", "https") or not url.hostname):
+        raise UsageError(f"metrics.otlp = {metrics.otlp!r}: a URL such as http://127.0.0.1:4318")
 
 
 def options_of(words: Mapping[str, Any]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusevol.daemon import volume_options
-from fusevol.daemon.settings import PLUGIN_SOCKET, Settings, load, options_of
+from fusevol.daemon.settings import PLUGIN_SOCKET, Settings, load, options_of, with_listen
 from fusevol.daemon.volume_options import KNOWN, VolumeOptions
 from fusevol.errors import FusevolError, NotFoundError, UnsupportedError, UsageError
 from fusevol.model import OnLogFailure, RecordLevel
@@ -52,6 +52,15 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
         ('[docker]\nsocket = "here.sock"', "absolute"),
         ("[docker]\nport = 1", "port"),
         ("volumes = []", "volumes"),
+        ('[metrics]\nlisten = "0.0.0.0:10469"', "metrics.listen = '0.0.0.0:10469': containers"),
+        ('[metrics]\nlisten = "[::]:10469"', "name a metrics.token_file"),
+        ('[metrics]\nlisten = "host:10469"', "an IP address and a port"),
+        ('[metrics]\nlisten = "10469"', "an IP address and a port"),
+        ('[metrics]\nlisten = "127.0.0.1:65536"', "'65536' is no port"),
+        ('[metrics]\nlisten = "unix:here.sock"', "an IP address and a port"),
+        ('[metrics]\ntoken_file = "here"', "absolute"),
+        ('[metrics]\notlp = "collector:4318"', "a URL"),
+        ("[metrics]\ninterval = 0.5", "interval"),
         ("[volumes.data]\nsource = 5", "volume data: option source"),
         ("[volumes.data]\nsize = '1G'", "volume data: unknown volume option 'size'"),
     ],
@@ -61,6 +70,31 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, wrong: str) -> None:
     with pytest.raises(UsageError, match=wrong) as caught:
         load(path)
     assert path in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [
+        ("127.0.0.1:10469", ("127.0.0.1", 10469)),
+        ("127.9.9.9:0", ("127.9.9.9", 0)),
+        ("localhost:10469", ("127.0.0.1", 10469)),
+        ("[::1]:10469", ("::1", 10469)),
+        ("unix:/run/metrics.sock", "/run/metrics.sock"),
+    ],
+)
+def test_metrics_are_private_without_a_token(
+    tmp_path: Path, listen: str, address: str | tuple[str, int]
+) -> None:
+    settings = load(written(tmp_path, f'[metrics]\nlisten = "{listen}"\n'))
+    assert settings.metrics.address() == address
+    assert with_listen(Settings(), listen).metrics.address() == address
+
+
+def test_who_has_a_token_may_come_from_anywhere(tmp_path: Path) -> None:
+    text = '[metrics]\nlisten = "0.0.0.0:10469"\ntoken_file = "/etc/fusevol/metrics.token"\n'
+    assert load(written(tmp_path, text)).metrics.address() == ("0.0.0.0", 10469)
+    with pytest.raises(UsageError, match="token_file"):
+        with_listen(Settings(), "0.0.0.0:10469")
 
 
 def test_a_file_that_was_named_has_to_be_there(tmp_path: Path) -> None:

@@ -1,0 +1,212 @@
+"""The metrics of the daemon: which there are, and what is known of each at one moment.
+
+Names follow Prometheus' conventions. By OpenTelemetry they are called so that its rules for
+Prometheus lead back to them: `fusevol_read_bytes_total` is `fusevol.read` in bytes. Labels have few
+values: never a path in a volume, a user or a process id.
+"""
+
+import enum
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+
+class Kind(enum.Enum):
+    """How the values of a metric are to be taken."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Metric(NamedTuple):
+    """One metric.
+
+    Attributes:
+        name: as Prometheus has it.
+        labels: in the order of their names.
+        unit: as UCUM writes it: "s", "By", or in braces what is counted.
+        semantic_name: its name by OpenTelemetry's semantic conventions, where these have one.
+    """
+
+    name: str
+    kind: Kind
+    text: str
+    labels: tuple[str, ...] = ("volume",)
+    unit: str = ""
+    semantic_name: str = ""
+
+    @property
+    def otel_name(self) -> str:
+        """What OpenTelemetry calls it."""
+        if self.semantic_name:
+            return self.semantic_name
+        name = self.name.removesuffix("_total")
+        return name.removesuffix(_UNIT_SUFFIXES.get(self.unit, "")).replace("_", ".")
+
+
+_UNIT_SUFFIXES: Final = {"s": "_seconds", "By": "_bytes"}
+
+_EXPONENTS: Final = (*range(4, 10), *range(10, 26, 2))
+BOUNDS_S: Final = tuple(2.0**exponent / 1e6 for exponent in _EXPONENTS)
+"""Upper bounds of the buckets of a histogram, in seconds, without infinity: 16 us to 17 s. Finer
+where most operations are, since each bucket is a time series for each operation of each volume."""
+
+
+class Histogram(NamedTuple):
+    """The value of a histogram.
+
+    Attributes:
+        counts: how many were in each bucket; one more than BOUNDS_S.
+        total: sum of all, in seconds.
+    """
+
+    counts: tuple[int, ...]
+    total: float
+
+    @classmethod
+    def of(cls, buckets: tuple[int, ...], us_total: int) -> "Histogram":
+        """Make one of buckets of which the nth has times below 2**n microseconds."""
+        ends = [0, *(exponent + 1 for exponent in _EXPONENTS), len(buckets)]
+        counts = tuple(sum(buckets[begin:end]) for begin, end in pairwise(ends))
+        return cls(counts, us_total / 1e6)
+
+
+Value = int | float | Histogram
+Sample = tuple[tuple[str, ...], Value]
+"""The values of the labels, and the value."""
+
+_OPERATION: Final = ("op", "volume")
+
+UP: Final = Metric(
+    "fusevol_up", Kind.GAUGE, "1 if the volume is served, 0 if it should be and is not."
+)
+VOLUMES: Final = Metric(
+    "fusevol_volumes", Kind.GAUGE, "Volumes of the daemon: idle ones are served when needed.",
+    ("state",), "{volume}",
+)  # fmt: skip
+OPERATIONS: Final = Metric(
+    "fusevol_operations_total", Kind.COUNTER, "Operations concluded, failed ones included.",
+    _OPERATION, "{operation}",
+)  # fmt: skip
+ERRORS: Final = Metric(
+    "fusevol_operation_errors_total", Kind.COUNTER, "Operations that failed.",
+    ("errno", *_OPERATION), "{operation}",
+)  # fmt: skip
+DURATION: Final = Metric(
+    "fusevol_operation_duration_seconds", Kind.HISTOGRAM,
+    "From the receipt of a request to its answer.", _OPERATION, "s",
+)  # fmt: skip
+READ: Final = Metric(
+    "fusevol_read_bytes_total", Kind.COUNTER, "Bytes that clients have read.", unit="By"
+)
+WRITTEN: Final = Metric(
+    "fusevol_written_bytes_total", Kind.COUNTER, "Bytes that clients have written.", unit="By"
+)
+INODES: Final = Metric(
+    "fusevol_known_inodes", Kind.GAUGE, "Inodes that the kernel knows.", unit="{inode}"
+)
+FILES: Final = Metric(
+    "fusevol_open_files", Kind.GAUGE, "Files that clients have open.", unit="{file}"
+)
+DIRECTORIES: Final = Metric(
+    "fusevol_open_directories", Kind.GAUGE, "Directories that clients have open.",
+    unit="{directory}",
+)  # fmt: skip
+RESTARTS: Final = Metric(
+    "fusevol_worker_restarts_total", Kind.COUNTER, "Workers that were succeeded by another.",
+    unit="{restart}",
+)  # fmt: skip
+LOG_BYTES: Final = Metric(
+    "fusevol_log_bytes_total", Kind.COUNTER, "Bytes written to the access log.", unit="By"
+)
+LOG_RECORDS: Final = Metric(
+    "fusevol_log_records_total", Kind.COUNTER, "Records written to the access log.",
+    unit="{record}",
+)  # fmt: skip
+LOG_LOST: Final = Metric(
+    "fusevol_log_lost_records_total", Kind.COUNTER,
+    "Operations without a record, because the access log could not be written.", unit="{record}",
+)  # fmt: skip
+LOG_FILTERED: Final = Metric(
+    "fusevol_log_filtered_records_total", Kind.COUNTER,
+    "Operations that a filter kept from the access log.", unit="{record}",
+)  # fmt: skip
+LOG_SIZE: Final = Metric(
+    "fusevol_log_size_bytes", Kind.GAUGE, "What the access log and its rotated files take.",
+    unit="By",
+)  # fmt: skip
+LOG_FILES: Final = Metric(
+    "fusevol_log_rotated_files", Kind.GAUGE, "Rotated files of the access log.", unit="{file}"
+)
+LOG_FREE: Final = Metric(
+    "fusevol_log_free_bytes", Kind.GAUGE, "Free on the file system of the access log.", unit="By"
+)
+SINK_UP: Final = Metric(
+    "fusevol_log_sink_up", Kind.GAUGE, "1 if the sink takes records, 0 if not.",
+    ("sink", "volume"),
+)  # fmt: skip
+SINK_SENT: Final = Metric(
+    "fusevol_log_sink_sent_records_total", Kind.COUNTER, "Records handed over to the sink.",
+    ("sink", "volume"), "{record}",
+)  # fmt: skip
+SINK_BEHIND: Final = Metric(
+    "fusevol_log_sink_behind_records", Kind.GAUGE, "Records that wait for the sink.",
+    ("sink", "volume"), "{record}",
+)  # fmt: skip
+VOLUME_CPU: Final = Metric(
+    "fusevol_process_cpu_seconds_total", Kind.COUNTER,
+    "CPU time of the processes of a volume: keeper, worker, and agent of its log.",
+    ("process", "volume"), "s",
+)  # fmt: skip
+VOLUME_MEMORY: Final = Metric(
+    "fusevol_process_resident_memory_bytes", Kind.GAUGE,
+    "Resident memory of the processes of a volume, shared memory included.",
+    ("process", "volume"), "By",
+)  # fmt: skip
+BUILD: Final = Metric("fusevol_build_info", Kind.GAUGE, "Always 1.", ("version",))
+CPU: Final = Metric(
+    "process_cpu_seconds_total", Kind.COUNTER, "CPU time of the daemon.", (), "s",
+    "process.cpu.time",
+)  # fmt: skip
+MEMORY: Final = Metric(
+    "process_resident_memory_bytes", Kind.GAUGE, "Resident memory of the daemon.", (), "By",
+    "process.memory.usage",
+)  # fmt: skip
+DESCRIPTORS: Final = Metric(
+    "process_open_fds", Kind.GAUGE, "Open file descriptors of the daemon.", (),
+    "{file_descriptor}", "process.unix.file_descriptor.count",
+)  # fmt: skip
+START: Final = Metric(
+    "process_start_time_seconds", Kind.GAUGE, "Start of the daemon, in seconds since 1970.", (),
+    "s",
+)  # fmt: skip
+
+METRICS: Final = (
+    UP, VOLUMES, OPERATIONS, ERRORS, DURATION, READ, WRITTEN, INODES, FILES, DIRECTORIES, RESTARTS,
+    LOG_BYTES, LOG_RECORDS, LOG_LOST, LOG_FILTERED, LOG_SIZE, LOG_FILES, LOG_FREE,
+    SINK_UP, SINK_SENT, SINK_BEHIND, VOLUME_CPU, VOLUME_MEMORY,
+    BUILD, CPU, MEMORY, DESCRIPTORS, START,
+)  # fmt: skip
+
+
+class Reading:
+    """All values at one moment.
+
+    Attributes:
+        daemon_started_ns: start of the daemon, in nanoseconds since 1970.
+        started_ns: volume -> since when its counters count, in the same.
+    """
+
+    def __init__(self, daemon_started_ns: int) -> None:
+        self.daemon_started_ns = daemon_started_ns
+        self.started_ns: dict[str, int] = {}
+        self._samples: dict[Metric, list[Sample]] = {metric: [] for metric in METRICS}
+
+    def add(self, metric: Metric, value: Value, *labels: str) -> None:
+        """Add a value; labels in the order of the metric's."""
+        self._samples[metric].append((labels, value))
+
+    def families(self) -> Iterator[tuple[Metric, list[Sample]]]:
+        """Yield the metrics that have values, in the order of METRICS."""
+        return ((metric, samples) for metric, samples in self._samples.items() if samples)

@@ -1,0 +1,178 @@
+"""Where the numbers come from: the registry, recovery states, log agents, /proc.
+
+Nothing is asked of a keeper or a worker, so one that hangs or has just died holds up nothing. All
+of it may run in any thread, one call at a time.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from fusevol import __version__
+from fusevol.accesslog.names import encode_name
+from fusevol.config import NO_LOG, STDOUT_LOG
+from fusevol.daemon import metrics, metrics_host, registry, store
+from fusevol.daemon.control import VolumeState
+from fusevol.daemon.metrics import Histogram, Reading
+from fusevol.errors import FusevolError
+from fusevol.logagent import status as agents
+from fusevol.recovery import counters
+
+_STATES: Final = ("failed", "idle", "serving")
+
+
+class Collector:
+    """Reads everything at once."""
+
+    def __init__(self) -> None:
+        self._space = metrics_host.FreeSpace()
+        self._started_ns: dict[int, int] = {}
+
+    def collect(self, volumes: Sequence[VolumeState]) -> Reading:
+        """Return what is known now.
+
+        Args:
+            volumes: those of the daemon. The registry has other mounts of this user besides.
+        """
+        reading = self._of_daemon()
+        states = Counter(volume.state for volume in volumes)
+        for state in _STATES:
+            reading.add(metrics.VOLUMES, states[state], state)
+        mounts = registry.all_served()
+        ours = {_mountpoint(volume): volume.name for volume in volumes}
+        names = _names(mounts, ours)
+        free = self._space.of(_log_directory(one.log) for one in mounts if _is_file(one.log))
+        kept: dict[int, int] = {}
+        for mount in mounts:
+            name = names[mount.mountpoint]
+            self._add_mount(reading, mount, name, kept)
+            if _is_file(mount.log):
+                _add_log(reading, mount, name, free)
+        self._started_ns = kept
+        for volume in volumes:
+            if volume.state == "failed" and _mountpoint(volume) not in names:
+                reading.add(metrics.UP, 0, volume.name)
+        return reading
+
+    def _of_daemon(self) -> Reading:
+        used = metrics_host.process(os.getpid())
+        assert used is not None
+        reading = Reading(used.started_ns)
+        reading.add(metrics.BUILD, 1, __version__)
+        reading.add(metrics.CPU, used.cpu_s)
+        reading.add(metrics.MEMORY, used.resident_bytes)
+        reading.add(metrics.DESCRIPTORS, len(os.listdir("/proc/self/fd")))
+        reading.add(metrics.START, used.started_ns / 1e9)
+        return reading
+
+    def _add_mount(
+        self, reading: Reading, mount: registry.Served, name: str, kept: dict[int, int]
+    ) -> None:
+        is_up = mount.worker != 0 and registry.is_ours(mount.worker)
+        reading.add(metrics.UP, int(is_up), name)
+        keeper = _add_process(reading, mount.pid, "keeper", name)
+        _add_process(reading, mount.worker, "worker", name)
+        fd = _state_of(mount)
+        if fd < 0:
+            return
+        try:
+            _add_counters(reading, counters.read(fd), name)
+            # The keeper may be succeeded by a process that is younger than the counters.
+            state = os.fstat(fd).st_ino
+            started = self._started_ns.get(state, keeper.started_ns if keeper else None)
+            if started is not None:
+                kept[state] = reading.started_ns[name] = started
+        except FusevolError:
+            pass  # It was mounted by another version, and is not counted.
+        finally:
+            os.close(fd)
+
+
+def _mountpoint(volume: VolumeState) -> str:
+    """Return where a volume is mounted, or would be."""
+    return os.path.join(store.mountpoints_directory(), volume.name)
+
+
+def _names(mounts: Sequence[registry.Served], ours: Mapping[str, str]) -> dict[str, str]:
+    """Return mount point -> label, a different one for each.
+
+    What was mounted by `fusevol mount` may be called like a volume, or like another mount.
+    """
+    given = Counter(mount.name for mount in mounts if mount.mountpoint not in ours)
+    taken = set(ours.values())
+    return {
+        mount.mountpoint: ours.get(mount.mountpoint) or _text(
+            mount.name
+            if given[mount.name] == 1 and mount.name not in taken
+            else f"{mount.name}@{mount.mountpoint}"
+        )
+        for mount in mounts
+    }  # fmt: skip
+
+
+def _text(name: str) -> str:
+    return encode_name(os.fsencode(name))
+
+
+def _state_of(mount: registry.Served) -> int:
+    """Return a descriptor of the recovery state; -1 if nobody has it whom we may ask."""
+    for pid in (mount.pid, mount.worker):
+        try:
+            return os.open(f"/proc/{pid}/fd/{mount.state_fd}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue  # The keeper has just died, and the worker shares its descriptors.
+    return -1
+
+
+def _add_counters(reading: Reading, counts: counters.Snapshot, name: str) -> None:
+    for op, one in counts.operations.items():
+        reading.add(metrics.OPERATIONS, one.count, op, name)
+        reading.add(metrics.DURATION, Histogram.of(one.buckets, one.us_total), op, name)
+        for errno, times in one.errors.items():
+            reading.add(metrics.ERRORS, times, errno, op, name)
+    for metric, value in (
+        (metrics.READ, counts.bytes_read),
+        (metrics.WRITTEN, counts.bytes_written),
+        (metrics.INODES, counts.known_inodes),
+        (metrics.FILES, counts.open_files),
+        (metrics.DIRECTORIES, counts.open_directories),
+        (metrics.RESTARTS, counts.restarts),
+        (metrics.LOG_BYTES, counts.log_bytes),
+        (metrics.LOG_RECORDS, counts.records),
+        (metrics.LOG_LOST, counts.lost),
+        (metrics.LOG_FILTERED, counts.left_out),
+    ):
+        reading.add(metric, value, name)
+
+
+def _is_file(log: str) -> bool:
+    return log not in (NO_LOG, STDOUT_LOG)
+
+
+def _log_directory(log: str) -> str:
+    return os.path.dirname(log) or "/"
+
+
+def _add_log(reading: Reading, mount: registry.Served, name: str, free: Mapping[str, int]) -> None:
+    directory = _log_directory(mount.log)
+    if directory in free:
+        reading.add(metrics.LOG_FREE, free[directory], name)
+    agent = agents.read(mount.log)
+    if agent is None:
+        return
+    _add_process(reading, agent.pid, "agent", name)
+    reading.add(metrics.LOG_SIZE, agent.total_bytes, name)
+    reading.add(metrics.LOG_FILES, agent.rotated_files, name)
+    for sink in {one.sink: one for one in agent.sinks}.values():
+        reading.add(metrics.SINK_UP, int(not sink.error), _text(sink.sink), name)
+        reading.add(metrics.SINK_SENT, sink.seq, _text(sink.sink), name)
+        reading.add(metrics.SINK_BEHIND, sink.behind, _text(sink.sink), name)
+
+
+def _add_process(reading: Reading, pid: int, role: str, name: str) -> metrics_host.Process | None:
+    used = metrics_host.process(pid)
+    if used is not None:
+        reading.add(metrics.VOLUME_CPU, used.cpu_s, role, name)
+        reading.add(metrics.VOLUME_MEMORY, used.resident_bytes, role, name)
+    return used
