@@ -4,13 +4,12 @@ import re
 
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from fusevol.daemon import metrics
 from fusevol.daemon.metrics import BOUNDS_S, METRICS, Histogram, Kind, Reading
 from fusevol.daemon.metrics_prometheus import render
 from fusevol.recovery.counters import BUCKETS
+from tests.scraping import parse
 
 times = st.lists(st.integers(0, 1 << 34), max_size=30)
 names = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -37,9 +36,9 @@ def test_what_is_rendered_is_read_back(volume: str, value: int, taken: list[int]
     reading.add(metrics.SINK_UP, 0, "unix:/a b", volume)
     counts = (*taken, *[0] * (len(BOUNDS_S) + 1))[: len(BOUNDS_S) + 1]
     reading.add(metrics.DURATION, Histogram(counts, 0.5), "read", volume)
-    for parse, openmetrics in ((parse_text, False), (parse_openmetrics, True)):
+    for openmetrics in (False, True):
         text, _ = render(reading, openmetrics=openmetrics)
-        families = {family.name: family for family in parse(text.decode())}
+        families = parse(text, openmetrics=openmetrics)
         read = families["fusevol_read_bytes"]
         assert read.type == "counter"
         assert [tuple(sample[:3]) for sample in read.samples] == [
