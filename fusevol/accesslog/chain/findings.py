@@ -62,7 +62,10 @@ def classify(
     seq = seq_of(spot.line)
     following = breach.following
     if following is not None:
-        if breach.previous is not None and judge.follows(following, breach.previous):
+        is_between = breach.previous is not None and judge.follows(following, breach.previous)
+        if is_between and seq is not None and seq > expected:
+            return Finding(Kind.REORDERED, expected, file, spot.number, detail=_early(seq))
+        if is_between:
             return Finding(Kind.INSERTED, expected, file, spot.number, detail=_what(spot.line))
         if judge.follows(following, spot.line) and seq_of(following) == expected + 1:
             return Finding(Kind.CHANGED, expected, file, spot.number)
@@ -71,9 +74,7 @@ def classify(
     if seq < expected:
         return Finding(Kind.INSERTED, expected, file, spot.number, detail=_what(spot.line))
     if is_elsewhere(expected):
-        return Finding(
-            Kind.REORDERED, expected, file, spot.number, detail=f"record {seq} is in its place"
-        )
+        return Finding(Kind.REORDERED, expected, file, spot.number, detail=_early(seq))
     return Finding(Kind.REMOVED, expected, file, spot.number, until=seq - 1)
 
 
@@ -88,6 +89,10 @@ def _of_unhashed(breach: Breach, expected: int) -> tuple[Kind, str]:
     if between.seq == expected or between.seq is None:
         return Kind.CHANGED, f"there is {what}"
     return Kind.INSERTED, what
+
+
+def _early(seq: int) -> str:
+    return f"record {seq} is in its place"
 
 
 def _what(line: bytes) -> str:

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from fusevol.accesslog.chain import files
 from fusevol.accesslog.chain.findings import Finding, Kind, classify
 from fusevol.accesslog.chain.joints import Between, Joint, Judge
 from fusevol.accesslog.chain.ledger import Head, Mark
@@ -20,8 +21,8 @@ from fusevol.accesslog.chain.links import hash_of, seq_of
 from fusevol.accesslog.chain.runs import Breach, Run, Spot, check, note
 from fusevol.accesslog.parallel import in_order
 from fusevol.accesslog.reader import parse
-from fusevol.accesslog.sections import Section, opened
-from fusevol.errors import FusevolError
+from fusevol.accesslog.sections import Section
+from fusevol.errors import FusevolError, NotFoundError
 
 _LOOKS: Final = 3
 
@@ -82,14 +83,22 @@ def verify(question: Question, judge: Judge, kept: Kept, processes: int) -> Repo
         NotFoundError, NotPermittedError, FusevolError: the log, or what is kept of it, cannot be
             read; or nothing in it is chained.
     """
-    report = Report()
+    report = None
     for _ in range(_LOOKS):
         before = _state(question.paths)
         head, marks = kept()
-        with opened(question.paths, with_rotated=question.with_rotated) as sections:
-            report = _Look(question, judge, head, marks, sections).over_all(processes)
+        try:
+            with files.in_order(question.paths, with_rotated=question.with_rotated) as sections:
+                report = _Look(question, judge, head, marks, sections).over_all(processes)
+        except NotFoundError:
+            # Renamed since the look at the directory, unless it is one that was asked for.
+            if not all(map(os.path.exists, question.paths)):
+                raise
+            continue
         if report.finding is None or _state(question.paths) == before:
             break
+    if report is None:
+        raise FusevolError("files of the log come and go too fast to be verified; try again")
     return report
 
 
