@@ -5,6 +5,8 @@ import sys
 
 import click
 
+from fusevol.accesslog.sinks import parse_all
+from fusevol.accesslog.sinks.spec import Target
 from fusevol.cli.completion import complete_level, complete_path
 from fusevol.config import (
     NO_LOG,
@@ -131,6 +133,10 @@ def default_log(name: str) -> str:
 
 def serve(config: MountConfig, foreground: bool) -> None:
     """Make the mount; return when it answers, or in foreground when it ends."""
+    if not foreground and any(
+        sink.target is Target.STDOUT for sink in parse_all(config.logging.sinks)
+    ):
+        raise UsageError("the sink stdout takes -f (stay in foreground)")
 
     def prepare() -> None:
         check(config)

@@ -79,6 +79,10 @@ class Forwarder(threading.Thread):
                 if sent:
                     self.seq = entries[sent - 1][1].seq
                     self._works()
+                else:
+                    self._failed("it takes no records")
+                    if self._ending.is_set():
+                        return
                 entries = entries[sent:]
             if backlog.is_empty:
                 if is_ending:

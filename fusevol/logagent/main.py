@@ -5,6 +5,7 @@ end. What the agent sends on it, one byte at a time, asks for the log to be open
 """
 
 import contextlib
+import functools
 import logging
 import os
 import select
@@ -16,9 +17,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from fusevol.accesslog.chain.ledger import forget
 from fusevol.accesslog.names import decode_name
 from fusevol.accesslog.reader import last_record
-from fusevol.errors import FusevolError
+from fusevol.accesslog.record import AccessRecord
+from fusevol.errors import FusevolError, NotFoundError
 from fusevol.logagent import status
 from fusevol.logagent.positions import PositionsFile, seq_before
 from fusevol.logagent.retention import Retention
@@ -53,7 +56,7 @@ class Agent:
         self._kept = self._positions.load()
         self._forwarders = [self._forwarder(sink, start.since) for sink in start.options.sinks]
         self._rotation = Rotation(self._log, start.options, self._ask_to_reopen)
-        self._retention = Retention(self._log, start.options)
+        self._retention = Retention(self._log, start.options, functools.partial(forget, self._log))
         self._said: dict[str, str] = {}
 
     def _forwarder(self, sink: str, since: str) -> "Forwarder":
@@ -103,7 +106,7 @@ class Agent:
             status.write(self._status())
 
     def _status(self) -> status.AgentStatus:
-        newest = last_record(self._log) if self._forwarders else None
+        newest = self._newest() if self._forwarders else None
         return status.AgentStatus(
             log=self._log,
             pid=os.getpid(),
@@ -118,6 +121,12 @@ class Agent:
             total_bytes=self._retention.total,
             free_bytes=self._retention.free,
         )  # fmt: skip
+
+    def _newest(self) -> AccessRecord | None:
+        try:
+            return last_record(self._log)
+        except NotFoundError:
+            return None  # Rotated just now; the worker is about to make it anew.
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:

@@ -52,7 +52,7 @@ class Retention:
     def __init__(
         self, path: str, options: LogOptions, about_to_remove: Callable[[str], None] | None = None
     ) -> None:
-        """Prepare; `about_to_remove` is told of each file before it is removed."""
+        """Prepare; `about_to_remove` is told of each file before it is, or keeps it by raising."""
         self._path = os.path.realpath(path)
         self._options = options
         self._about_to_remove = about_to_remove
@@ -64,7 +64,12 @@ class Retention:
         _remove_unfinished(self._path)
 
     def go_on(self) -> None:
-        """Do what there is to do now; OSError if that fails."""
+        """Do what there is to do now.
+
+        Raises:
+            OSError: that fails.
+            FusevolError: `about_to_remove` raised it.
+        """
         if self._options.compress is Compression.ZSTD:
             self._compress_all()
         self._remove_old()
