@@ -52,6 +52,17 @@ def in_order(
             yield from ((part, result) for result in _results(receivers[index % processes]))
 
 
+def in_child(work: Callable[[], Iterator[Result]]) -> Generator[Result]:
+    """Yield what `work` yields, which runs in a process of its own and may give up its rights.
+
+    Raises:
+        FusevolError: `work` raised it, or the process ended before its work was done.
+    """
+    with contextlib.ExitStack() as stack:
+        receiver = _start([None], lambda _part: work(), [], stack)
+        yield from _results(receiver)
+
+
 def _start(
     parts: Sequence[Part],
     work: Callable[[Part], Iterator[Result]],

@@ -3,6 +3,7 @@
 import click
 
 from fusevol.cli.log_key import key
+from fusevol.cli.log_query import query
 from fusevol.cli.log_report import report
 from fusevol.cli.log_show import show
 from fusevol.cli.log_stats import stats
@@ -18,6 +19,7 @@ def log() -> None:
 log.add_command(tail)
 log.add_command(show)
 log.add_command(stats)
+log.add_command(query)
 log.add_command(verify)
 log.add_command(key)
 log.add_command(report)

@@ -58,7 +58,7 @@ TIME: Final = Parsed("time", _parse_moment, ("today", "yesterday", "10m", "1h", 
 RESULT: Final = Parsed("result", parse_result, RESULTS)
 PATTERN: Final = Parsed("pattern", _parse_pattern)
 
-_FILTER_OPTIONS: Final = {
+FILTER_OPTIONS: Final = {
     "ops": click.option(
         "--op", "ops", multiple=True, type=click.Choice((*OPERATIONS, *EVENTS)), metavar="OP",
         help="This operation, such as write or unlink.",
@@ -92,7 +92,7 @@ _FILTER_OPTIONS: Final = {
     "until": click.option("--until", type=TIME, metavar="TIME", help="Before then."),
 }  # fmt: skip
 
-_SOURCE_OPTIONS: Final = {
+SOURCE_OPTIONS: Final = {
     "files": click.argument(
         "files", nargs=-1, type=click.Path(readable=False, allow_dash=True), metavar="[FILE]..."
     ),
@@ -132,16 +132,16 @@ def log_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def with_sources_and_filter(**values: Any) -> None:
-        chosen = {name: values.pop(name) for name in _FILTER_OPTIONS}
-        files, volume, mount = (values.pop(name) for name in _SOURCE_OPTIONS)
+        chosen = {name: values.pop(name) for name in FILTER_OPTIONS}
+        files, volume, mount = (values.pop(name) for name in SOURCE_OPTIONS)
         command(
-            sources=_sources(files, volume, mount),
-            wanted=Filter(volumes=_volumes(volume), **chosen),
+            sources=sources_of(files, volume, mount),
+            wanted=Filter(volumes=volumes_of(volume), **chosen),
             **values,
         )
 
     decorated: Command = with_sources_and_filter
-    for option in reversed((*_SOURCE_OPTIONS.values(), *_FILTER_OPTIONS.values())):
+    for option in reversed((*SOURCE_OPTIONS.values(), *FILTER_OPTIONS.values())):
         decorated = option(decorated)
     return decorated
 
@@ -158,22 +158,30 @@ def source_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def with_sources(**values: Any) -> None:
-        files, volume, mount = (values.pop(name) for name in _SOURCE_OPTIONS)
-        names = _volumes(volume)
-        command(sources=_sources(files, volume, mount), volume=names[0] if names else "", **values)
+        files, volume, mount = (values.pop(name) for name in SOURCE_OPTIONS)
+        names = volumes_of(volume)
+        command(
+            sources=sources_of(files, volume, mount), volume=names[0] if names else "", **values
+        )
 
     decorated: Command = with_sources
-    for option in reversed(_SOURCE_OPTIONS.values()):
+    for option in reversed(SOURCE_OPTIONS.values()):
         decorated = option(decorated)
     return decorated
 
 
-def _volumes(name: str | None) -> tuple[str, ...]:
-    """Return the volume's name as it stands in records."""
+def volumes_of(name: str | None) -> tuple[str, ...]:
+    """Return the name of a volume, if there is one, as it stands in records."""
     return (encode_name(os.fsencode(name)),) if name else ()
 
 
-def _sources(files: Sequence[str], volume: str | None, mount: str | None) -> list[str]:
+def sources_of(files: Sequence[str], volume: str | None, mount: str | None) -> list[str]:
+    """Return the paths of the logs that these options mean.
+
+    Raises:
+        UsageError: they mean no log, or too many.
+        NotFoundError: the volume or the mount does not exist.
+    """
     if mount and (files or volume):
         raise UsageError("--mount names a log by itself; leave out FILE and --volume")
     if files:

@@ -64,13 +64,17 @@ class ContainerNames:
             self._patience_s -= time.monotonic() - began
         return self._names.get(container)
 
+    def all(self) -> dict[str, str]:
+        """Return the names of all containers by their ids; waits for all engines."""
+        self._ask()
+        self._wait(_SEARCH_S, lambda: False)
+        return self._names.copy()
+
     def ids(self, name: str) -> list[str]:
         """Return the full ids of the containers that are called `name`; waits for all engines."""
         if _SHORT_ID.fullmatch(name):
             return []
-        self._ask()
-        self._wait(_SEARCH_S, lambda: False)
-        return sorted(found for found, other in self._names.copy().items() if other == name)
+        return sorted(found for found, other in self.all().items() if other == name)
 
     def _ask(self) -> None:
         """Have the engines asked, unless that is under way or was done a moment ago."""

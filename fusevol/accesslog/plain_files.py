@@ -1,0 +1,107 @@
+"""A log as files of plain JSON lines, for a reader that knows nothing else.
+
+Files that are such files are given out as they are. Of all others (compressed, in another format,
+with lines that are no records, a pipe) copies are made.
+"""
+
+import contextlib
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from fusevol.accesslog.decoding import projection
+from fusevol.accesslog.formats import format_of
+from fusevol.accesslog.parallel import in_order, usable_processors
+from fusevol.accesslog.reader import Predicate, Skipped
+from fusevol.accesslog.record import encode
+from fusevol.accesslog.sections import Section, Tally, is_stream
+from fusevol.errors import FusevolError
+from fusevol.log_options import LogFormat
+
+_KEYS: Final = projection(("volume",))
+"""What a record is judged by: the required keys, and what a `Filter` by volume and time needs."""
+
+
+def plain_files(
+    sections: Sequence[Section], keep: Predicate, directory: str, tally: Tally
+) -> list[str]:
+    """Return paths of files that hold the records of `sections`, in their order.
+
+    Args:
+        sections: of a log that is open.
+        keep: what has to be in copies; it may look at volume and required keys. Files that are not
+            copied hold other records, too.
+        directory: gets the copies.
+        tally: gets what is passed over.
+
+    Raises:
+        FusevolError: a file cannot be read, or a copy cannot be written.
+    """
+    files = [list(parts) for _key, parts in itertools.groupby(sections, lambda one: one.fd)]
+    plain = {parts[0].fd for parts in files if _is_plain(parts)}
+    copied = [part for parts in files if parts[0].fd not in plain for part in parts]
+    names = [os.path.join(directory, f"{index}.json") for index in range(len(copied))]
+    _copy(list(zip(copied, names, strict=True)), keep, tally)
+    rest = iter(names)
+    paths: list[str] = []
+    for parts in files:
+        if parts[0].fd in plain:
+            # By number, as it may be renamed meanwhile.
+            paths.append(f"/proc/self/fd/{parts[0].fd}")
+        else:
+            paths += itertools.islice(rest, len(parts))
+    return paths
+
+
+def _is_plain(parts: Sequence[Section]) -> bool:
+    """Tell whether a file holds nothing but records in JSON."""
+    if parts[0].end is None:
+        return False
+
+    def work(part: Section) -> Iterator[bool]:
+        yield all(batch.is_json for batch in part.batches(Skipped(), _KEYS))
+
+    with contextlib.closing(in_order(parts, work, usable_processors())) as results:
+        return all(is_json for _part, is_json in results)
+
+
+def _copy(copies: Sequence[tuple[Section, str]], keep: Predicate, tally: Tally) -> None:
+    def work(copy: tuple[Section, str]) -> Iterator[Skipped]:
+        section, name = copy
+        skipped = Skipped()
+        with _told(name), open(name, "xb") as file:
+            file.writelines(_lines(section, keep, skipped))
+        yield skipped
+
+    # Standard input is there for this process only.
+    is_piped = any(is_stream(section) for section, _name in copies)
+    processes = 1 if is_piped else usable_processors()
+    with contextlib.closing(in_order(copies, work, processes)) as results:
+        for (section, _name), skipped in results:
+            tally.add(section, skipped)
+
+
+def _lines(section: Section, keep: Predicate, skipped: Skipped) -> Iterator[bytes]:
+    """Yield the records that are wanted as lines of JSON, and others beside them."""
+    for batch in section.batches(skipped, _KEYS):
+        records = [one for one in batch.records if one is not None]
+        if not any(map(keep, records)):
+            continue
+        if batch.is_json:
+            yield batch.block + b"\n"
+        else:
+            for line, record in zip(batch.block.split(b"\n"), batch.records, strict=True):
+                if record is not None:
+                    yield (line if format_of(line) == LogFormat.JSON else encode(record)) + b"\n"
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FusevolError(
+            f"cannot copy the log to {os.path.dirname(name)}: {error.strerror}; a log that is "
+            "compressed, or not all JSON, needs room there: set TMPDIR to another directory"
+        ) from None
