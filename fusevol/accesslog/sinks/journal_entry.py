@@ -8,8 +8,7 @@ import errno
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
-
+from fusevol.accesslog.formats.documents import to_document
 from fusevol.accesslog.record import EVENTS, AccessRecord
 from fusevol.accesslog.sinks.message import severity, summary
 from fusevol.accesslog.sinks.spec import FACILITIES
@@ -25,12 +24,11 @@ MESSAGE_IDS: Final = {
 OTHER_EVENT_ID: Final = "1ba232d4af544dce8de57a9600ad703e"
 OPERATION_ID: Final = "e544075d75ac4a81a9aed2a9c8d5afb0"
 
+_CONSTANT: Final = f"SYSLOG_IDENTIFIER=fusevol\nSYSLOG_FACILITY={FACILITIES['local0']}\n"
+_NAMES: Final = {key: f"FUSEVOL_{key.upper()}" for key in AccessRecord.__struct_fields__}
 _ERRNOS: Final = {name: number for number, name in errno.errorcode.items()}
-_IDENTIFIER: Final = "fusevol"
-_FACILITY: Final = FACILITIES["local0"]
 _ID_LENGTH: Final = 64
 _SHORT_ID_LENGTH: Final = 12
-_NEWLINE: Final = b"\n"
 _LENGTH_BYTES: Final = 8
 
 
@@ -44,49 +42,34 @@ def encoder(
 
     def encode(record: AccessRecord) -> bytes:
         message = summary(record).encode() if format_line is None else format_line(record)
-        return b"".join(
-            _field(name, value if isinstance(value, bytes) else _bytes(value))
-            for name, value in (("MESSAGE", message), *_fields(record))
-        )
+        fields = [_field(_NAMES[key], value) for key, value in to_document(record).items()]
+        if record.container is not None:
+            fields += _container(record.container)
+        return b"MESSAGE=%b\n%b%b" % (message, _described(record).encode(), b"".join(fields))
 
     return encode
 
 
-def _fields(record: AccessRecord) -> list[tuple[str, str | int]]:
-    fields: list[tuple[str, str | int]] = [
-        ("PRIORITY", severity(record)),
-        ("SYSLOG_IDENTIFIER", _IDENTIFIER),
-        ("SYSLOG_FACILITY", _FACILITY),
-        ("MESSAGE_ID", _message_id(record)),
-    ]
-    if record.result in _ERRNOS:
-        fields.append(("ERRNO", _ERRNOS[record.result]))
-    if record.container is not None:
-        # As Docker's journald driver names them, so that one filter finds both.
-        fields.append(("CONTAINER_ID_FULL", record.container))
-        is_id = len(record.container) == _ID_LENGTH
-        short = record.container[:_SHORT_ID_LENGTH] if is_id else record.container
-        fields.append(("CONTAINER_ID", short))
-    fields.extend(
-        (f"FUSEVOL_{key.upper()}", value)
-        for key, value in msgspec.structs.asdict(record).items()
-        if value is not None
-    )
-    return fields
-
-
-def _message_id(record: AccessRecord) -> str:
+def _described(record: AccessRecord) -> str:
+    identity = OPERATION_ID
     if record.op in EVENTS:
-        return MESSAGE_IDS.get(record.op, OTHER_EVENT_ID)
-    return OPERATION_ID
+        identity = MESSAGE_IDS.get(record.op, OTHER_EVENT_ID)
+    number = _ERRNOS.get(record.result)
+    error = f"ERRNO={number}\n" if number is not None else ""
+    return f"{_CONSTANT}PRIORITY={severity(record)}\nMESSAGE_ID={identity}\n{error}"
 
 
-def _bytes(value: str | int) -> bytes:
-    return str(value).encode(errors="backslashreplace")
+def _container(container: str) -> tuple[bytes, bytes]:
+    """Name it as Docker's journald driver does, so that one filter finds both."""
+    is_id = len(container) == _ID_LENGTH
+    short = container[:_SHORT_ID_LENGTH] if is_id else container
+    return _field("CONTAINER_ID_FULL", container), _field("CONTAINER_ID", short)
 
 
-def _field(name: str, value: bytes) -> bytes:
-    if _NEWLINE in value:
-        length = len(value).to_bytes(_LENGTH_BYTES, "little")
-        return b"%b\n%b%b\n" % (name.encode(), length, value)
-    return b"%b=%b\n" % (name.encode(), value)
+def _field(name: str, value: str | int) -> bytes:
+    field = f"{name}={value}\n".encode(errors="backslashreplace")
+    if field.find(b"\n") == len(field) - 1:
+        return field
+    data = field[len(name) + 1 :]
+    length = (len(data) - 1).to_bytes(_LENGTH_BYTES, "little")
+    return b"%b\n%b%b" % (name.encode(), length, data)

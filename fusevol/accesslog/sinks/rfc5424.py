@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from fusevol.accesslog.formats.documents import epoch_us
+from fusevol.accesslog.formats.documents import epoch_us, to_document
 from fusevol.accesslog.record import AccessRecord, MalformedRecordError
 from fusevol.accesslog.sinks.message import severity
 from fusevol.accesslog.text import printable
@@ -39,6 +39,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 _LONGEST_HOSTNAME: Final = 255
 _LONGEST_MSGID: Final = 32
 
+_PLAIN: Final = re.compile(r"[ !#-\[^-~]*")
 _NOT_PLAIN: Final = re.compile("[^\\x20-\\x7e]")
 _SPECIAL: Final = re.compile(r'(["\\\]])')
 _NOT_GRAPHIC: Final = re.compile(r"[^!-~]")
@@ -99,15 +100,17 @@ def _word(text: str, length: int) -> str:
 
 
 def _structured_data(record: AccessRecord, enterprise: int) -> str:
-    parameters = "".join(
-        f' {key}="{_parameter(str(value))}"'
-        for key, value in msgspec.structs.asdict(record).items()
-        if value is not None and not (key == "time" and _is_time(record.time))
-    )
+    document = to_document(record)
+    if _is_time(record.time):
+        del document["time"]
+    parameters = "".join([f' {key}="{_parameter(value)}"' for key, value in document.items()])
     return f"[{SD_NAME}@{enterprise}{parameters}]"
 
 
-def _parameter(text: str) -> str:
+def _parameter(value: str | int) -> str:
+    text = str(value)
+    if _PLAIN.fullmatch(text):
+        return text
     return _SPECIAL.sub(r"\\\1", _NOT_PLAIN.sub(_shown, text))
 
 
