@@ -80,14 +80,14 @@ class Scraper:
 
     def get(self, accept: str = "") -> bytes:
         """Return a text that is not older than this call."""
-        time.sleep(max(0.0, self._last + FRESH_S + 0.05 - time.monotonic()))
-        self._last = time.monotonic()
+        time.sleep(max(0.0, self._last + FRESH_S - time.monotonic()))
         connection = HTTPConnection("127.0.0.1", self._port, timeout=_TIMEOUT_S)
         try:
             connection.request("GET", "/metrics", headers={"Accept": accept} if accept else {})
             response = connection.getresponse()
             text = response.read()
             assert response.status == 200, text
+            self._last = time.monotonic()
         finally:
             connection.close()
         return text

@@ -12,7 +12,9 @@ from typing import TypeVar
 import pytest
 import trio
 
-from fusevol.daemon import metrics_endpoint
+from fusevol.daemon import metrics, metrics_endpoint
+from fusevol.daemon.control import VolumeState
+from fusevol.daemon.metrics_collector import Collector
 from fusevol.daemon.settings import Metrics, Settings
 from fusevol.daemon.volumes import Volumes
 from fusevol.errors import FusevolError, UsageError
@@ -210,3 +212,18 @@ async def test_slow_scrapers_are_bounded_and_hold_up_nobody(
     async with serving(Metrics(listen=f"unix:{path}")):
         await aside(run)
     assert made == 1, "all of them were answered by one text"
+
+
+def test_volumes_are_down_that_failed_and_not_those_that_nobody_uses(directory: Path) -> None:
+    states = [
+        VolumeState(
+            name=name, source="/srv", subpath="", record="all", read_only=False, log="none",
+            on_log_failure="continue", created="", anonymous=False, references={}, state=state,
+            mountpoint="",
+        )
+        for name, state in (("a", "failed"), ("b", "idle"))
+    ]  # fmt: skip
+    (directory / "runtime").mkdir(mode=0o700)
+    families = dict(Collector().collect(states).families())
+    assert families[metrics.UP] == [(("a",), 0)]
+    assert families[metrics.VOLUMES] == [(("failed",), 1), (("idle",), 1), (("serving",), 0)]
