@@ -17,6 +17,7 @@ from fusevol.accesslog.record import OK, OPERATIONS, AccessRecord
 from fusevol.accesslog.rules import Check, Rule, parse_rules
 from fusevol.errors import UsageError
 from fusevol.log_options import LogOptions
+from fusevol.model import OnLogFailure
 
 Verdict = Literal["always", "never"]
 ALWAYS: Final = "always"
@@ -68,9 +69,14 @@ class Selection:
         return _all(tuple(checks)) if checks else ALWAYS
 
 
-def check(options: LogOptions) -> None:
+def check(options: LogOptions, on_failure: OnLogFailure = OnLogFailure.CONTINUE) -> None:
     """Check the words that say what is recorded; UsageError says what is wrong with which."""
     Selection(options)
+    if options.coalesce and on_failure is OnLogFailure.DENY:
+        raise UsageError(
+            "coalesce= and on_log_failure=deny exclude each other, since a record that comes later "
+            "may find no room; leave one of them out"
+        )
 
 
 def _rules_for(op: str, rules: tuple[Rule, ...]) -> list[Rule]:

@@ -34,7 +34,7 @@ def check(config: MountConfig) -> None:
     Raises:
         UsageError, NotFoundError, NotPermittedError, FusevolError: what is wrong.
     """
-    selection.check(config.logging)
+    selection.check(config.logging, config.on_log_failure)
     source = check_source(config.served_path)
     _check_overlap(config)
     _check_mountpoint(config, source)

@@ -72,7 +72,8 @@ def parse(words: Mapping[str, str], base: VolumeOptions | None = None) -> Volume
             changes[key] = None
         else:
             changes[key] = _value(key, value)
-    selection.check(logging)
+    policy = changes.get("on_log_failure", base.on_log_failure)
+    selection.check(logging, policy)
     sinks.parse_all(logging.sinks)
     changes = {key: value for key, value in changes.items() if key not in log_options.KNOWN}
     options = msgspec.structs.replace(base, logging=logging, **changes)

@@ -31,6 +31,7 @@ from fusevol.accesslog.times import rfc3339_ns
 from fusevol.accesslog.writer import LogWriter
 from fusevol.fuse import convert
 from fusevol.fuse.deadline import Deadline
+from fusevol.fuse.gathering import Gatherer
 from fusevol.fuse.init import Flag
 from fusevol.fuse.recorder import conclusions, recorded
 from fusevol.fuse.requestloop import RequestLoop
@@ -105,6 +106,7 @@ class Operations(pyfuse3.Operations):
         level: RecordLevel,
         selection: Selection,
         log: LogWriter | None,
+        gatherer: Gatherer | None,
         callers: Callers,
         loop: RequestLoop,
         serially: Callable[..., Awaitable[Any]] | None,
@@ -128,7 +130,7 @@ class Operations(pyfuse3.Operations):
         self.journal = journal
         self.callers = callers
         self.recorded = recorded(log, level, selection)
-        self.conclude = conclusions(counters, log, level, selection)
+        self.conclude = conclusions(counters, log, level, selection, gatherer)
         for op in OPERATIONS:
             answer = builtins.getattr(type(self), op)
             if op not in self.recorded and hasattr(answer, "unrecorded"):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from fusevol.accesslog.record import OPERATIONS, AccessRecord, errno_name
 from fusevol.accesslog.rules import Check
 from fusevol.accesslog.selection import NEVER, Selection
+from fusevol.fuse.gathering import ENDING, GATHERED, Gatherer
 from fusevol.model import RecordLevel
 from fusevol.recovery.counters import LEFT_OUT, Counters
 from fusevol.recovery.journal import CODES, ERRNO, LOGGING, RECORDED, SEQ, Entry
@@ -50,16 +51,25 @@ class Conclude(Protocol):
 
 
 def conclusions(
-    counters: Counters, log: "LogWriter | None", level: RecordLevel, selection: Selection
+    counters: Counters,
+    log: "LogWriter | None",
+    level: RecordLevel,
+    selection: Selection,
+    gatherer: Gatherer | None,
 ) -> dict[str, Conclude]:
     """Return what concludes each operation."""
     if log is None:
         return {op: counting(op, counters) for op in OPERATIONS}
     left_out = NOT_AT_DATA if level is RecordLevel.DATA else ()
-    return {
-        op: counting(op, counters) if op in left_out else _selected(op, counters, log, selection)
+    found = {
+        op: counting(op, counters)
+        if op in left_out
+        else _selected(op, counters, log, selection, gatherer)
         for op in OPERATIONS
     }
+    if gatherer is not None:
+        found |= {op: gatherer.ending(found[op]) for op in ENDING}
+    return found
 
 
 def recorded(log: "LogWriter | None", level: RecordLevel, selection: Selection) -> frozenset[str]:
@@ -70,11 +80,19 @@ def recorded(log: "LogWriter | None", level: RecordLevel, selection: Selection) 
     return frozenset(op for op in OPERATIONS if selection.of(op) != NEVER) - left_out
 
 
-def _selected(op: str, counters: Counters, log: "LogWriter", selection: Selection) -> Conclude:
+def _selected(
+    op: str,
+    counters: Counters,
+    log: "LogWriter",
+    selection: Selection,
+    gatherer: Gatherer | None,
+) -> Conclude:
     is_wanted = selection.of(op)
     if is_wanted == NEVER:
         return counting(op, counters, left_out=True)
     conclude = recording(op, counters, log)
+    if gatherer is not None and op in GATHERED:
+        conclude = gatherer.gathering(op, conclude)
     if callable(is_wanted):
         return selecting(is_wanted, conclude, counting(op, counters, left_out=True))
     return conclude

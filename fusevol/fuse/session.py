@@ -5,6 +5,7 @@ the kernel's INIT request there; its answer is amended and sent to the kernel; t
 /dev/fuse takes the place of the socket, under the same descriptor number.
 """
 
+import contextlib
 import errno
 import hashlib
 import logging
@@ -26,6 +27,7 @@ from fusevol.accesslog.writer import LogWriter
 from fusevol.config import NO_LOG, MountConfig
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
 from fusevol.fuse.deadline import Deadline
+from fusevol.fuse.gathering import Gatherer
 from fusevol.fuse.init import WANTED, Flag, amend_reply
 from fusevol.fuse.operations import Operations
 from fusevol.fuse.requestloop import RequestLoop
@@ -50,6 +52,7 @@ from fusevol.recovery.region import (
     WORD,
     Region,
 )
+from fusevol.recovery.runs import Run, RunEntries
 from fusevol.volume.volume import Volume
 
 logger = logging.getLogger(__name__)
@@ -93,6 +96,7 @@ class Session:
         self._config = config
         self._region = region
         self._selection = Selection(config.logging)
+        self._name = encode_name(os.fsencode(config.name))
         descriptors = _raise_descriptor_limit()
         privileged = _take_credentials()
         root_fd = region.descriptor(ROOT_FD)
@@ -108,6 +112,12 @@ class Session:
         self._journal = Journal(region)
         self._journal.load(last_seq)
         region.settle_telling(last_seq)
+        self._gatherer: Gatherer | None = None
+        self._runs: list[Run] = []
+        if self._log is not None:
+            runs = RunEntries(region)
+            self._runs = runs.pending(last_seq)
+            self._gatherer = Gatherer(self._log, Counters(region), runs, config.logging.coalesce)
         self._volume = Volume(
             root_fd, privileged, min(_MOST_PINS, descriptors // 4), region,
             may_hang=config.deadline > 0,
@@ -151,7 +161,15 @@ class Session:
         loop.install()
         operations = self._operations(loop, callers)
         pyfuse3.init(operations, f"/dev/fd/{theirs.fileno()}", {"fsname=fusevol"})
-        await pyfuse3.main()
+        async with trio.open_nursery() as nursery:
+            if self._gatherer is not None and self._config.logging.coalesce:
+                nursery.start_soon(self._gatherer.end_in_time)
+            try:
+                await pyfuse3.main()
+            finally:
+                if self._gatherer is not None:
+                    self._gatherer.end_all()
+            nursery.cancel_scope.cancel()
         self._event(AccessRecord(op="unmount", result=OK))
 
     async def drain(self) -> None:
@@ -194,6 +212,8 @@ class Session:
     def _take_over(self, leftovers: Leftovers) -> None:
         """Tell the log of what happened since an earlier worker, and catch up with it."""
         region = self._region
+        for run in self._runs:
+            self._tell_run(run)
         for number in region.untold_restarts():
             if self._log is not None:
                 self._log.catch_up()
@@ -205,6 +225,14 @@ class Session:
             self._volume.inodes.forget(ino, lookups)
         for refused in leftovers.refused:
             self._event(self._refused_record(refused))
+
+    def _tell_run(self, run: Run) -> None:
+        """Write the record of reads or writes that an earlier worker has gathered."""
+        assert self._gatherer is not None
+        path = None
+        with contextlib.suppress(OSError):
+            path = self._volume.paths.of(self._volume.inode(run.opened.ino))
+        self._gatherer.tell(run, self._name, path)
 
     def _refused_record(self, refused: Request) -> AccessRecord:
         path = None
@@ -256,9 +284,10 @@ class Session:
             # One at a time: the state of the volume is not locked.
             serially = partial(loop.offload, limiter=trio.CapacityLimiter(1))
         return Operations(
-            encode_name(os.fsencode(self._config.name)), self._volume, self._journal,
-            Counters(self._region), self._config.level, self._selection, self._log, callers, loop,
-            serially, self._acl, self._flushes(), deadline,
+            self._name, self._volume, self._journal,
+            Counters(self._region), self._config.level, self._selection, self._log,
+            self._gatherer if self._config.logging.coalesce else None, callers, loop, serially,
+            self._acl, self._flushes(), deadline,
         )  # fmt: skip
 
     def _flushes(self) -> bool:

@@ -7,7 +7,8 @@
     word 4   what was there before, and word 5
     word 6   handle number that it gave
     word 7   XATTR_CREATE or XATTR_REPLACE, added by the keeper
-    word 8   number of its record
+    word 8   number of its record, or state of the run that it is part of
+    word 9   place of that run
 
 An entry stands from before the effect until after the reply. When the worker dies, the keeper asks
 the kernel which requests are unanswered and keeps the entries of these; the successor goes on with
@@ -34,10 +35,14 @@ LOGGING: Final = 4 << 8
 RECORDED: Final = 5 << 8
 """Its result is noted, it is counted, and the record is in the log if it gets one."""
 
+GATHERING: Final = 6 << 8
+"""Its result is noted; it is part of a run if the run has got as far as its state."""
+
 WHO: Final = 1
 WHERE: Final = 2
 ERRNO: Final = 3
 SEQ: Final = 8
+RUN: Final = 9
 _EVIDENCE: Final = 4
 _FH: Final = 6
 _XATTR_FLAGS: Final = 7
@@ -129,14 +134,15 @@ class Entry:
         self._words[self.at + WHO] = _NOBODY
 
     def settle(self, last_seq: int) -> None:
-        """Find out whether its record was written, given the number of the newest one."""
+        """Find out whether it was recorded, given the number of the newest record."""
         at, words = self.at, self._words
-        if self.phase != LOGGING:
-            return
-        if words[at + SEQ] <= last_seq:
-            phase = RECORDED
+        if self.phase == GATHERING:
+            is_told = words[words[at + RUN]] == words[at + SEQ]
+        elif self.phase == LOGGING:
+            is_told = words[at + SEQ] <= last_seq
         else:
-            phase = STARTED if self.errno else DONE
+            return
+        phase = RECORDED if is_told else STARTED if self.errno else DONE
         words[at] = words[at] & _CODE | phase
 
 

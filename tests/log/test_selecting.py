@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines.daemon import Daemon, plain_daemon
-from tests.mounted.test_counters import snapshot
+from tests.mounted.test_counters import snapshot, worker_of
 from tests.served import (
     Record,
     Served,
@@ -85,7 +85,7 @@ def test_a_worker_that_is_killed_leaves_out_the_same(tmp_path: Path, options: st
             for _ in range(4):
                 for _ in range(300):
                     done += file.write(b"%09d\n" % done)
-                os.kill(served.status()["worker"], signal.SIGKILL)
+                os.kill(worker_of(served), signal.SIGKILL)
         assert (served.source / "written").stat().st_size == done
         left_out = snapshot(served).operations["write"].count
         assert done // 10 - 4 <= left_out <= done // 10

@@ -31,6 +31,19 @@ def snapshot(served: Served) -> Snapshot:
         os.close(fd)
 
 
+def worker_of(served: Served) -> int:
+    """The worker that serves, as soon as one does."""
+
+    def worker() -> int:
+        mount = registry.get(str(served.mountpoint))
+        return mount.worker if mount is not None else 0
+
+    wait_until(worker, "worker")
+    found = worker()
+    assert found > 0
+    return found
+
+
 def _work(volume: Path) -> None:
     for number in range(_NAMES):
         path = volume / f"file-{number}"
@@ -99,7 +112,7 @@ def test_a_killed_worker_counts_no_operation_twice_and_forgets_none(served: Serv
             while time.monotonic() < end:
                 file.write(b"y" * 10)
                 done += 1
-            os.kill(served.status()["worker"], signal.SIGKILL)
+            os.kill(worker_of(served), signal.SIGKILL)
             kills += 1
             file.write(b"y" * 10)
             done += 1
