@@ -19,6 +19,7 @@ from tests.served import FUSEVOL, is_mounted, read_log, wait_until
 UNITS = Path(__file__).parents[2] / "systemd"
 SERVICES = sorted(UNITS.glob("*.service"))
 SOCKET = UNITS / "fusevol.socket"
+METRICS_SOCKET = UNITS / "fusevol-metrics.socket"
 
 CUTS_PROPAGATION = re.compile(
     r"(Private(Mounts|Tmp|Devices)|Protect(System|Home|Kernel\w+|ControlGroups|Proc)|"
@@ -34,11 +35,13 @@ def test_there_are_units() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("unit", SERVICES, ids=lambda path: path.name)
+@pytest.mark.parametrize("unit", [*SERVICES, METRICS_SOCKET], ids=lambda path: path.name)
 def test_systemd_finds_nothing_wrong(unit: Path, tmp_path: Path) -> None:
     # systemd finds `fusevol` in /usr/local/bin and the like, the tests have it elsewhere.
     copy = tmp_path / unit.name.replace("@.", "@data.")
-    (tmp_path / SOCKET.name).write_text(SOCKET.read_text())
+    for other in (SOCKET, UNITS / "fusevol.service"):
+        text = re.sub(r"(?m)^(Exec\w+=)fusevol\b", rf"\1{FUSEVOL}", other.read_text())
+        (tmp_path / other.name).write_text(text)
     copy.write_text(re.sub(r"(?m)^(Exec\w+=)fusevol\b", rf"\1{FUSEVOL}", unit.read_text()))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", copy],
@@ -171,3 +174,40 @@ def test_the_plugin_is_started_by_its_socket_and_leaves_it_there(tmp_path: Path)
             assert path.exists()
         finally:
             daemon.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root, as the service has")
+def test_metrics_are_served_at_the_socket_that_is_passed_without_a_network(tmp_path: Path) -> None:
+    [name] = re.findall(r"(?m)^FileDescriptorName=(.*)$", METRICS_SOCKET.read_text())
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    plugin, ready = tmp_path / "plugin.sock", tmp_path / "runtime/control.sock"
+    (tmp_path / "fusevol.toml").write_text(f'[docker]\nsocket = "{plugin}"\n')
+    (tmp_path / "runtime").mkdir(mode=0o700)
+    words = [f"--setenv=FUSEVOL_{kind.upper()}_DIRECTORY={tmp_path / kind}"
+             for kind in ("state", "runtime", "log")]  # fmt: skip
+    with subprocess.Popen(
+        ["systemd-socket-activate", f"--listen=127.0.0.1:{port}", f"--fdname={name}", *words,
+         "unshare", "--net", FUSEVOL, "serve", "--config", tmp_path / "fusevol.toml"],
+        stderr=subprocess.DEVNULL,
+    ) as daemon:  # fmt: skip
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            wait_until(lambda: _connects(connection), "the socket")
+            connection.request("GET", "/metrics")
+            assert b"fusevol_build_info" in connection.getresponse().read()
+            connection.close()
+            assert ready.exists()
+            assert plugin.exists(), "the plugin took the socket for its own"
+            daemon.terminate()
+            assert daemon.wait(20) == 0
+        finally:
+            daemon.kill()
+
+
+def _connects(connection: http.client.HTTPConnection) -> bool:
+    try:
+        connection.connect()
+    except ConnectionRefusedError:
+        return False
+    return True
