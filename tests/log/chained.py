@@ -15,10 +15,12 @@ from fusevol.config import MountConfig
 from fusevol.log_options import LogOptions
 
 
-def writer(log: Path, volume: str = "v", *, chain: bool = True) -> LogWriter:
+def writer(
+    log: Path, volume: str = "v", *, chain: bool = True, cells: memoryview | None = None
+) -> LogWriter:
     """Open a log as a worker does."""
-    options = LogOptions(chain=chain)
-    return LogWriter.of(MountConfig("/source", "/mount", volume, str(log), logging=options))
+    config = MountConfig("/source", "/mount", volume, str(log), logging=LogOptions(chain=chain))
+    return LogWriter.of(config, cells)
 
 
 def write(log: LogWriter, count: int, volume: str = "v") -> None:

@@ -7,6 +7,7 @@ files come or go meanwhile, a look that has found something is repeated.
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -24,7 +25,8 @@ from fusevol.accesslog.reader import parse
 from fusevol.accesslog.sections import Section
 from fusevol.errors import FusevolError, NotFoundError
 
-_LOOKS: Final = 3
+_LOOKS: Final = 5
+_PAUSE_S: Final = 0.1
 
 
 class Report(msgspec.Struct, omit_defaults=True):
@@ -84,21 +86,21 @@ def verify(question: Question, judge: Judge, kept: Kept, processes: int) -> Repo
             read; or nothing in it is chained.
     """
     report = None
-    for _ in range(_LOOKS):
+    for look in range(1, _LOOKS + 1):
         before = _state(question.paths)
         head, marks = kept()
         try:
             with files.in_order(question.paths, with_rotated=question.with_rotated) as sections:
                 report = _Look(question, judge, head, marks, sections).over_all(processes)
         except NotFoundError:
-            # Renamed since the look at the directory, unless it is one that was asked for.
-            if not all(map(os.path.exists, question.paths)):
+            # For a moment of a rotation there is no file, and older ones have other names.
+            if look == _LOOKS or not before:
                 raise
+            time.sleep(_PAUSE_S)
             continue
         if report.finding is None or _state(question.paths) == before:
             break
-    if report is None:
-        raise FusevolError("files of the log come and go too fast to be verified; try again")
+    assert report is not None
     return report
 
 
@@ -186,7 +188,10 @@ class _Look:
             joint = self._joint(spot)
             if joint is Joint.BROKEN:
                 return self._finding(Breach(self._previous, spot, run.second), path)
-            note(run, joint, spot)
+            if joint is Joint.TORN:
+                report.torn.append((spot.before.path, spot.before.number))
+            else:
+                note(run, joint, spot)
             self._previous, self._between = run.last, Between()
         self._between.add(run.after)
         self._place = (path, lines_before + run.lines)
