@@ -9,12 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, get_type_hints
 
-import pytest
 from hypothesis import example, given
 
 from fusevol.accesslog.formats import ecs
 from fusevol.accesslog.record import AccessRecord, decode, encode
 from fusevol.accesslog.sinks import open_sink, parse, parse_all
+from fusevol.accesslog.sinks.journal_entry import MESSAGE_IDS, OPERATION_ID, OTHER_EVENT_ID
+from fusevol.accesslog.sinks.rfc5424 import CUT, MAX_MESSAGE_BYTES
+from fusevol.accesslog.sinks.spec import FORMS
 from tests.log.records import RECORDS
 from tests.log.test_formats import GAP, RENAME
 from tests.served import needs_root, wait_until
@@ -144,6 +146,13 @@ def test_rsyslog_writes_the_records(tmp_path: Path) -> None:
     assert received.stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("name", ["rsyslog.conf", "vector.toml"])
-def test_sinks_that_are_named_are_such(name: str) -> None:
-    assert parse_all(sinks_named_in((SHIPPING / name).read_text()))
+def test_what_the_page_says() -> None:
+    text = SHIPPING.with_suffix(".md").read_text()
+    for words in re.findall(r"sinks=([^\s`]+)", text):
+        assert parse_all(words.split("+"))
+    for sink in re.findall(r"`((?:journald|syslog|unix):/[a-z][^\s`]*)`", text):
+        parse(sink)
+    for identity in (*MESSAGE_IDS.values(), OPERATION_ID, OTHER_EVENT_ID, *FORMS):
+        assert f"`{identity}`" in text
+    assert f"longer than {MAX_MESSAGE_BYTES:,} bytes" in text
+    assert f"`{CUT}`" in text
