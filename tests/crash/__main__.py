@@ -23,10 +23,13 @@ def main() -> None:
                         help="shortest and longest time between two ends")  # fmt: skip
     parser.add_argument("--evidence", type=Path, metavar="DIR",
                         help="gets the log and the accounts, if anything is wrong")  # fmt: skip
+    parser.add_argument("--options", default="", metavar="OPT,...",
+                        help="options of the log, such as chain,rotate_size=1M")  # fmt: skip
     words = parser.parse_args()
     done = run(Plan(
         words.seconds, tuple(map(Target, words.target or targets)), words.level,
         tuple(words.workloads or WORKLOADS), tuple(words.interval), words.evidence,
+        words.options,
     ))  # fmt: skip
     sys.stdout.write(f"{done}\n")
     sys.exit(1 if done.wrong else 0)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from fusevol.accesslog.record import OK, AccessRecord, decode
+from fusevol.logagent.rotation import rotated_by_us
 from tests.crash.account import Done, read_accounts
 
 _NAMES: Final = {
@@ -65,10 +66,10 @@ def look_through(log: Path, accounts: Path, directory: str, level: str) -> Found
 def _records(log: Path, wrong: list[str]) -> Iterator[AccessRecord]:
     """Yield the records of a log; say in `wrong` where a line is torn or a number is not next."""
     expected = 1
-    with log.open("rb") as file:
-        for line in file:
+    for path in map(Path, (*rotated_by_us(str(log)), str(log))):
+        for line in path.read_bytes().splitlines(keepends=True):
             if not line.endswith(b"\n"):
-                wrong.append(f"the log ends within a line: {line[-200:]!r}")
+                wrong.append(f"{path} ends within a line: {line[-200:]!r}")
             record = decode(line)
             if record.seq != expected and len(wrong) < _SHOWN:
                 wrong.append(f"seq {record.seq} after {expected - 1}: {line!r}")

@@ -21,7 +21,7 @@ from tests.crash.running import await_end, workloads_in
 from tests.crash.trees import wrong_tree
 from tests.crash.workload import Figures
 from tests.mounted.mounting import workspace
-from tests.served import Served, serve
+from tests.served import Served, fusevol, serve
 
 STORM: Final = "storm"
 WORKLOADS: Final = (STORM, "fio", "git", "sqlite", "postgres", "container")
@@ -69,6 +69,7 @@ class Plan:
         names: the workloads.
         interval_s: shortest and longest time between two deaths.
         evidence: a directory that gets the log and the accounts, if anything is wrong.
+        options: further words after -o, about the log.
     """
 
     seconds: float
@@ -77,6 +78,7 @@ class Plan:
     names: tuple[str, ...] = (STORM,)
     interval_s: tuple[float, float] = INTERVAL_S
     evidence: Path | None = None
+    options: str = ""
 
 
 def run(plan: Plan) -> Run:
@@ -89,7 +91,7 @@ def run(plan: Plan) -> Run:
     with workspace() as directory:
         scratch = directory / "scratch"
         scratch.mkdir()
-        with _serving(directory, plan.level) as served:
+        with _serving(directory, plan) as served:
             _work(served, scratch, plan, done)
             time.sleep(_CACHED_S if plan.level == "data" else 0)
             done.wrong += wrong_tree(served.source, served.mountpoint)
@@ -100,12 +102,19 @@ def run(plan: Plan) -> Run:
             if done.wrong:
                 done.wrong.append(f"messages of fusevol: {_messages(served)}")
         found = look_through(served.log, scratch, f"/{STORM}", plan.level)
+        if "chain" in plan.options:
+            done.wrong += _wrong_chain(served.log)
         done.wrong += found.wrong + _wrong_reasons(found.restarts, done.deaths)
         done.pauses_s = _pauses_s(scratch, done.deaths)
         if done.wrong and plan.evidence is not None:
             shutil.copytree(scratch, plan.evidence, dirs_exist_ok=True)
             shutil.copy2(served.log, plan.evidence)
     return done
+
+
+def _wrong_chain(log: Path) -> list[str]:
+    verified = fusevol("log", "verify", log, check=False)
+    return [] if verified.returncode == 0 else [verified.stdout + verified.stderr]
 
 
 def _work(served: Served, scratch: Path, plan: Plan, done: Run) -> None:
@@ -122,9 +131,10 @@ def _work(served: Served, scratch: Path, plan: Plan, done: Run) -> None:
 
 
 @contextlib.contextmanager
-def _serving(directory: Path, level: str) -> Iterator[Served]:
+def _serving(directory: Path, plan: Plan) -> Iterator[Served]:
     """Serve inside the block; whatever goes wrong there, no client hangs afterwards."""
-    with serve(directory, "--record", level) as served:
+    options = ("-o", plan.options) if plan.options else ()
+    with serve(directory, "--record", plan.level, *options) as served:
         connection = os.minor(served.status()["device"])
         try:
             yield served

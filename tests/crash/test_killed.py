@@ -14,22 +14,25 @@ _LONGEST_PAUSE_S: Final = 10.0
 """Far more than it takes, as others may keep the machine busy."""
 
 
+_CHAINED: Final = "chain,rotate_size=256K"
+
+
 @pytest.mark.parametrize(
-    ("targets", "level", "names", "seconds"),
+    ("targets", "level", "names", "seconds", "options"),
     [
-        ([Target.WORKER], "all", [STORM], 6),
-        ([Target.KEEPER], "all", [STORM], 5),
-        ([Target.RELOAD], "all", [STORM], 3),
-        (list(TAKEN_OVER), "data", [STORM], 5),
-        (list(TAKEN_OVER), "all", ["fio", "git", "sqlite"], 4),
-        ([Target.WORKER], "data", ["fio", "git", "sqlite"], 4),
+        ([Target.WORKER], "all", [STORM], 6, ""),
+        ([Target.KEEPER], "all", [STORM], 5, ""),
+        ([Target.RELOAD], "all", [STORM], 3, ""),
+        (list(TAKEN_OVER), "data", [STORM], 5, _CHAINED),
+        (list(TAKEN_OVER), "all", ["fio", "git", "sqlite"], 4, _CHAINED),
+        ([Target.WORKER], "data", ["fio", "git", "sqlite"], 4, ""),
     ],
     ids=["worker", "keeper", "reload", "in turn", "programs", "programs at level data"],
 )
 def test_clients_see_a_pause_only(
-    targets: list[Target], level: str, names: list[str], seconds: float
+    targets: list[Target], level: str, names: list[str], seconds: float, options: str
 ) -> None:
-    done = run(Plan(seconds, tuple(targets), level, tuple(names)))
+    done = run(Plan(seconds, tuple(targets), level, tuple(names), options=options))
     assert not done.wrong, done
     assert len(done.deaths) >= len(targets), done
     assert all(done.figures.values()), done
