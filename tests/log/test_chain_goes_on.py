@@ -152,8 +152,9 @@ def test_verification_of_a_log_that_is_being_written_and_rotated(log: Path) -> N
     def work() -> None:
         number = 100
         while not ends.is_set():
-            write(one, 200)
-            if number < 130:
+            write(one, 10)
+            time.sleep(0.005)
+            if number < 120:
                 number += 1
                 packed = rotate(one, number)
                 content = gzip.compress(packed.read_bytes(), 1)
