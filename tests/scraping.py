@@ -72,16 +72,20 @@ class Scrape:
 
 
 class Scraper:
-    """Scrapes one endpoint."""
+    """Scrapes one endpoint.
+
+    Attributes:
+        port: on 127.0.0.1.
+    """
 
     def __init__(self, port: int) -> None:
-        self._port = port
+        self.port = port
         self._last = 0.0
 
     def get(self, accept: str = "") -> bytes:
         """Return a text that is not older than this call."""
         time.sleep(max(0.0, self._last + FRESH_S - time.monotonic()))
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=_TIMEOUT_S)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=_TIMEOUT_S)
         try:
             connection.request("GET", "/metrics", headers={"Accept": accept} if accept else {})
             response = connection.getresponse()

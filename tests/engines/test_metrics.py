@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,10 +19,13 @@ from fusevol.accesslog.record import EVENTS
 from fusevol.daemon.metrics import BOUNDS_S, METRICS, Kind
 from tests.engines.daemon import Daemon, plain_daemon
 from tests.otlp_receiver import Receiver, attributes, receiver
+from tests.prometheus import free_port, prometheus
 from tests.scraping import Scrape, Scraper, parse
 from tests.served import fusevol, kill_mount, needs_root, wait_until
 
 pytestmark = needs_root
+
+MONITORING = Path(__file__).parents[2] / "docs/monitoring"
 
 
 class Metered(NamedTuple):
@@ -30,12 +34,6 @@ class Metered(NamedTuple):
     daemon: Daemon
     scraper: Scraper
     collector: Receiver
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-    return port
 
 
 @pytest.fixture(scope="module")
@@ -289,3 +287,39 @@ def test_a_collector_that_is_down_costs_nothing_and_gets_the_numbers_later(
     assert daemon.messages().count(f"{collector.url} does not take metrics") == 1
     assert daemon.messages().count(f"{collector.url} takes metrics again") == 1
     assert "Traceback" not in daemon.messages()
+
+
+def test_the_dashboard_and_the_alerts_find_what_they_ask_for(
+    metered: Metered, tmp_path: Path
+) -> None:
+    daemon, scraper, _ = metered
+    dashboard = json.loads((MONITORING / "grafana-dashboard.json").read_text())
+    with (
+        volume(daemon, "shown", sinks=f"unix:{tmp_path}/nobody.sock") as directory,
+        prometheus(tmp_path, scraper.port, MONITORING / "alerts.yml") as asked,
+    ):
+        work(directory)
+        wait_until(lambda: asked.query("count_over_time(fusevol_log_sink_up[1m]) > 2"), "scrapes")
+        for panel in dashboard["panels"]:
+            for target in panel.get("targets", []):
+                expression = (
+                    target["expr"].replace("$__rate_interval", "30s").replace("$__range", "30s")
+                ).replace("$volume", "shown").replace("$op", "write|lookup|mkdir")  # fmt: skip
+                assert "$" not in expression
+                assert asked.query(expression), (panel["title"], expression)
+        for variable in dashboard["templating"]["list"][1:]:
+            selector, label = re.fullmatch(
+                r"label_values\((.+), (\w+)\)", variable["definition"]
+            ).groups()  # type: ignore[union-attr]
+            series = asked.query(selector.replace("$volume", "shown"))
+            assert all(label in one["metric"] for one in series)
+            assert series
+        labels = scraper.scrape().labels()
+        for expression in asked.expressions():
+            for name, matchers in re.findall(r"(fusevol_\w+)(\{.*?\})?", expression):
+                used = re.findall(r"(\w+)[=!]~?\"", matchers)
+                assert set(used) <= labels[name], expression
+        wait_until(lambda: asked.alerts()["FusevolSinkDown"] == "pending", "the alert of the sink")
+        states = asked.alerts()
+        assert states.pop("FusevolSinkDown") == "pending"
+        assert set(states.values()) <= {"inactive", "unknown"}
