@@ -8,7 +8,7 @@ key, `=`, and alternatives separated by `|`; a key given twice has the alternati
 
     op          operations: unlink, write, ...
     path        patterns for `path` and `to` of a record, see `filter.path_matcher`
-    path~       regular expressions that are found somewhere in `path` or `to`
+    path~, to~  regular expressions that are found somewhere in `path`, in `to`
     uid, gid, pid
     comm        name of the process
     container   full id, its beginning, or name; - for processes of the host
@@ -175,27 +175,38 @@ def _container(texts: list[str]) -> Check:
 
 
 def _path(patterns: list[str]) -> Check:
-    return _of_paths([path_matcher(pattern) for pattern in patterns])
-
-
-def _path_expression(expressions: list[str]) -> Check:
-    try:
-        searches = [re.compile(expression, re.DOTALL).search for expression in expressions]
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"no regular expression: {error}") from None
-    return _of_paths(searches)
-
-
-def _of_paths(matchers: Sequence[Callable[[str], object]]) -> Check:
-    @lru_cache(_PATHS)
-    def matches(path: str) -> bool:
-        return any(matcher(path) for matcher in matchers)
+    matches = _any([path_matcher(pattern) for pattern in patterns])
 
     def check(record: AccessRecord) -> bool:
         path, to = record.path, record.to
         return (path is not None and matches(path)) or (to is not None and matches(to))
 
     return check
+
+
+def _path_expression(expressions: list[str]) -> Check:
+    is_found = _any(_searches(expressions))
+    return lambda record: record.path is not None and is_found(record.path)
+
+
+def _to_expression(expressions: list[str]) -> Check:
+    is_found = _any(_searches(expressions))
+    return lambda record: record.to is not None and is_found(record.to)
+
+
+def _searches(expressions: list[str]) -> list[Callable[[str], object]]:
+    try:
+        return [re.compile(expression, re.DOTALL).search for expression in expressions]
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"no regular expression: {error}") from None
+
+
+def _any(matchers: Sequence[Callable[[str], object]]) -> Callable[[str], bool]:
+    @lru_cache(_PATHS)
+    def matches(path: str) -> bool:
+        return any(matcher(path) for matcher in matchers)
+
+    return matches
 
 
 def _nothing(_texts: list[str]) -> Check:
@@ -206,6 +217,7 @@ _CHECKS: Final[dict[str, Callable[[list[str]], Check]]] = {
     "op": _nothing,
     "path": _path,
     "path~": _path_expression,
+    "to~": _to_expression,
     "uid": _uid,
     "gid": _gid,
     "pid": _pid,

@@ -2,6 +2,7 @@
 
 import click
 
+from fusevol.cli.log_import_filter import import_filter
 from fusevol.cli.log_key import key
 from fusevol.cli.log_query import query
 from fusevol.cli.log_report import report
@@ -23,3 +24,4 @@ log.add_command(query)
 log.add_command(verify)
 log.add_command(key)
 log.add_command(report)
+log.add_command(import_filter)
