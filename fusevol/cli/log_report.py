@@ -66,9 +66,10 @@ def report(sources: list[str], wanted: Filter, output: str, rotated: bool) -> No
     To a browser elsewhere:
       fusevol log report -o - data.log | ssh desk 'cat > report.html'
     """
-    _check(output, sources)
+    _check(output, sources)  # before it takes time
     keep = None if wanted == Filter() else by_id(wanted).compile()
     reading = read_log(sources, keep, with_rotated=rotated)
+    _check(output, reading.files)
     html = page(document(reading, _about(sources, wanted, rotated)))
     if output == _STDOUT:
         sys.stdout.buffer.write(html)
@@ -105,11 +106,11 @@ def _words(wanted: Filter) -> list[str]:
     return words
 
 
-def _check(output: str, sources: Sequence[str]) -> None:
-    """Find out before the log is read whether the page can be where it is wanted.
+def _check(output: str, files: Sequence[str]) -> None:
+    """Find out whether the page can be where it is wanted.
 
     Raises:
-        UsageError: something is there that must not be replaced.
+        UsageError: something is there that must not be replaced, such as one of `files`.
     """
     if output == _STDOUT:
         if sys.stdout.isatty():
@@ -123,9 +124,9 @@ def _check(output: str, sources: Sequence[str]) -> None:
         raise UsageError(f"-o {output}: it is a directory; name a file in it")
     if not stat.S_ISREG(status.st_mode):
         raise UsageError(f"-o {output}: it is no regular file; use -o - and redirect that")
-    for source in sources:
-        if source != STDIN and os.path.exists(source) and os.path.samestat(status, os.stat(source)):
-            raise UsageError(f"-o {output}: it is the log itself; name another file")
+    for path in files:
+        if os.path.exists(path) and os.path.samestat(status, os.stat(path)):
+            raise UsageError(f"-o {output}: it is part of the log; name another file")
 
 
 def _write(path: str, content: bytes) -> None:

@@ -46,10 +46,17 @@ class Failure(NamedTuple):
 
     op: str
     result: str
-    path: str | None
     comm: str | None
     uid: int | None
     container: str | None
+
+
+class FailedPath(NamedTuple):
+    """What failed, why, on which path."""
+
+    op: str
+    result: str
+    path: str | None
 
 
 Groups = Heaviest[Any, Numbers]
@@ -66,7 +73,8 @@ class Aggregate:
         paths: path -> how many operations.
         moved: path -> bytes.
         reach: path -> one more than the last byte that was read or written.
-        failures, misses: Failure -> how often; misses are look-ups of what does not exist.
+        failures: Failure -> how often, without misses: look-ups of what does not exist.
+        failed_paths, missed_paths: FailedPath -> how often, of failures and of misses.
         timeline: what happened when.
         newest, failed, slowest, events: single records.
         event_counts: event -> how many.
@@ -86,7 +94,8 @@ class Aggregate:
         self.moved: Heaviest[str | None, FileNumbers] = Heaviest(_FILES, attrgetter("moved"))
         self.reach: Heaviest[str | None, int] = Heaviest(_FILES, int)
         self.failures: Heaviest[Failure, FailureNumbers] = Heaviest(_CALLERS, _count)
-        self.misses: Heaviest[Failure, int] = Heaviest(_CALLERS, int)
+        self.failed_paths: Heaviest[FailedPath, int] = Heaviest(_CALLERS, int)
+        self.missed_paths: Heaviest[FailedPath, int] = Heaviest(_CALLERS, int)
         self.timeline = Timeline()
         self.newest = Kept(NEWEST, _age)
         self.failed = Kept(FAILED, _age)
@@ -122,7 +131,8 @@ class Aggregate:
         self.moved.merge(other.moved, FileNumbers.plus)
         self.reach.merge(other.reach, max)
         self.failures.merge(other.failures, FailureNumbers.plus)
-        self.misses.merge(other.misses, add)
+        self.failed_paths.merge(other.failed_paths, add)
+        self.missed_paths.merge(other.missed_paths, add)
         self.timeline.merge(other.timeline)
         self.newest.merge(other.newest)
         self.failed.merge(other.failed)

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from fusevol.accesslog.record import EVENTS, OK
 from fusevol.accesslog.text import printable
-from fusevol.report.aggregate import MISSES, Aggregate, Failure, Groups
+from fusevol.report.aggregate import MISSES, Aggregate, FailedPath, Groups
 from fusevol.report.durations import percentiles_us
+from fusevol.report.heaviest import Heaviest
 from fusevol.report.measures import Numbers, OperationNumbers
 from fusevol.report.reading import Reading
 from fusevol.report.records import chosen, details, moment, packed
@@ -74,7 +75,8 @@ def document(reading: Reading, about: About) -> dict[str, Any]:
             "largest": _largest(whole),
             "errors": _errors(whole),
             "failures": _failures(whole, names),
-            "misses": _misses(whole, names),
+            "failed_paths": _failed_paths(whole.failed_paths),
+            "missed_paths": _failed_paths(whole.missed_paths),
             "slowest": _slowest(whole, names),
             "events": _events(whole),
         },
@@ -229,7 +231,7 @@ def _largest(whole: Aggregate) -> dict[str, Any]:
 
 
 def _errors(whole: Aggregate) -> dict[str, Any]:
-    columns = (("Error", "text"), ("Operation", "text"), ("Times", "countbar"), ("", "text"))
+    columns = (("Error", "text"), ("Operation", "text"), ("Times", "countbar"), ("Note", "text"))
     rows = (
         (printable(result), printable(op), count,
          "nothing was there" if (op, result) in MISSES else "")
@@ -240,31 +242,27 @@ def _errors(whole: Aggregate) -> dict[str, Any]:
 
 def _failures(whole: Aggregate, names: _ContainerNames) -> dict[str, Any]:
     columns = (
-        ("Error", "text"), ("Operation", "text"), ("Path", "path"), ("Program", "text"),
-        ("User id", "id"), ("Container", "text"), ("Times", "count"), ("First", "time"),
-        ("Last", "time"),
+        ("Error", "text"), ("Operation", "text"), ("Program", "text"), ("User id", "id"),
+        ("Container", "text"), ("Times", "count"), ("First", "time"), ("Last", "time"),
+        ("Last path", "path"),
     )  # fmt: skip
     rows = (
-        (*_failure(failure, names), one.count, moment(one.first), moment(one.last))
-        for failure, one in whole.failures.first(_ROWS, attrgetter("count"))
-    )
+        (printable(result), printable(op), _name(comm), uid, names.of(container), one.count,
+         moment(one.first), moment(one.last), _name(one.path))
+        for (op, result, comm, uid, container), one in whole.failures.first(
+            _ROWS, attrgetter("count")
+        )
+    )  # fmt: skip
     return _table(columns, rows, len(whole.failures.values), whole.failures.missed)
 
 
-def _failure(failure: Failure, names: _ContainerNames) -> tuple[Any, ...]:
-    op, result, path, comm, uid, container = failure
-    return (
-        printable(result), printable(op), _name(path), _name(comm), uid, names.of(container)
-    )  # fmt: skip
-
-
-def _misses(whole: Aggregate, names: _ContainerNames) -> dict[str, Any]:
-    columns = (
-        ("Error", "text"), ("Operation", "text"), ("Path", "path"), ("Program", "text"),
-        ("User id", "id"), ("Container", "text"), ("Times", "count"),
-    )  # fmt: skip
-    rows = ((*_failure(miss, names), count) for miss, count in whole.misses.first(_ROWS, int))
-    return _table(columns, rows, len(whole.misses.values), whole.misses.missed)
+def _failed_paths(paths: Heaviest[FailedPath, int]) -> dict[str, Any]:
+    columns = (("Path", "path"), ("Operation", "text"), ("Error", "text"), ("Times", "count"))
+    rows = (
+        (_name(path), printable(op), printable(result), count)
+        for (op, result, path), count in paths.first(_ROWS, int)
+    )
+    return _table(columns, rows, len(paths.values), paths.missed)
 
 
 def _slowest(whole: Aggregate, names: _ContainerNames) -> dict[str, Any]:
@@ -272,12 +270,12 @@ def _slowest(whole: Aggregate, names: _ContainerNames) -> dict[str, Any]:
         ("Took", "us"), ("Operation", "text"), ("Path", "path"), ("Result", "text"),
         ("Time", "time"), ("Process", "text"), ("PID", "id"), ("Container", "text"),
     )  # fmt: skip
-    rows = (
+    rows = [
         (one.us, printable(one.op), _name(one.path), printable(one.result), moment(one.time),
          _name(one.comm), one.pid, names.of(one.container))
         for one in whole.slowest.first()[:_ROWS]
-    )  # fmt: skip
-    return _table(columns, rows, whole.count)
+    ]  # fmt: skip
+    return _table(columns, rows, len(rows))
 
 
 def _events(whole: Aggregate) -> dict[str, Any]:

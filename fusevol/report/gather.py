@@ -13,7 +13,7 @@ from typing import Any, Final
 from fusevol.accesslog import record as records_of
 from fusevol.accesslog.record import OK, OPERATIONS, AccessRecord
 from fusevol.accesslog.text import CHANGES
-from fusevol.report.aggregate import MISSES, Aggregate, Caller, Failure
+from fusevol.report.aggregate import MISSES, Aggregate, Caller, FailedPath, Failure
 from fusevol.report.durations import coarse, rounded
 from fusevol.report.measures import FailureNumbers, FileNumbers, Numbers, OperationNumbers
 from fusevol.report.timeline import second_of
@@ -40,6 +40,7 @@ _op_and_us: Final = attrgetter("op", "us")
 # Tuples as they come from here equal those with names, and are made in half the time.
 _caller: Final[Callable[[AccessRecord], Any]] = attrgetter(*Caller._fields)
 _failure: Final[Callable[[AccessRecord], Any]] = attrgetter(*Failure._fields)
+_failed_path: Final[Callable[[AccessRecord], Any]] = attrgetter(*FailedPath._fields)
 
 
 class Gatherer:
@@ -56,7 +57,7 @@ class Gatherer:
         self._moved: dict[str | None, FileNumbers] = {}
         self._reach: dict[str | None, int] = {}
         self._failures: dict[Failure, FailureNumbers] = {}
-        self._misses: Counter[Failure] = Counter()
+        self._failed_paths: Counter[FailedPath] = Counter()
         self._durations: Counter[tuple[str, int]] = Counter()
 
     def add(self, records: list[AccessRecord]) -> None:
@@ -112,15 +113,13 @@ class Gatherer:
     def _add_failures(self, records: list[AccessRecord]) -> None:
         if not records:
             return
-        failures = self._failures
-        real = []
+        self._failed_paths.update(map(_failed_path, records))
         for record in records:
             self._callers[_caller(record)].errors += 1
-            if (record.op, record.result) in MISSES:
-                self._misses[_failure(record)] += 1
-                continue
-            real.append(record)
-            numbers = FailureNumbers(1, record.time, record.time)
+        real = [record for record in records if (record.op, record.result) not in MISSES]
+        failures = self._failures
+        for record in real:
+            numbers = FailureNumbers(1, record.time, record.time, record.path)
             failure = failures.get(key := _failure(record))
             failures[key] = numbers if failure is None else failure.plus(numbers)
         self._aggregate.failed.add(real)
@@ -180,20 +179,21 @@ class Gatherer:
     def _flush_failures(self) -> None:
         whole = self._aggregate
         results: Counter[tuple[str, str]] = Counter()
-        for failure, numbers in self._failures.items():
-            results[failure[:2]] += numbers.count
-        for failure, count in self._misses.items():
-            results[failure[:2]] += count
         errors: Counter[str] = Counter()
-        for (op, _result), count in results.items():
-            errors[op] += count
+        failed: dict[FailedPath, int] = {}
+        missed: dict[FailedPath, int] = {}
+        for path, count in self._failed_paths.items():
+            results[path[:2]] += count
+            errors[path[0]] += count
+            (missed if path[:2] in MISSES else failed)[path] = count
         whole.results.add(results.items(), add)
         whole.ops.add(
             ((op, OperationNumbers(errors=count)) for op, count in errors.items()),
             OperationNumbers.plus,
         )
         whole.failures.add(self._failures.items(), FailureNumbers.plus)
-        whole.misses.add(self._misses.items(), add)
+        whole.failed_paths.add(failed.items(), add)
+        whole.missed_paths.add(missed.items(), add)
 
 
 def _grouped(

@@ -73,15 +73,17 @@ class FileNumbers:
 
 @dataclass(slots=True)
 class FailureNumbers:
-    """How often the same thing failed; first and last time of it."""
+    """How often the same thing failed; first and last time of it, and the path of the last."""
 
     count: int
     first: str
     last: str
+    path: str | None
 
     def plus(self, other: "FailureNumbers") -> "FailureNumbers":
         """Return this, with `other` added to it."""
         self.count += other.count
         self.first = min(self.first, other.first)
-        self.last = max(self.last, other.last)
+        if other.last >= self.last:
+            self.last, self.path = other.last, other.path
         return self

@@ -6,6 +6,7 @@
   const report = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
   const state = { utc: false };
+  const isNarrow = matchMedia("(max-width: 700px)").matches;
 
   /** Return a new element with attributes and children; strings become text. */
   function el(name, attributes = {}, ...children) {
@@ -32,6 +33,7 @@
   const plural = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
 
   function bytes(value) {
+    if (value === 0) return "0";
     const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let unit = 0;
     while (value >= 1024 && unit < units.length - 1) {
@@ -119,10 +121,10 @@
    * A table that is sorted by its headings.
    *
    * Options: caption; size, how many rows are shown at once; head, which column names the row;
-   * order, by which column and in which direction it begins; found, called when it has changed.
+   * order, by which column and in which direction it begins.
    */
   class Table {
-    constructor({ columns, rows }, { caption, size = 10, head = 0, order = null, label = "" } = {}) {
+    constructor({ columns, rows }, { caption, captionClass = "hidden", size = 10, head = 0, order = null } = {}) {
       Object.assign(this, { columns, rows, size, head, start: 0, order });
       this.wholes = columns.map(([, kind], index) =>
         bars[kind] ? rows.reduce((most, row) => Math.max(most, row[index]), 0) : 0);
@@ -131,7 +133,7 @@
           heading === "" ? "" : el("button", { type: "button", onclick: () => this.sortBy(index) }, heading)));
       this.body = el("tbody", { role: "rowgroup" });
       this.table = el("table", { role: "table" },
-        el("caption", { class: caption ? "" : "hidden" }, caption ?? label),
+        el("caption", { class: captionClass }, caption),
         el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ...this.headings)),
         this.body);
       if (order) this.sort();
@@ -171,7 +173,7 @@
           ? el("th", { scope: "row", role: "rowheader" })
           : el("td", { role: "cell", "data-label": heading });
         cell.classList.add(isNumber[kind] ? "n" : "name");
-        if (kind === "path") cell.classList.add("path");
+        if (kind !== "text") cell.classList.add(kind);
         fillCell(cell, kind, row[index], this.wholes[index]);
         return cell;
       }));
@@ -179,9 +181,9 @@
   }
 
   /** Return a table with a button that shows all its rows, and what is not in it. */
-  function summaryTable(spec, caption) {
+  function summaryTable(spec, caption, captionClass = "") {
     if (!spec.rows.length) return el("p", { class: "note" }, `${caption}: none.`);
-    const table = new Table(spec, { caption, size: 10 });
+    const table = new Table(spec, { caption, captionClass, size: isNarrow ? 5 : 10 });
     const box = el("div", { class: "scroll" }, table.table);
     const parts = [box];
     if (spec.rows.length > table.size) {
@@ -207,9 +209,11 @@
     return el("div", {}, ...parts);
   }
 
-  function pane(heading, spec, caption) {
-    return el("div", {}, el("h3", {}, heading), summaryTable(spec, caption));
+  function pane(heading, spec, note) {
+    return el("div", {}, el("h3", {}, heading), note ? el("p", { class: "note" }, note) : null, summaryTable(spec, heading, "hidden"));
   }
+
+  const panes = (...columns) => el("div", { class: "panes" }, ...columns.map((parts) => el("div", {}, ...parts)));
 
   // Head, summary, what is missing
 
@@ -272,7 +276,7 @@
         "Records are numbered without gaps; these numbers are not there:", holes));
     }
     if (trouble.skipped) {
-      notices.push(notice("bad", `${plural(trouble.skipped, "line")} of the log can not be read`,
+      notices.push(notice("bad", `${plural(trouble.skipped, "line")} of the log could not be read`,
         "They are no records, and not in this report:", trouble.skipped_first.map((text) => [text])));
     }
     if (trouble.broken_ends) {
@@ -315,15 +319,14 @@
     get widthName() {
       const units = [[604_800, "week"], [86_400, "day"], [3600, "hour"], [60, "minute"], [1, "second"]];
       const [size, name] = units.find(([seconds]) => this.width % seconds === 0);
-      return this.width === size ? name : `${this.width / size} ${name}s`;
+      return plural(this.width / size, name);
     }
 
     build() {
       const stack = this.classes.map((name, index) => [name, CLASS_NAMES[name], (span) => span[SPAN.counts][index]]);
       const charts = [
         this.bars("Operations", stack, number, 9),
-        this.bars("Failed, without look-ups of what is not there; not recorded",
-          [["error", "failed", (span) => span[SPAN.errors]], ["lost", "not recorded", (span) => span[SPAN.lost]]], number, 3.2),
+        this.bars("Failed, without look-ups of what is not there", [["error", "failed", (span) => span[SPAN.errors]]], number, 3.2),
         this.bars("Bytes", [["read", "read", (span) => span[SPAN.read]], ["write", "written", (span) => span[SPAN.written]]], bytes, 5),
         this.lines(),
       ];
@@ -336,7 +339,8 @@
       const table = el("details", { ontoggle: (event) => this.numbers(event.target) },
         el("summary", {}, "The charts as a table"));
       byId("charts").append(
-        el("p", { class: "note" }, `Each bar is one ${this.widthName}. Point at a bar, or move the slider, to see its numbers.`),
+        el("p", { class: "note" }, `Each bar is ${this.widthName}. Point at a bar, or move the slider, to see its numbers.`,
+          report.trouble.lost ? " Stripes over all charts: operations went unrecorded then." : null),
         ...charts, this.axis, el("div", { class: "scrub" }, this.cursor, this.readout), table);
       this.cursor.value = (this.busiest[SPAN.start] - this.first) / this.width;
       this.draw();
@@ -344,14 +348,22 @@
 
     figure(title, key, most, height, alternative, ...shapes) {
       const plot = el("div", { class: "plot" },
-        svg("svg", { viewBox: `0 0 ${this.columns} 100`, preserveAspectRatio: "none", role: "img", "aria-label": alternative }, ...shapes),
+        svg("svg", { viewBox: `0 0 ${this.columns} 100`, preserveAspectRatio: "none", role: "img", "aria-label": alternative },
+          ...shapes, ...this.blind()),
         el("div", { class: "now" }));
       plot.style.height = `${height}rem`;
       plot.addEventListener("pointermove", (event) => this.point(event, plot));
       plot.addEventListener("pointerdown", (event) => this.point(event, plot));
-      return el("figure", { class: "chart", style: null },
+      return el("figure", { class: "chart" },
         el("figcaption", {}, el("span", {}, title), el("ul", { class: "key" }, ...key.map(([name, text]) => el("li", { class: name }, text))),
           el("span", { class: "most" }, most)), plot);
+    }
+
+    /** Mark when operations went unrecorded: the bars say too little there. */
+    blind() {
+      const columns = [...this.byColumn].filter(([, span]) => span[SPAN.lost]).map(([column]) => column);
+      const width = Math.max(1, this.columns / 200);
+      return columns.map((column) => svg("path", { class: "lost", d: `M${column} 0h${width}v100h-${width}Z` }));
     }
 
     bars(title, series, show, height) {
@@ -373,8 +385,8 @@
         return svg("path", { class: name, d: path });
       });
       const all = sum(this.spans.map(total));
-      const alternative = `${title}: ${show(all)} in all, up to ${show(most)} in one ${this.widthName}.`;
-      return this.figure(title, series, `up to ${show(most)} in one ${this.widthName}`, height, alternative, ...shapes);
+      const alternative = `${title}: ${show(all)} in all, up to ${show(most)} in ${this.widthName}.`;
+      return this.figure(title, series, `up to ${show(most)} in ${this.widthName}`, height, alternative, ...shapes);
     }
 
     lines() {
@@ -391,7 +403,7 @@
         }
         return svg("path", { class: `line ${name}`, d: path });
       });
-      const alternative = `Durations: 99 % of the operations took up to ${duration(most)} in the slowest ${this.widthName}.`;
+      const alternative = `Durations: 99 % of the operations took up to ${duration(most)} in the slowest bar of ${this.widthName}.`;
       return this.figure("Durations (logarithmic)", series, `up to ${duration(most)}`, 6, alternative, ...shapes);
     }
 
@@ -409,7 +421,8 @@
     draw() {
       const middle = Math.floor(this.columns / 2);
       const ends = this.columns > 2 ? [0, middle, this.columns - 1] : [0];
-      this.axis.replaceChildren(...ends.map((column) => el("span", {}, moment(this.startOf(column), 0))));
+      this.axis.replaceChildren(...ends.map((column) =>
+        el("span", {}, ...moment(this.startOf(column), 0).split(" ").map((part) => el("span", {}, part)))));
       this.look();
     }
 
@@ -447,7 +460,7 @@
       const columns = [["From", "time"], ...this.classes.map((name) => [CLASS_NAMES[name], "count"]), ["Failed", "errors"],
         ["Not recorded", "errors"], ["Read", "bytes"], ["Written", "bytes"], ["50 %", "us"], ["95 %", "us"], ["99 %", "us"]];
       const rows = this.spans.map((span) => [span[0] * 1_000_000, ...span[SPAN.counts], ...span.slice(2, 6), ...span[SPAN.percentiles]]);
-      details.append(summaryTable({ columns, rows, total: rows.length, missed: 0 }, `What happened in each ${this.widthName}`));
+      details.append(summaryTable({ columns, rows, total: rows.length, missed: 0 }, `What happened, by ${this.widthName}`));
     }
   }
 
@@ -468,7 +481,7 @@
         ];
       });
       this.columns = [["Time", "time"], ["Operation", "text"], ["Path", "path"], ["Result", "result"], ["Took", "us"],
-        ["Process", "text"], ["User id", "id"], ["Container", "text"], ["Details", "text"], ["No.", "id"]];
+        ["Process", "word"], ["User id", "id"], ["Container", "word"], ["Details", "long"], ["No.", "id"]];
       this.span = null;
     }
 
@@ -485,16 +498,17 @@
       this.options("by-container", 7, "all");
       this.options("by-user", 6, "all");
       this.table = new Table({ columns: this.columns, rows: [...this.all] },
-        { label: "Records", size: 50, head: 2, order: [0, -1] });
+        { caption: "Records", size: isNarrow ? 25 : 50, head: 2, order: [0, -1] });
       this.table.changed = () => this.pages();
       byId("record-table").append(el("div", { class: "scroll" }, this.table.table));
       const form = byId("search");
       form.addEventListener("submit", (event) => event.preventDefault());
-      form.addEventListener("input", () => this.filter());
+      for (const type of ["input", "change"]) form.addEventListener(type, () => this.filter());
       form.addEventListener("reset", () => setTimeout(() => this.showSpan(null)));
       byId("span-filter").querySelector("button").addEventListener("click", () => this.showSpan(null));
       byId("previous").addEventListener("click", () => this.turn(-1));
       byId("next").addEventListener("click", () => this.turn(1));
+      byId("size").value = String(this.table.size);
       byId("size").addEventListener("change", (event) => {
         this.table.size = Number(event.target.value);
         this.table.start = 0;
@@ -558,23 +572,21 @@
 
   function showTables() {
     const { tables } = report;
-    byId("operations").append(summaryTable(tables.ops, "By operation, those first that took the most time"));
-    const who = [
-      pane("Containers", tables.containers, "By container"),
-      pane("Programs", tables.programs, "By program; a process chooses its name itself"),
-      pane("Users", tables.users, "By user, as the host numbers them"),
-    ];
-    if (tables.volumes.rows.length > 1) who.push(pane("Volumes", tables.volumes, "By volume"));
-    byId("who").append(el("div", { class: "panes" }, ...who), pane("Processes", tables.processes, "By process"));
-    byId("files").append(el("div", { class: "panes" },
-      pane("Most bytes", tables.moved, "By bytes read and written"),
-      pane("Most operations", tables.busiest, "By how often the path was used"),
-      pane("Largest", tables.largest, "By the last byte that was read or written")));
+    byId("operations").append(summaryTable(tables.ops, "Those first that took the most time altogether"));
+    const volumes = tables.volumes.rows.length > 1 ? pane("Volumes", tables.volumes) : null;
+    byId("who").append(
+      panes([pane("Containers", tables.containers), pane("Users", tables.users, "As the host numbers them."), volumes],
+        [pane("Programs", tables.programs, "A process chooses its name itself.")]),
+      pane("Processes", tables.processes));
+    byId("files").append(panes(
+      [pane("Most bytes", tables.moved, "Read and written."), pane("Largest", tables.largest, "By the last byte that was read or written.")],
+      [pane("Most operations", tables.busiest)]));
     byId("failures").append(
-      summaryTable(tables.failures, "What failed most often, without look-ups of what is not there"),
-      el("div", { class: "panes" },
-        pane("By error", tables.errors, "All failures"), pane("Looked for in vain", tables.misses, "Names and attributes that are not there")));
-    byId("slow").append(summaryTable(tables.slowest, "The slowest operations; percentiles are under Operations"));
+      summaryTable(tables.failures, "Without look-ups of what is not there"),
+      panes(
+        [pane("By error", tables.errors), pane("Looked for in vain", tables.missed_paths, "Names and attributes that are not there.")],
+        [pane("By path", tables.failed_paths, "Without look-ups of what is not there.")]));
+    byId("slow").append(summaryTable(tables.slowest, "The slowest of all; what is usual for each operation is under Operations"));
   }
 
   function showFoot() {

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any, Final
 
 from fusevol.accesslog.record import AccessRecord
@@ -43,21 +44,21 @@ class Texts:
 
 def chosen(aggregate: Aggregate) -> list[AccessRecord]:
     """Return the records to show: the newest, and older ones that matter; the newest first."""
-    kinds = (aggregate.events, aggregate.slowest, aggregate.failed, aggregate.newest)
-    found = {
-        (record.volume, record.seq, record.time): record
-        for kind in kinds
-        for record in kind.first()
-    }
+    # Each kind may use so much of the room, with what those before it have used.
+    kinds = (
+        (0.1, aggregate.events), (0.3, aggregate.slowest), (0.5, aggregate.failed),
+        (1.0, aggregate.newest),
+    )  # fmt: skip
     texts = Texts()
-    records: list[AccessRecord] = []
-    for record in found.values():
-        if len(records) == MOST or texts.size > MOST_BYTES:
-            break
-        for text in (record.path, record.to, record.target, record.comm, details(record)):
-            texts.number(text)
-        records.append(record)
-    return sorted(records, key=lambda record: (record.time, record.seq), reverse=True)
+    found: dict[tuple[str, int, str], AccessRecord] = {}
+    for part, kind in kinds:
+        for record in kind.first():
+            if len(found) == MOST or texts.size > part * MOST_BYTES:
+                break
+            for text in (record.path, record.to, record.target, record.comm, details(record)):
+                texts.number(text)
+            found[record.volume, record.seq, record.time] = record
+    return sorted(found.values(), key=attrgetter("time", "seq"), reverse=True)
 
 
 def packed(
@@ -104,9 +105,16 @@ def details(record: AccessRecord) -> str | None:
 
 
 def _details(record: AccessRecord) -> Iterator[str]:
+    """Yield words; 4096@0 is 4096 bytes from offset 0 on, 100/4096@0 if only 100 were moved."""
     if record.op == "gap":
         yield f"{'some' if record.lost is None else record.lost} operations were not recorded"
-    for key in _DETAILS:
+    keys: Iterable[str] = _DETAILS
+    if record.op in ("read", "write"):
+        moved = record.bytes_read if record.op == "read" else record.bytes_written
+        short = f"{moved}/" if moved is not None and moved != record.size else ""
+        yield f"{short}{record.size}@{record.offset}"
+        keys = ("reason",)
+    for key in keys:
         value = getattr(record, key)
         if value is not None:
             yield f"{key}={value}"
