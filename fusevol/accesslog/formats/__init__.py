@@ -30,8 +30,8 @@ _FORMATS: Final = {
 like such a key, as quotes in it are escaped."""
 
 
-def encoder(name: LogFormat) -> Callable[[AccessRecord], bytes]:
-    """Return what makes lines of records in the format `name`.
+def encoder(name: str) -> Callable[[AccessRecord], bytes]:
+    """Return what makes lines of records in the format `name`, a LogFormat.
 
     What it returns never raises: a record that the format cannot tell becomes a line of JSON as
     `record` writes it, which readers take among any others.
@@ -72,6 +72,6 @@ def format_of(line: bytes) -> LogFormat:
     return LogFormat.JSON
 
 
-def _module(name: LogFormat) -> ModuleType:
+def _module(name: str) -> ModuleType:
     # Loaded when needed: most logs are JSON, and a worker that starts has no time for the others.
     return importlib.import_module(f"fusevol.accesslog.formats.{name}")
