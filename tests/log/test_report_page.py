@@ -19,7 +19,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 
 from fusevol.accesslog.record import AccessRecord, encode
-from tests.served import needs_root, serve
+from tests.served import needs_root, serve, wait_until
 
 pytestmark = needs_root
 
@@ -355,7 +355,7 @@ def test_for_screen_readers(shown: Chrome) -> None:
     assert _one(shown, "#found").get_attribute("role") == "status"
     table = _one(shown, "#activity details")
     _one(table, "summary").click()
-    assert len(_rows(shown, "#activity details")) >= 5
+    wait_until(lambda: len(_rows(shown, "#activity details")) >= 5, "the charts as a table")
 
 
 _CONTRASTS: Final = """
