@@ -120,8 +120,15 @@ class LogWriter:
         logging_ = config.logging
         chain = None
         if logging_.chain:
-            name = sealer.volume_in_records(config.name)
-            chain = sealer.Sealer(keys.load_or_make(), config.log, name)
+            try:
+                name = sealer.volume_in_records(config.name)
+                chain = sealer.Sealer(keys.load_or_make(), config.log, name)
+            except FusevolError as error:
+                # A mount that is in use goes on, as it does when its log cannot be written.
+                is_taken_over = cells is not None and cells[_FD] > 0
+                if config.on_log_failure is OnLogFailure.DENY or not is_taken_over:
+                    raise
+                logger.error("access log %s goes on without hashes: %s", config.log, error)
         return cls(
             config.log, config.name, config.on_log_failure, cells, encoder(logging_.format), chain
         )

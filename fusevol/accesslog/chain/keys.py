@@ -122,7 +122,11 @@ def key_path() -> str:
 
 def require_signing() -> None:
     """Raise UnsupportedError unless checkpoints can be signed; loads nothing."""
-    if importlib.util.find_spec("cryptography") is None:
+    try:
+        found = importlib.util.find_spec("cryptography")
+    except ImportError:
+        found = None
+    if found is None:
         raise _missing()
 
 

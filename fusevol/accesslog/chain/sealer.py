@@ -52,9 +52,14 @@ class Sealer:
         the same, so that what was cut off stays missing for ever.
         """
         head = self._head
-        if head is not None and _is_behind(end, head):
+        if head is None:
+            self._previous = end.hash or START
+            # From now on it is known that this log has a chain.
+            self.keep(end.seq)
+        elif _is_behind(end, head):
             previous = head.hash.encode()
-            self._previous = self._links.resumed(previous) if head.stopped else previous
+            is_off = head.stopped and previous != START
+            self._previous = self._links.resumed(previous) if is_off else previous
             return max(head.seq, end.seq)
         if not end.hash:
             self._previous = START
