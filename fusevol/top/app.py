@@ -22,13 +22,12 @@ from textual.widgets import Footer, Input, Static
 
 from fusevol.accesslog.text import quoted
 from fusevol.top.collector import Collector, Frame, NameOf, Wanted
-from fusevol.top.plain import as_rates, log_share
+from fusevol.top.plain import about_logs, as_rates
 from fusevol.top.table import Content, Table
 from fusevol.top.views import (
     COLUMNS,
     VIEWS,
     Column,
-    activity_of,
     arranged,
     chosen,
     column,
@@ -225,8 +224,7 @@ class Top(App[None]):
         """Keep how many operations there were, for all volumes and for each."""
         rates: dict[str | None, float] = {None: 0.0}
         for volume in frame.volumes:
-            activity = activity_of(volume)
-            rate = activity.count / frame.seconds if activity is not None else 0.0
+            rate = volume.total.count / frame.seconds if volume.total is not None else 0.0
             rates[volume.served.mountpoint] = rate
             rates[None] += rate
         self._history = {
@@ -238,10 +236,10 @@ class Top(App[None]):
     def _show(self) -> None:
         """Draw everything anew."""
         self._show_summary()
-        self.query_one("#tabs", Static).update(self._tabs())
+        self._say("tabs", self._tabs())
         if self._frame is None:
             return
-        self.query_one("#history", Static).update(self._bars())
+        self._say("history", self._bars())
         by = column(self._view, self._by)
         found = rows(self._view, self._frame, self._only)
         shown = arranged(found, by, self._text, most=_MOST_ROWS, is_reverse=self._is_reverse)
@@ -264,7 +262,11 @@ class Top(App[None]):
         words.append(self._scope())
         if self._frame is not None:
             words += as_rates(self._frame, self._only)
-        self.query_one("#summary", Static).update(" " + "  ".join(words))
+        self._say("summary", " " + "  ".join(words))
+
+    def _say(self, where: str, text: str | Text) -> None:
+        # The size stays, whatever is said, and a new layout takes longer than all else.
+        self.query_one(f"#{where}", Static).update(text, layout=False)
 
     def _scope(self) -> str:
         if self._frame is None:
@@ -310,19 +312,8 @@ class Top(App[None]):
         elif self._text:
             lines.append(f"no name holds {quoted(self._text)}; Esc shows all")
         if frame is not None and self._view in VIEWS[2:]:
-            lines += self._about_logs(frame)
-        self.query_one("#details", Static).update("\n".join(lines))
-
-    def _about_logs(self, frame: Frame) -> list[str]:
-        volumes = chosen(frame, self._only)
-        lines = [
-            f"! {name_of(volume.served)}: {note}" for volume in volumes for note in volume.notes
-        ]
-        if (share := log_share(volumes)) < 1:
-            lines.insert(
-                0, f"estimated from {share:.0%} of the records: logs grow faster than they are read"
-            )
-        return lines
+            lines += about_logs(chosen(frame, self._only))
+        self._say("details", "\n".join(lines))
 
     @on(Table.Marked)
     def _marked(self) -> None:

@@ -8,10 +8,11 @@ from typing import Final, Self
 
 from fusevol.accesslog.text import printable, quoted
 from fusevol.config import NO_LOG, STDOUT_LOG
+from fusevol.daemon import registry
 from fusevol.daemon.registry import Served
 from fusevol.errors import FusevolError
 from fusevol.recovery.counters import Snapshot
-from fusevol.top.activity import Activity, Operations, between
+from fusevol.top.activity import Activity, Operations, between, total
 from fusevol.top.mounts import CounterFiles, Key, Mounts, key_of
 from fusevol.top.newlines import GrowingLog, NewLines, Process
 
@@ -32,20 +33,24 @@ class Volume:
 
     Attributes:
         now: its counters; None if they cannot be read.
-        operations: by name; None while there is nothing to compare the counters with.
+        operations: by name; None while there is nothing to compare the counters with. `total` is
+            all of them together.
         paths, processes: from the part of its log that was read, scaled to all of it.
         share: how much of what came into the log that is.
         lost: operations without a record, within the frame.
-        notes: what the user has to know, as printable lines.
+        has_log: whether it has a log that can be read.
+        notes: what is wrong, as printable lines.
     """
 
     served: Served
     now: Snapshot | None = None
     operations: Operations | None = None
+    total: Activity | None = None
     paths: dict[str, Activity] = field(default_factory=dict)
     processes: dict[Process, Activity] = field(default_factory=dict)
     share: float = 1.0
     lost: int = 0
+    has_log: bool = True
     notes: list[str] = field(default_factory=list)
 
 
@@ -122,7 +127,10 @@ class Collector(contextlib.ExitStack):
         if older is None:
             return
         volume.operations = between(older, now)
+        volume.total = total(volume.operations.values())
         volume.lost = now.lost - older.lost
+        if not volume.total.count and not any(map(registry.is_ours, (served.pid, served.worker))):
+            volume.notes.append("its keeper and its worker have ended; unmount it")
         if volume.lost:
             volume.notes.append(f"{volume.lost} OPERATIONS WERE NOT RECORDED")
         if now.restarts > older.restarts:
@@ -163,6 +171,7 @@ class _Logs:
     def _log_of(self, volume: Volume) -> GrowingLog | None:
         path, key = volume.served.log, key_of(volume.served)
         if path in (NO_LOG, STDOUT_LOG):
+            volume.has_log = False
             return None
         if key in self._logs and self._logs[key].path != path:
             self._logs.pop(key).close()
@@ -184,6 +193,7 @@ def _noted(volume: Volume) -> Iterator[None]:
     try:
         yield
     except FusevolError as error:
+        volume.has_log = False
         volume.notes.append(printable(str(error)))
 
 

@@ -10,7 +10,6 @@ from fusevol.top.views import (
     VIEWS,
     Column,
     Row,
-    activity_of,
     arranged,
     chosen,
     column,
@@ -27,7 +26,7 @@ UNKNOWN: Final = "-"
 
 def as_rates(frame: Frame, only: str | None = None) -> list[str]:
     """Return what happened on all volumes of a frame, or on what is mounted at `only`."""
-    done = total(filter(None, map(activity_of, chosen(frame, only))))
+    done = total(one.total for one in chosen(frame, only) if one.total is not None)
     numbers = (done.count, done.errors, done.bytes_read, done.bytes_written)
     ops, errors, read, written = (short(number / frame.seconds) for number in numbers)
     p99 = done.percentile_us(99)
@@ -46,7 +45,14 @@ def notes(frame: Frame) -> Iterator[str]:
         yield "nothing is served"
     for volume in frame.volumes:
         yield from (f"{name_of(volume.served)}: {note}" for note in volume.notes)
-    if (share := log_share(frame.volumes)) < 1:
+    yield from about_logs(frame.volumes)
+
+
+def about_logs(volumes: list[Volume]) -> Iterator[str]:
+    """Yield what paths, processes and containers lack."""
+    if unknown := [name_of(one.served) for one in volumes if not one.has_log]:
+        yield f"paths, processes and containers are not known of {', '.join(unknown)}: no log"
+    if (share := log_share(volumes)) < 1:
         yield f"paths, processes and containers: estimated from {share:.0%} of the records"
 
 

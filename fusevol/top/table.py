@@ -46,6 +46,18 @@ def fitted(text: str, width: int) -> str:
     return f"{set_cell_size(text, width - 1 - end)}…{tail}"
 
 
+def _kind(row: Row, column: Column) -> str:
+    """Return in which style a number is shown."""
+    value = column.value(row)
+    if not value:
+        return "idle"
+    if column.name == "lost":
+        return "alarm"
+    if column.name in ("errors_per_s", "restarts") or (column.name == "busy" and value > _BUSY):
+        return "failed"
+    return "number"
+
+
 class Table(ScrollView, can_focus=True):
     """Rows of a view below a header that stays, one of them marked.
 
@@ -54,7 +66,7 @@ class Table(ScrollView, can_focus=True):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "table--header", "table--sorted", "table--marked", "table--name", "table--failed",
-        "table--alarm", "table--idle",
+        "table--alarm", "table--number", "table--idle",
     }  # fmt: skip
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -88,6 +100,12 @@ class Table(ScrollView, can_focus=True):
         super().__init__()
         self._content: Content | None = None
         self._index = 0
+        self._styles: dict[tuple[str, bool], Style] = {}
+
+    def notify_style_update(self) -> None:
+        """Take other styles, as those of the application have changed."""
+        super().notify_style_update()
+        self._styles = {}
 
     @property
     def marked(self) -> Row | None:
@@ -134,35 +152,32 @@ class Table(ScrollView, can_focus=True):
         return Strip(self._line(content.rows[index], is_marked=index == self._index), width)
 
     def _header(self, content: Content) -> list[Segment]:
-        plain, by = (self.get_component_rich_style(f"table--{s}") for s in ("header", "sorted"))
         segments = []
         for column in (columns := self.visible_columns()):
             is_by = column.name == content.by.name
             arrow = ("▲" if content.is_reverse else "▼") if is_by else " "
             text = f"{arrow}{column.title:>{column.width}}"
-            segments.append(Segment(text, by if is_by else plain))
-        return [*segments, Segment(fitted(f"  {content.title}", self._room(columns)), plain)]
+            segments.append(Segment(text, self._style("sorted" if is_by else "header")))
+        title = fitted(f"  {content.title}", self._room(columns))
+        return [*segments, Segment(title, self._style("header"))]
 
     def _line(self, row: Row, *, is_marked: bool) -> list[Segment]:
-        mark = self.get_component_rich_style("table--marked") if is_marked else Style()
-        base = self.rich_style
         segments = []
         for column in (columns := self.visible_columns()):
             text = f" {cell_text(row, column):>{column.width}}"
-            segments.append(Segment(text, base + self._style_of(row, column) + mark))
-        name = self.get_component_rich_style("table--alarm" if row.notes else "table--name")
+            segments.append(Segment(text, self._style(_kind(row, column), is_marked)))
         text = "  " + fitted(row.name, max(self._room(columns) - 2, 0))
-        return [*segments, Segment(text, base + name + mark)]
+        kind = "alarm" if row.notes else "name"
+        return [*segments, Segment(text, self._style(kind, is_marked))]
 
-    def _style_of(self, row: Row, column: Column) -> Style:
-        value = column.value(row)
-        if not value:
-            return self.get_component_rich_style("table--idle")
-        if column.name == "lost":
-            return self.get_component_rich_style("table--alarm")
-        if column.name in ("errors_per_s", "restarts") or (column.name == "busy" and value > _BUSY):
-            return self.get_component_rich_style("table--failed")
-        return Style()
+    def _style(self, kind: str, is_marked: bool = False) -> Style:
+        style = self._styles.get((kind, is_marked))
+        if style is None:
+            style = self.rich_style
+            for one in (kind, *["marked"] * is_marked):
+                style += self.get_component_rich_style(f"table--{one}")
+            self._styles[kind, is_marked] = style
+        return style
 
     def _room(self, columns: list[Column]) -> int:
         """Return how wide the names may be."""

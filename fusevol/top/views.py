@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from fusevol.accesslog.text import printable, quoted
 from fusevol.daemon.registry import Served
-from fusevol.top.activity import Activity, total
+from fusevol.top.activity import Activity
 from fusevol.top.collector import Frame, Volume
 from fusevol.top.newlines import OTHER_PATHS, OTHER_PROCESSES, Process
 
@@ -101,7 +101,7 @@ def duration(us: float) -> str:
 
 
 def _percent(part: float) -> str:
-    return f"{part * 100:.1f}%" if part < 0.0995 else f"{min(part * 100, 9999):.0f}%"
+    return f"{part * 100:.1f}%" if 0 < part < 0.0995 else f"{min(part * 100, 9999):.0f}%"
 
 
 def _rate(of: Callable[[Activity], float]) -> Callable[[Row], float | None]:
@@ -192,11 +192,6 @@ def arranged(
     return heapq.nsmallest(most, matching, key=order)
 
 
-def activity_of(volume: Volume) -> Activity | None:
-    """Return what was done on a volume; None if it is not known."""
-    return None if volume.operations is None else total(volume.operations.values())
-
-
 def name_of(served: Served) -> str:
     """Return the name of a volume, printable, as one word."""
     return quoted(served.name)
@@ -211,7 +206,7 @@ def _volumes(frame: Frame) -> list[Row]:
                 {"volume": served.name, "mountpoint": served.mountpoint},
                 name_of(served),
                 frame.seconds,
-                activity_of(volume),
+                volume.total,
                 f"{quoted(served.source)} on {quoted(served.mountpoint)}, level {served.level}, "
                 f"log {quoted(served.log)}",
                 lost=None if now is None else now.lost,

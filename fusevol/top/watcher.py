@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from fusevol.errors import FusevolError
 from fusevol.top.collector import Collector, Frame
 
 _FIRST_S: Final = 1.0
@@ -59,7 +58,8 @@ class Watcher(threading.Thread):
     def run(self) -> None:
         try:
             self._watch()
-        except (FusevolError, OSError) as error:
+        except Exception as error:
+            # Whatever it is, it is for the thread that has the terminal to tell.
             self._fail(error)
 
     def _watch(self) -> None:
