@@ -32,6 +32,7 @@ CLASS_OF: Final = {
 
 _EVENTS: Final = frozenset(records_of.EVENTS)
 _DATA: Final = frozenset(("read", "write"))
+_SPECIAL: Final = _EVENTS | _DATA
 
 _op: Final = attrgetter("op")
 _us: Final = attrgetter("us")
@@ -60,25 +61,32 @@ class Gatherer:
         self._failed_paths: Counter[FailedPath] = Counter()
         self._durations: Counter[tuple[str, int]] = Counter()
 
-    def add(self, records: list[AccessRecord]) -> None:
+    def add(self, records: Sequence[AccessRecord]) -> None:
         """Add records in the order of the log."""
-        if not _EVENTS.isdisjoint(map(_op, records)):
-            self._add_events([record for record in records if record.op in _EVENTS])
+        special = [record for record in records if record.op in _SPECIAL or record.result != OK]
+        if not _EVENTS.isdisjoint(map(_op, special)):
+            self._add_events([record for record in special if record.op in _EVENTS])
             records = [record for record in records if record.op not in _EVENTS]
+            special = [record for record in special if record.op not in _EVENTS]
         if not records:
             return
-        self._aggregate.saw(records[0].time, records[-1].time)
-        self._aggregate.newest.add(records)
-        self._aggregate.slowest.add(records)
+        whole = self._aggregate
+        whole.saw(records[0].time, records[-1].time)
+        whole.newest.add(records, sorted_=True)
+        whole.slowest.add(records)
         self._paths.update(map(_path, records))
         self._add_callers(records)
-        for second, run in self._aggregate.timeline.runs(records):
-            if second != self._second:
-                self._flush_durations()
-                self._second = second
+        for second, run in whole.timeline.runs(records):
+            self._go_to(second)
             self._durations.update(map(_op_and_us, run))
-            self._add_failures([record for record in run if record.result != OK])
-            self._add_data([record for record in run if record.op in _DATA])
+        for second, run in whole.timeline.runs(special):
+            self._add_failures(second, [record for record in run if record.result != OK])
+            self._add_data(second, [record for record in run if record.op in _DATA])
+
+    def _go_to(self, second: int) -> None:
+        if second != self._second:
+            self._flush_durations()
+            self._second = second
 
     def flush(self) -> None:
         """Put what was counted into the aggregate."""
@@ -110,7 +118,7 @@ class Gatherer:
             numbers.count += 1
             numbers.us += us
 
-    def _add_failures(self, records: list[AccessRecord]) -> None:
+    def _add_failures(self, second: int, records: list[AccessRecord]) -> None:
         if not records:
             return
         self._failed_paths.update(map(_failed_path, records))
@@ -123,9 +131,9 @@ class Gatherer:
             failure = failures.get(key := _failure(record))
             failures[key] = numbers if failure is None else failure.plus(numbers)
         self._aggregate.failed.add(real)
-        self._aggregate.timeline.span(self._second).errors += len(real)
+        self._aggregate.timeline.span(second).errors += len(real)
 
-    def _add_data(self, records: list[AccessRecord]) -> None:
+    def _add_data(self, second: int, records: list[AccessRecord]) -> None:
         bytes_read = bytes_written = 0
         for record in records:
             if record.result != OK:
@@ -149,7 +157,7 @@ class Gatherer:
             if moved and reach > self._reach.get(path, 0):
                 self._reach[path] = reach
         if bytes_read or bytes_written:
-            span = self._aggregate.timeline.span(self._second)
+            span = self._aggregate.timeline.span(second)
             span.bytes_read += bytes_read
             span.bytes_written += bytes_written
             for op, read, written in (("read", bytes_read, 0), ("write", 0, bytes_written)):

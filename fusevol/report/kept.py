@@ -21,13 +21,14 @@ class Kept:
         self._records: list[AccessRecord] = []
         self._least: Any = None
 
-    def add(self, records: Sequence[AccessRecord]) -> None:
-        """Add records."""
+    def add(self, records: Sequence[AccessRecord], *, sorted_: bool = False) -> None:
+        """Add records; that they are sorted already, one way or the other, saves time."""
         if not records:
             return
         self.count += len(records)
         order, least = self._order, self._least
-        if least is not None and max(map(order, records)) <= least:
+        ends = (records[0], records[-1]) if sorted_ else records
+        if least is not None and max(map(order, ends)) <= least:
             return
         self._records.extend(
             records if least is None else (one for one in records if order(one) > least)

@@ -64,7 +64,8 @@ def _parts(sections: list[Section], keep: Predicate | None) -> Generator[_Part]:
         for index in indices:
             skipped, continuity = Skipped(), Continuity()
             for batch in sections[index].batches(skipped):
-                if records := list(filter(None, batch.records)):
+                records = [record for record in batch.records if record is not None]
+                if records:
                     continuity.add(records)
                     gatherer.add(records if keep is None else list(filter(keep, records)))
             gatherer.flush()

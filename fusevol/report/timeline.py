@@ -67,6 +67,8 @@ class Timeline:
         def start(record: AccessRecord) -> int:
             return second_of(record.time) // width_s * width_s
 
+        if not records:
+            return
         width_s = self.width_s
         first = start(records[0])
         # Clocks do not go there and back within a few hundred records.
