@@ -42,6 +42,8 @@ for n in $(seq 20); do cat "no such file $n" 2> /dev/null || true; done
 ln -s big link; ln big hard; readlink link > /dev/null
 mv hard 'with space/renamed'; chmod 600 big; touch -d yesterday big; truncate -s 10 big
 printf x > "$(printf 'caf\351\033[31m')"
+rmdir src copy 2> /dev/null || true
+echo again > found.txt
 rm -r unpacked copy
 """
 

@@ -28,7 +28,7 @@ _TIME_TYPE: Final = "TIMESTAMP WITH TIME ZONE"
 
 _MACROS: Final = (
     "CREATE MACRO under(path, top) AS path = top OR starts_with(path, rtrim(top, '/') || '/')",
-    "CREATE MACRO folder(path) AS coalesce(nullif(regexp_replace(path, '/[^/]*$', ''), ''), '/')",
+    "CREATE MACRO folder(path) AS coalesce(nullif(parse_dirpath(path, 'forward_slash'), ''), '/')",
     "CREATE MACRO container_name(id) AS coalesce(element_at(names(), id)[1], left(id, 12), 'host')",
 )
 """`names()`, a map, comes with each connection."""
