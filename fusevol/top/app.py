@@ -22,7 +22,7 @@ from textual.widgets import Footer, Input, Static
 
 from fusevol.accesslog.text import quoted
 from fusevol.top.collector import Collector, Frame, NameOf, Wanted
-from fusevol.top.plain import about_logs, as_rates
+from fusevol.top.plain import about_logs, as_rates, counted
 from fusevol.top.table import Content, Table
 from fusevol.top.views import (
     COLUMNS,
@@ -274,7 +274,7 @@ class Top(App[None]):
         volumes = chosen(self._frame, self._only)
         if self._only is not None:
             return name_of(volumes[0].served) if volumes else "not served now"
-        return f"{len(volumes)} volume{'' if len(volumes) == 1 else 's'}"
+        return counted(len(volumes), "volume")
 
     def _tabs(self) -> Text:
         tabs = Text()

@@ -90,7 +90,7 @@ class Collector(contextlib.ExitStack):
         self._mounts = self.enter_context(Mounts())
         self._files = self.enter_context(CounterFiles())
         self._logs = self.enter_context(_Logs())
-        self._older: dict[Key, Snapshot] = {}
+        self._older: dict[Key, tuple[int, Snapshot]] = {}
         self._time = time.monotonic()
         self.frame()
 
@@ -117,14 +117,14 @@ class Collector(contextlib.ExitStack):
             volume.notes.append(printable(served.message))
         if not served.worker:
             volume.notes.append("no worker serves it at the moment")
-        now, trouble = self._files.read(served)
-        if now is None:
-            volume.notes.append(trouble)
+        reading = self._files.read(served)
+        if (now := reading.snapshot) is None:
+            volume.notes.append(reading.trouble)
             return
         volume.now = now
-        older = self._older.get(key_of(served))
-        self._older[key_of(served)] = now
-        if older is None:
+        state, older = self._older.get(key_of(served), (-1, now))
+        self._older[key_of(served)] = reading.state, now
+        if state != reading.state:
             return
         volume.operations = between(older, now)
         volume.total = total(volume.operations.values())
@@ -161,7 +161,7 @@ class _Logs:
             with _noted(volume):
                 if (log := self._log_of(volume)) is not None:
                     sizes[key_of(volume.served)] = log.look()
-        most = _fair_share(sizes.values(), min(int(seconds * _BYTES_PER_S), _MOST_BYTES))
+        most = fair_share(sizes.values(), min(int(seconds * _BYTES_PER_S), _MOST_BYTES))
         for volume in volumes:
             key = key_of(volume.served)
             if sizes.get(key):
@@ -197,7 +197,7 @@ def _noted(volume: Volume) -> Iterator[None]:
         volume.notes.append(printable(str(error)))
 
 
-def _fair_share(sizes: Iterable[int], most: int) -> int:
+def fair_share(sizes: Iterable[int], most: int) -> int:
     """Return how much each may have at most so that all of them have no more than `most`."""
     ordered = sorted(sizes)
     for place, size in enumerate(ordered):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import select
+import time
 from typing import Final, NamedTuple, Self
 
 from fusevol.daemon import registry
@@ -11,8 +12,10 @@ from fusevol.errors import FusevolError
 from fusevol.recovery import counters
 from fusevol.recovery.counters import Snapshot
 
+_CLOCK_STEP_NS: Final = 50_000_000
+
 Key = tuple[str, int]
-"""Mount point and st_dev of a mount: no two mounts share them, also one after the other."""
+"""Mount point and st_dev of a mount, which no two have at a time."""
 
 
 def key_of(served: Served) -> Key:
@@ -47,14 +50,20 @@ class Mounts(contextlib.ExitStack):
         has_changed = bool(self._changes.poll(0))
         if has_changed or seen != self._seen:
             self._known = registry.all_served()
-            self._seen = seen
+            # The clock of files has steps: within one, a later change has the same time.
+            self._seen = seen if time.time_ns() - seen > _CLOCK_STEP_NS else -1
         return self._known
 
 
 class Reading(NamedTuple):
-    """What the counters of a mount said, or why they said nothing."""
+    """What the counters of a mount said, or why they said nothing.
+
+    Attributes:
+        state: tells the recovery state that they are in from any other.
+    """
 
     snapshot: Snapshot | None
+    state: int = -1
     trouble: str = ""
 
 
@@ -73,33 +82,39 @@ class CounterFiles:
     def read(self, served: Served) -> Reading:
         """Return the counters of a mount.
 
-        The state stays the same as long as the mount does, whoever keeps it, so that it is opened
-        once: it can be read also while there is neither keeper nor worker.
+        Its state stays open, so that it can be read also while nobody keeps the mount.
         """
         key = key_of(served)
         try:
-            if key not in self._fds:
-                self._fds[key] = _opened(served)
-            return Reading(counters.read(self._fds[key]))
+            self._open(key, f"/proc/{served.pid}/fd/{served.state_fd}")
+            fd = self._fds[key]
+            return Reading(counters.read(fd), os.fstat(fd).st_ino)
         except PermissionError:
-            return Reading(None, "its counters are not yours to read; run as who serves it")
+            return Reading(None, trouble="its counters are not yours to read; run as its owner")
         except FileNotFoundError:
-            return Reading(None, "nobody keeps it at the moment")
+            return Reading(None, trouble="nobody keeps it at the moment")
         except OSError as error:
-            return Reading(None, f"cannot read its counters: {error.strerror}")
+            return Reading(None, trouble=f"cannot read its counters: {error.strerror}")
         except FusevolError as error:
             os.close(self._fds.pop(key))
-            return Reading(None, f"cannot read its counters: {error}")
+            return Reading(None, trouble=f"cannot read its counters: {error}")
+
+    def _open(self, key: Key, path: str) -> None:
+        """Have the state at `path` open, also if it is that of a new mount at the old place."""
+        known = self._fds.get(key)
+        try:
+            if known is not None and os.path.samestat(os.stat(path), os.fstat(known)):
+                return
+            # Not to wait, should the number have gone to something else: a FIFO waits for a writer.
+            self._fds[key] = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            if known is None:
+                raise
+            return  # Its keeper has died, and the state is what it was.
+        if known is not None:
+            os.close(known)
 
     def forget_others(self, keys: set[Key]) -> None:
         """Close those of all mounts but these."""
         for key in self._fds.keys() - keys:
             os.close(self._fds.pop(key))
-
-
-_READ_ONLY: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-
-
-def _opened(served: Served) -> int:
-    # Not to wait, should the number have gone to something else: a FIFO waits for a writer.
-    return os.open(f"/proc/{served.pid}/fd/{served.state_fd}", _READ_ONLY)

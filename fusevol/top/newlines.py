@@ -8,14 +8,13 @@ and what they hold stands for the rest.
 import contextlib
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, TypeVar
 
-import msgspec
-
+from fusevol.accesslog.decoding import LineDecoder, projection
 from fusevol.accesslog.lines import MAX_LINE_BYTES, LogFile, is_file
-from fusevol.accesslog.reader import is_blank, parse
-from fusevol.accesslog.record import EVENTS, OK, MalformedRecordError
+from fusevol.accesslog.reader import is_blank
+from fusevol.accesslog.record import EVENTS, OK, AccessRecord, MalformedRecordError
 from fusevol.errors import FusevolError
 from fusevol.recovery.counters import BUCKETS
 from fusevol.top.activity import Activity
@@ -152,27 +151,15 @@ class _Tail(contextlib.ExitStack):
         self.offset = start + length - (len(end) - end.rfind(b"\n") - 1)
 
 
-class _Entry(msgspec.Struct, gc=False):
-    """What counts here of an access record; decoding all of it takes twice as long."""
-
-    op: str
-    result: str
-    us: int
-    path: str | None = None
-    pid: int | None = None
-    comm: str | None = None
-    container: str | None = None
-    bytes_read: int | None = None
-    bytes_written: int | None = None
-    count: int | None = None
-
-
-_decode_lines: Final = msgspec.json.Decoder(_Entry).decode_lines
+_decoder: Final = LineDecoder(
+    # Others are not worth their decoding.
+    projection(("path", "pid", "comm", "container", "bytes_read", "bytes_written", "count"))
+)
 _EVENTS: Final = frozenset(EVENTS)
 
 
 class _Groups:
-    """Entries counted by path and by process."""
+    """Records counted by path and by process."""
 
     def __init__(self) -> None:
         self._paths: dict[str, Activity] = {}
@@ -181,49 +168,45 @@ class _Groups:
 
     def add(self, lines: bytes) -> None:
         """Count whole lines."""
-        for entry in self._entries(lines):
-            if entry.op in _EVENTS:
+        for record in self._records(lines):
+            if record.op in _EVENTS:
                 continue
-            if entry.path is not None:
-                self._count(self._paths, entry.path, OTHER_PATHS, entry)
-            process = Process(entry.pid, entry.comm, entry.container)
-            self._count(self._processes, process, OTHER_PROCESSES, entry)
+            if record.path is not None:
+                self._count(self._paths, record.path, OTHER_PATHS, record)
+            process = Process(record.pid, record.comm, record.container)
+            self._count(self._processes, process, OTHER_PROCESSES, record)
 
     def as_lines(self, share: float) -> NewLines:
         return NewLines(self._paths, self._processes, share, self._malformed)
 
-    def _entries(self, lines: bytes) -> Sequence[_Entry]:
-        try:
-            return _decode_lines(lines)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return list(self._one_by_one(lines))
+    def _records(self, lines: bytes) -> Iterable[AccessRecord]:
+        records = _decoder.all_json(lines.removesuffix(b"\n"))
+        return self._one_by_one(lines) if records is None else records
 
-    def _one_by_one(self, lines: bytes) -> Iterator[_Entry]:
-        """Yield the entries of lines in other formats, or among such as are none."""
+    def _one_by_one(self, lines: bytes) -> Iterator[AccessRecord]:
+        """Yield the records of lines in other formats, or among such as are none."""
         for line in lines.split(b"\n"):
             try:
-                record = parse(line)
+                yield _decoder.one(line)
             except MalformedRecordError:
                 self._malformed += not is_blank(line)
-            else:
-                yield msgspec.convert(record, _Entry, from_attributes=True)
 
     @staticmethod
-    def _count(groups: dict[Key, Activity], key: Key, others: Key, entry: _Entry) -> None:
+    def _count(groups: dict[Key, Activity], key: Key, others: Key, record: AccessRecord) -> None:
         activity = groups.get(key)
         if activity is None:
             if len(groups) >= _MOST_GROUPS:
                 key = others
             activity = groups.setdefault(key, Activity())
-        times = max(entry.count or 1, 1)
-        us = max(entry.us, 0)
+        times = max(record.count or 1, 1)
+        us = record.us
         activity.count += times
         activity.total_us += us
         activity.buckets[min((us // times).bit_length(), BUCKETS - 1)] += times
-        if entry.result != OK:
-            activity.failures[entry.result] = activity.failures.get(entry.result, 0) + times
+        if record.result != OK:
+            activity.failures[record.result] = activity.failures.get(record.result, 0) + times
         # A release has the same bytes once more.
-        elif entry.op == "read":
-            activity.bytes_read += entry.bytes_read or 0
-        elif entry.op == "write":
-            activity.bytes_written += entry.bytes_written or 0
+        elif record.op == "read":
+            activity.bytes_read += record.bytes_read or 0
+        elif record.op == "write":
+            activity.bytes_written += record.bytes_written or 0

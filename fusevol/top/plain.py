@@ -39,6 +39,11 @@ def as_rates(frame: Frame, only: str | None = None) -> list[str]:
     ]
 
 
+def counted(count: int, what: str) -> str:
+    """Return "1 volume" or "2 volumes"."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def notes(frame: Frame) -> Iterator[str]:
     """Yield what the user has to know."""
     if not frame.volumes:
@@ -71,7 +76,7 @@ def as_text(frame: Frame, by: str, text: str, most: int) -> str:
         most: rows of each view.
     """
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(frame.at))
-    scope = f"{when}  {frame.seconds:.1f} s  {len(frame.volumes)} volumes"
+    scope = f"{when}  {frame.seconds:.1f} s  {counted(len(frame.volumes), 'volume')}"
     lines = ["  ".join((scope, *as_rates(frame))), *(f"! {note}" for note in notes(frame))]
     for view in VIEWS:
         shown = arranged(rows(view, frame), column(view, by), text, most=most)

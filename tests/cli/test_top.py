@@ -23,6 +23,7 @@ from textual.pilot import Pilot
 from textual.widget import Widget
 
 from fusevol.top.app import Help, Top
+from fusevol.top.collector import Collector
 from fusevol.top.table import Table
 from tests.served import FUSEVOL, Served, fusevol, needs_root, serve, status_of, wait_until
 
@@ -135,6 +136,35 @@ def test_numbers_are_those_of_the_log(served: Served) -> None:
         (containers, None),
     ):  # fmt: skip
         assert one.bytes_written[key] == pytest.approx(50_000, rel=0.01)
+
+
+def test_of_a_fast_log_a_sample_stands_for_all(served: Served) -> None:
+    record = '{"time":"2026-11-24T10:00:00.0Z","seq":%d,"volume":"data","op":"read","path":"/%s"'
+    record += ',"result":"ok","us":9,"uid":0,"gid":0,"pid":1,"comm":"cat","bytes_read":100}\n'
+    lines = [record % (n, "rest" if n % 4 else "quarter") for n in range(24_000)]
+    with frames() as found:
+        next(found)
+        with served.log.open("a") as log:
+            log.write("".join(lines))
+        frame = first(found, lambda frame: frame["share_of_log"] < 1)
+    assert frame["share_of_log"] < 0.5
+    count = {row["path"]: row["ops_per_s"] * frame["seconds"] for row in frame["paths"]}
+    assert count["/rest"] == pytest.approx(18_000, rel=0.2)
+    assert count["/quarter"] == pytest.approx(6_000, rel=0.2)
+
+
+def test_a_mount_in_the_place_of_another_is_a_new_one(tmp_path: Path) -> None:
+    with Collector(lambda _served: True, lambda _container: None) as collector:
+        for _ in range(2):
+            with serve(tmp_path, "--name", "data") as served:
+                collector.frame()
+                for n in range(1, 4):
+                    os.listdir(served.mountpoint)
+                    [volume] = collector.frame().volumes
+                    assert volume.operations is not None
+                    assert volume.operations["readdir"].count >= 1
+                    assert volume.now is not None
+                    assert volume.now.operations["opendir"].count == n
 
 
 def test_volumes_come_and_go_and_their_workers_and_logs_too(tmp_path: Path) -> None:
@@ -273,7 +303,7 @@ def test_batch_in_a_terminal_without_textual(served: Served) -> None:
         lines = terminal.output.decode().removesuffix("\r\n").split("\r\n")
         assert all(line.isprintable() for line in lines)
         assert any(line.endswith(f"data:/{SHOWN}") for line in lines)
-        assert sum("1 volumes" in line for line in lines) == 2
+        assert sum("1 volume " in line for line in lines) == 2
 
 
 def on_screen(app: Top) -> str:

@@ -16,6 +16,7 @@ from fusevol.errors import FusevolError, NotFoundError
 from fusevol.log_options import LogFormat
 from fusevol.recovery.counters import BUCKETS
 from fusevol.top.activity import Activity, total
+from fusevol.top.collector import fair_share
 from fusevol.top.newlines import OTHER_PATHS, GrowingLog, NewLines, Process
 from fusevol.top.table import fitted
 from fusevol.top.views import duration, short
@@ -152,6 +153,16 @@ def test_memory_is_bounded(path: Path, log: GrowingLog) -> None:
     taken(log)
     append(path, b"\n", entry(12_001))
     assert counts(taken(log)) == {"/a": 1}
+
+
+@given(st.lists(st.integers(0, 1000), max_size=30), st.integers(0, 20_000))
+def test_logs_share_what_may_be_read(sizes: list[int], most: int) -> None:
+    share = fair_share(sizes, most)
+    read = sum(min(size, share) for size in sizes)
+    if sum(sizes) <= most:
+        assert read == sum(sizes)
+    else:
+        assert most - len(sizes) < read <= most
 
 
 @given(st.lists(st.integers(0, 2**30), min_size=1, max_size=200), st.floats(1, 100))
