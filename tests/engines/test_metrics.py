@@ -176,13 +176,24 @@ def test_counters_never_fall_when_worker_and_keeper_are_killed(metered: Metered)
         work(directory)
         before = scraper.scrape()
         keeper, worker = daemon.inspect("killed")["keeper"], daemon.inspect("killed")["worker"]
+        # While there is no worker, the keeper has the counters, and the other way round.
+        os.kill(keeper, signal.SIGSTOP)
         os.kill(worker, signal.SIGKILL)
+        alone = scraper.scrape()
+        assert _fallen(before, alone) == []
+        assert alone("fusevol_up", volume="killed") == 0
+        os.kill(keeper, signal.SIGCONT)
         work(directory)
         between = scraper.scrape()
-        assert _fallen(before, between) == []
+        assert _fallen(alone, between) == []
         assert between("fusevol_worker_restarts_total", volume="killed") == 1
         assert between("fusevol_up", volume="killed") == 1
+        worker = daemon.inspect("killed")["worker"]
+        os.kill(worker, signal.SIGSTOP)
         os.kill(keeper, signal.SIGKILL)
+        alone = scraper.scrape()
+        assert _fallen(between, alone) == []
+        os.kill(worker, signal.SIGCONT)
         wait_until(lambda: daemon.inspect("killed")["keeper"] not in (0, keeper), "next keeper")
         work(directory)
         after = scraper.scrape()
