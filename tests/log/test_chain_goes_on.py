@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
@@ -380,6 +381,18 @@ def test_what_is_kept_must_be_signed(log: Path) -> None:
     head.seq -= 1
     with pytest.raises(FusevolError, match="not written with this key"):
         check_signatures(keys.load().public(), head, [])
+
+
+def test_the_hash_is_what_the_documentation_says(log: Path) -> None:
+    _session(log, 3)
+    secret = Path(keys.key_path()).read_bytes()
+    key = blake2b(key=secret, digest_size=32, person=b"fusevol links").digest()
+    before = b"0" * 32
+    for line in lines_of([log]):
+        text, _, rest = line.partition(b',"hash":')
+        digits = blake2b(before + text, key=key, digest_size=16).hexdigest().encode()
+        assert rest == b'"' + digits + b'"}\n'
+        before = digits
 
 
 def test_a_record_of_ours_keeps_its_hash_last(log: Path) -> None:
