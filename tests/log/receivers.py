@@ -168,7 +168,7 @@ class Rsyslog:
         return [json.loads(line) for line in self._lines()[-count:]]
 
     def _lines(self) -> list[bytes]:
-        return self._received.read_bytes().splitlines() if self._received.exists() else []
+        return self._received.read_bytes().split(b"\n")[:-1] if self._received.exists() else []
 
 
 @contextmanager

@@ -128,6 +128,8 @@ def test_rsyslog_writes_the_records(tmp_path: Path) -> None:
         assert path in text
         text = text.replace(path, str(tmp_path / Path(path).name))
     sink = f"syslog:{tmp_path / Path(parse(sink).path).name}"
+    assert '"%msg%\\n"' in text
+    text = text.replace('"%msg%\\n"', '"%timereported:::date-rfc3339% %msg%\\n"')
     configuration = tmp_path / "rsyslog.conf"
     configuration.write_text(
         f'global(workDirectory="{tmp_path}")\nmodule(load="imuxsock" SysSock.Use="off")\n{text}'
@@ -142,7 +144,10 @@ def test_rsyslog_writes_the_records(tmp_path: Path) -> None:
     finally:
         process.terminate()
         process.wait(10)
-    assert [decode(line) for line in received.read_bytes().splitlines()] == [RENAME, GAP]
+    for line, record in zip(received.read_text().splitlines(), [RENAME, GAP], strict=True):
+        time, _, message = line.partition(" ")
+        assert time == record.time
+        assert decode(message.encode()) == record
     assert received.stat().st_mode & 0o777 == 0o600
 
 

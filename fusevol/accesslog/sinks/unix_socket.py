@@ -89,8 +89,9 @@ class Datagrams:
         self._socket.close()
 
     def _identity(self) -> tuple[int, int, int]:
+        # With the time, as the number of what was removed may be given to the next.
         status = os.stat(self._path)
-        return status.st_dev, status.st_ino, status.st_ctime_ns
+        return status.st_dev, status.st_ino, status.st_mtime_ns
 
     def _send(self, data: bytes) -> None:
         try:
@@ -169,7 +170,8 @@ class Stream(_Buffered):
     def _is_received(self, deadline: float) -> bool:
         is_read = _wait_until_read(self._socket, deadline)
         poll = select.poll()
-        poll.register(self._socket, select.POLLRDHUP)
+        # POLLHUP comes unasked, and not where a receiver has but said that it will not answer.
+        poll.register(self._socket, 0)
         if poll.poll(0):
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE), self._path)
         return is_read
