@@ -67,8 +67,7 @@ def report(sources: list[str], wanted: Filter, output: str, rotated: bool) -> No
       fusevol log report -o - data.log | ssh desk 'cat > report.html'
     """
     _check(output, sources)  # before it takes time
-    keep = None if wanted == Filter() else by_id(wanted).compile()
-    reading = read_log(sources, keep, with_rotated=rotated)
+    reading = read_log(sources, by_id(wanted), with_rotated=rotated)
     _check(output, reading.files)
     html = page(document(reading, _about(sources, wanted, rotated)))
     if output == _STDOUT:

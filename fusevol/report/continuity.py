@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from fusevol.accesslog.filter import Filter
 from fusevol.accesslog.record import AccessRecord
 
 _HOLES: Final = 100
@@ -27,12 +28,14 @@ class Continuity:
     """The numbers of records that follow each other.
 
     Attributes:
+        wanted: tells of which volumes and which time holes count.
         start: the first record; None if there is none.
         volume, seq: of the last record.
         holes: the first holes of them.
         missing: how many numbers are missing.
     """
 
+    wanted: Filter
     start: Hole | None = None
     volume: str = ""
     seq: int = -1
@@ -55,6 +58,11 @@ class Continuity:
         self.volume, self.seq = record.volume, record.last
 
     def _miss(self, hole: Hole) -> None:
+        wanted = self.wanted
+        if wanted.volumes and hole.volume not in wanted.volumes:
+            return
+        if not (wanted.since or "") <= hole.time < (wanted.until or "~"):
+            return
         self.missing += hole.last - hole.first + 1
         if len(self.holes) < _HOLES:
             self.holes.append(hole)
@@ -69,9 +77,9 @@ class Continuity:
         self.volume, self.seq = other.volume, other.seq
 
 
-def joined(parts: Iterable[Continuity]) -> Continuity:
+def joined(parts: Iterable[Continuity], wanted: Filter) -> Continuity:
     """Return what parts of a log, in their order, are together."""
-    whole = Continuity()
+    whole = Continuity(wanted)
     for part in parts:
         whole.append(part)
     return whole

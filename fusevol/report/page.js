@@ -181,9 +181,9 @@
   }
 
   /** Return a table with a button that shows all its rows, and what is not in it. */
-  function summaryTable(spec, caption, captionClass = "") {
+  function summaryTable(spec, caption, captionClass = "", head = 0) {
     if (!spec.rows.length) return el("p", { class: "note" }, `${caption}: none.`);
-    const table = new Table(spec, { caption, captionClass, size: isNarrow ? 5 : 10 });
+    const table = new Table(spec, { caption, captionClass, head, size: isNarrow ? 5 : 10 });
     const box = el("div", { class: "scroll" }, table.table);
     const parts = [box];
     if (spec.rows.length > table.size) {
@@ -245,7 +245,7 @@
     const [p50, p95, p99] = totals.percentiles_us;
     const failed = totals.errors - totals.misses;
     byId("tiles").append(
-      tile("Operations", number(totals.count), `${duration(totals.us)} in all`),
+      tile("Operations", number(totals.count), `took ${duration(totals.us)} altogether`),
       tile("Failed", number(totals.errors),
         totals.misses ? `${number(failed)} without look-ups of what is not there` : percent(totals.errors, totals.count)),
       tile("Not recorded", number(trouble.lost), trouble.lost ? "operations were lost" : "nothing was lost", trouble.lost > 0),
@@ -490,9 +490,9 @@
       const note = byId("records-note");
       if (this.others > 0) {
         note.append(`These are ${number(this.all.length)} records: the newest, and older ones that failed or took long. ` +
-          `${plural(this.others, "operation")} more ${this.others === 1 ? "is" : "are"} counted above, but not in this table; all are shown by `);
-      } else note.append("These are all records. On the command line they are shown by ");
-      note.append(el("code", {}, command));
+          `${plural(this.others, "operation")} more ${this.others === 1 ? "is" : "are"} counted above, but not in this table; all are shown by:`);
+      } else note.append("These are all records. On the command line they are shown by:");
+      note.append(el("code", { class: "command" }, command));
       this.options("by-op", 1, "all");
       this.options("by-result", 3, "all", [["!", "all that failed"]]);
       this.options("by-container", 7, "all");
@@ -586,7 +586,7 @@
       panes(
         [pane("By error", tables.errors), pane("Looked for in vain", tables.missed_paths, "Names and attributes that are not there.")],
         [pane("By path", tables.failed_paths, "Without look-ups of what is not there.")]));
-    byId("slow").append(summaryTable(tables.slowest, "The slowest of all; what is usual for each operation is under Operations"));
+    byId("slow").append(summaryTable(tables.slowest, "The slowest of all; what is usual for each operation is under Operations", "", 2));
   }
 
   function showFoot() {

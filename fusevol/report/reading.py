@@ -4,8 +4,9 @@ import contextlib
 from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
+from fusevol.accesslog.filter import Filter
 from fusevol.accesslog.parallel import in_order, usable_processors
-from fusevol.accesslog.reader import Predicate, Skipped
+from fusevol.accesslog.reader import Skipped
 from fusevol.accesslog.sections import Section, Tally, is_stream, opened
 from fusevol.report.aggregate import Aggregate
 from fusevol.report.continuity import Continuity, joined
@@ -17,7 +18,7 @@ class Reading(NamedTuple):
 
     Attributes:
         aggregate: of the records that were asked for.
-        continuity: of all records, whatever was asked for.
+        continuity: of all records of the volumes and the time that were asked for.
         skipped: what is no record.
         files: what was read, in this order.
     """
@@ -33,8 +34,8 @@ class _Part(NamedTuple):
     sections: list[tuple[int, Skipped, Continuity]]
 
 
-def read_log(sources: Sequence[str], keep: Predicate | None, *, with_rotated: bool) -> Reading:
-    """Read what `keep` accepts of the logs at `sources`; "-" is standard input.
+def read_log(sources: Sequence[str], wanted: Filter, *, with_rotated: bool) -> Reading:
+    """Read what is `wanted` of the logs at `sources`; "-" is standard input.
 
     Raises:
         NotFoundError, NotPermittedError, FusevolError: one of them cannot be read.
@@ -43,7 +44,7 @@ def read_log(sources: Sequence[str], keep: Predicate | None, *, with_rotated: bo
     tally = Tally()
     with opened(sources, with_rotated=with_rotated) as sections:
         done = []
-        with contextlib.closing(_parts(sections, keep)) as parts:
+        with contextlib.closing(_parts(sections, wanted)) as parts:
             for part in parts:
                 whole.merge(part.aggregate)
                 done += part.sections
@@ -51,18 +52,20 @@ def read_log(sources: Sequence[str], keep: Predicate | None, *, with_rotated: bo
         for index, skipped, _continuity in done:
             tally.add(sections[index], skipped)
         files = list(dict.fromkeys(section.path for section in sections))
-    return Reading(whole, joined(part for *_, part in done), tally.skipped, files)
+        continuity = joined((part for *_, part in done), wanted)
+    return Reading(whole, continuity, tally.skipped, files)
 
 
-def _parts(sections: list[Section], keep: Predicate | None) -> Generator[_Part]:
+def _parts(sections: list[Section], wanted: Filter) -> Generator[_Part]:
     """Yield what each process has counted."""
+    keep = None if wanted == Filter() else wanted.compile()
 
     def work(indices: range) -> Iterator[_Part]:
         aggregate = Aggregate()
         gatherer = Gatherer(aggregate)
         done = []
         for index in indices:
-            skipped, continuity = Skipped(), Continuity()
+            skipped, continuity = Skipped(), Continuity(wanted)
             for batch in sections[index].batches(skipped):
                 records = [record for record in batch.records if record is not None]
                 if records:

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fusevol.accesslog.filter import Filter
 from fusevol.accesslog.record import AccessRecord, encode
 from fusevol.accesslog.summary import Summary
 from fusevol.cli.log import log as log_command
@@ -158,14 +159,14 @@ def test_kept_records(batches: list[list[int]], most: int) -> None:
 )
 def test_missing_numbers(removed: list[int], sizes: list[int], in_parts: bool) -> None:
     left = [make(seq) for seq in range(1, 100) if seq not in removed or seq == 1]
-    parts = [Continuity()]
+    parts = [Continuity(Filter())]
     for index in range(100):
         batch, left = left[: sizes[index % len(sizes)]], left[sizes[index % len(sizes)] :]
         if in_parts:
-            parts.append(Continuity())
+            parts.append(Continuity(Filter()))
         if batch:
             parts[-1].add(batch)
-    whole = joined(parts)
+    whole = joined(parts, Filter())
     missing = {seq for _, first, last, _ in whole.holes for seq in range(first, last + 1)}
     assert missing == set(removed) - {1}
     assert whole.missing == len(missing)
@@ -173,7 +174,7 @@ def test_missing_numbers(removed: list[int], sizes: list[int], in_parts: bool) -
 
 
 def test_a_log_that_begins_anew_misses_nothing() -> None:
-    log = Continuity()
+    log = Continuity(Filter())
     log.add([make(7), make(8)])
     log.add([make(1), make(2)])
     log.add([make(1, volume="other"), make(100)])
@@ -284,6 +285,11 @@ def test_filters_and_rotated_files(log: Path, page: Path) -> None:
     run("-o", page, "--path", "/b", "--since", LOG[0].time, log)
     data = data_of(page.read_bytes())
     assert (data["totals"]["count"], data["trouble"]["lost"]) == (1, 12)
+    assert data["trouble"]["missing"] == 2
+    run("-o", page, "--until", LOG[-1].time, log)
+    assert data_of(page.read_bytes())["trouble"]["missing"] == 0
+    run("-o", page, "--path", "/b", "--since", LOG[0].time, log)
+    data = data_of(page.read_bytes())
     assert data["about"]["choice"] == f"--path /b --since {LOG[0].time}"
     assert data["about"]["command"] == f"fusevol log show --path /b --since {LOG[0].time} {log}"
     run("-o", page, log)
