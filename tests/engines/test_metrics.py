@@ -6,7 +6,9 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -177,23 +179,20 @@ def test_counters_never_fall_when_worker_and_keeper_are_killed(metered: Metered)
         before = scraper.scrape()
         keeper, worker = daemon.inspect("killed")["keeper"], daemon.inspect("killed")["worker"]
         # While there is no worker, the keeper has the counters, and the other way round.
-        os.kill(keeper, signal.SIGSTOP)
-        os.kill(worker, signal.SIGKILL)
-        alone = scraper.scrape()
-        assert _fallen(before, alone) == []
-        assert alone("fusevol_up", volume="killed") == 0
-        os.kill(keeper, signal.SIGCONT)
+        with _stopped(keeper):
+            os.kill(worker, signal.SIGKILL)
+            alone = scraper.scrape()
+            assert _fallen(before, alone) == []
+            assert alone("fusevol_up", volume="killed") == 0
         work(directory)
         between = scraper.scrape()
         assert _fallen(alone, between) == []
         assert between("fusevol_worker_restarts_total", volume="killed") == 1
         assert between("fusevol_up", volume="killed") == 1
-        worker = daemon.inspect("killed")["worker"]
-        os.kill(worker, signal.SIGSTOP)
-        os.kill(keeper, signal.SIGKILL)
-        alone = scraper.scrape()
-        assert _fallen(between, alone) == []
-        os.kill(worker, signal.SIGCONT)
+        with _stopped(daemon.inspect("killed")["worker"]):
+            os.kill(keeper, signal.SIGKILL)
+            alone = scraper.scrape()
+            assert _fallen(between, alone) == []
         wait_until(lambda: daemon.inspect("killed")["keeper"] not in (0, keeper), "next keeper")
         work(directory)
         after = scraper.scrape()
@@ -201,6 +200,15 @@ def test_counters_never_fall_when_worker_and_keeper_are_killed(metered: Metered)
         written = "fusevol_written_bytes_total"
         assert after(written, volume="killed") == 3 * before(written, volume="killed")
         assert after("fusevol_up", volume="killed") == 1
+
+
+@contextmanager
+def _stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def _fallen(earlier: Scrape, later: Scrape) -> list[str]:
@@ -332,3 +340,43 @@ def test_the_dashboard_and_the_alerts_find_what_they_ask_for(
                 assert set(used) <= labels[name], expression
         wait_until(lambda: asked.alerts()["FusevolSinkDown"] == "pending", "the alert of the sink")
         assert "firing" not in asked.alerts().values()
+
+
+def test_containers_do_not_reach_the_endpoint(metered: Metered) -> None:
+    _, scraper, _ = metered
+    code = f"import socket; socket.create_connection(('127.0.0.1', {scraper.port}), 5)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    # A container has a network of its own.
+    isolated = subprocess.run(
+        ["unshare", "--net", sys.executable, "-c", code], capture_output=True, check=False
+    )
+    assert isolated.returncode == 1
+    assert b"unreachable" in isolated.stderr
+
+
+def test_the_daemon_ends_while_it_waits_for_a_collector() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with plain_daemon(f'[metrics]\notlp = "http://127.0.0.1:{port}"\n') as daemon:
+            connection, _ = silent.accept()
+            with connection:
+                assert connection.recv(4) == b"POST"
+                began = time.monotonic()
+                daemon.stop()
+                assert time.monotonic() - began < 3
+                daemon.start()
+
+
+def test_what_cannot_be_is_said_at_once(tmp_path: Path) -> None:
+    refused = fusevol("serve", "--check", "--metrics", "0.0.0.0:10469", check=False)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "name a metrics.token_file" in refused.stderr
+    # As if it were not installed.
+    (tmp_path / "opentelemetry.py").write_text("")
+    config = tmp_path / "fusevol.toml"
+    config.write_text('[metrics]\notlp = "http://127.0.0.1:1"\n[docker]\nenabled = false\n')
+    env = {f"FUSEVOL_{n}_DIRECTORY": str(tmp_path / n) for n in ("STATE", "RUNTIME", "LOG")}
+    env = {**os.environ, **env, "PYTHONPATH": str(tmp_path)}
+    lacking = fusevol("serve", "--config", config, check=False, env=env)
+    assert lacking.returncode == 5
+    assert "pip install 'fusevol[otel]'" in lacking.stderr
