@@ -171,6 +171,8 @@ def _conditions(wanted: Filter) -> Iterator[str]:
 def _lock(connection: Any, paths: Sequence[str], directory: str) -> None:
     """Leave the files of the log and the directory, and no way to get more."""
     allowed = ", ".join(map(_text, paths))
+    # It would come between the rows, as it is written to standard output.
+    connection.execute("SET enable_progress_bar = false")
     connection.execute(f"SET allowed_paths = [{allowed}]")
     connection.execute(f"SET allowed_directories = [{_text(directory + '/')}]")
     connection.execute("SET enable_external_access = false")

@@ -140,6 +140,11 @@ def test_macros(log: Path) -> None:
     assert [one["f"] for one in rows(sql, log)] == ["/", "/", "/a"]
 
 
+def test_nothing_comes_between_the_rows(log: Path) -> None:
+    sql = "SELECT name, value FROM duckdb_settings() WHERE name LIKE 'enable_progress_bar'"
+    assert rows(sql, log) == [{"name": "enable_progress_bar", "value": "false"}]
+
+
 def test_table_for_people(log: Path) -> None:
     sql = 'SELECT path, us, hash AS "a\x1b[31m" FROM log WHERE seq IN (9, 12)'
     lines = run(sql, log).stdout.splitlines()
