@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -223,12 +223,13 @@ def test_mounts_beside_the_daemon_are_told_apart_and_dead_ones_are_down(
     (tmp_path / "source").mkdir()
     places = [tmp_path / name for name in ("one", "two")]
     env = {**os.environ, **daemon.env}
-    with volume(daemon, "same") as directory:
+    with volume(daemon, "same") as directory, ExitStack() as stack:
         (directory / "file").write_text("text")
         for place in places:
             place.mkdir()
             log = place.with_suffix(".log")
             fusevol("mount", tmp_path / "source", place, "--name", "same", "--log", log, env=env)
+            stack.callback(fusevol, "unmount", "--lazy", place, env=env)
         (places[0] / "file").write_text("longer text")
         written = scraper.scrape().by("volume", "fusevol_written_bytes_total")
         names = ["same", *(f"same@{place}" for place in places)]
@@ -241,8 +242,6 @@ def test_mounts_beside_the_daemon_are_told_apart_and_dead_ones_are_down(
         up = values.by("volume", "fusevol_up")
         assert up == dict(zip(names, (1, 1, 0), strict=True))
         assert not values.has("fusevol_written_bytes_total", volume=names[2])
-        for place in places:
-            fusevol("unmount", "--lazy", place, env=env)
 
 
 def test_sinks_are_told_by_volume(metered: Metered, tmp_path: Path) -> None:
