@@ -76,7 +76,7 @@ class Aggregate:
         failures: Failure -> how often, without misses: look-ups of what does not exist.
         failed_paths, missed_paths: FailedPath -> how often, of failures and of misses.
         timeline: what happened when.
-        newest, failed, slowest, events: single records.
+        newest, failed, slowest, events: single records; of events those that come now and then.
         event_counts: event -> how many.
         lost: operations that could not be recorded.
         first, last: times of the first and the last operation; "" if there is none.

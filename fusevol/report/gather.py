@@ -31,6 +31,9 @@ CLASS_OF: Final = {
 """Operation -> what it counts for in a chart of what happened when."""
 
 _EVENTS: Final = frozenset(records_of.EVENTS)
+_REGULAR: Final = frozenset(("checkpoint",))
+"""Events that come all the time and tell nothing to who reads a report."""
+
 _DATA: Final = frozenset(("read", "write"))
 _SPECIAL: Final = _EVENTS | _DATA
 
@@ -102,7 +105,7 @@ class Gatherer:
 
     def _add_events(self, records: list[AccessRecord]) -> None:
         whole = self._aggregate
-        whole.events.add(records)
+        whole.events.add([record for record in records if record.op not in _REGULAR])
         whole.event_counts.update(map(_op, records))
         for record in records:
             if record.lost:

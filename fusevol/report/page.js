@@ -295,7 +295,7 @@
     const { rows, total } = report.tables.events;
     events.firstElementChild.textContent = `Events of fusevol: ${number(total)}`;
     events.open = trouble.lost > 0 || trouble.broken_ends > 0;
-    events.append(summaryTable(report.tables.events, "Mounts, restarts, gaps: the newest first"));
+    events.append(summaryTable(report.tables.events, "Mounts, restarts, gaps, changed options: the newest first"));
     events.hidden = !rows.length;
   }
 

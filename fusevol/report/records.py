@@ -8,14 +8,15 @@ from typing import Any, Final
 from fusevol.accesslog.record import AccessRecord
 from fusevol.accesslog.text import printable
 from fusevol.report.aggregate import Aggregate
+from fusevol.report.page import json_for_html
 
 MOST: Final = 20_000
 MOST_BYTES: Final = 4_000_000
-"""What names and details of all records may have together; they can be long."""
+"""What names and details of all records may have together in the page; they can be long."""
 
 _OWN: Final = frozenset((
     "time", "seq", "volume", "op", "path", "to", "target", "result", "us", "uid", "gid", "pid",
-    "comm", "container", "ino", "lost", "hash",
+    "comm", "container", "ino", "lost", "hash", "signature",
 ))  # fmt: skip
 _DETAILS: Final = tuple(key for key in AccessRecord.__struct_fields__ if key not in _OWN)
 
@@ -38,7 +39,7 @@ class Texts:
         if number is None:
             number = self._numbers[text] = len(self.all)
             self.all.append(printable(text))
-            self.size += len(self.all[-1].encode("utf-8", "replace"))
+            self.size += len(json_for_html(self.all[-1]).encode())
         return number
 
 
@@ -113,7 +114,7 @@ def _details(record: AccessRecord) -> Iterator[str]:
         moved = record.bytes_read if record.op == "read" else record.bytes_written
         short = f"{moved}/" if moved is not None and moved != record.size else ""
         yield f"{short}{record.size}@{record.offset}"
-        keys = ("reason",)
+        keys = ("count", "since", "reason")
     for key in keys:
         value = getattr(record, key)
         if value is not None:
