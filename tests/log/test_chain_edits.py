@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fusevol.accesslog.chain.findings import Kind
+from fusevol.accesslog.chain.links import seq_of
 from fusevol.accesslog.chain.verifier import Report
 from tests.log.chained import lines_of, rotate, verified, write, writer
 
@@ -164,6 +165,33 @@ def test_what_was_done_to_a_record_is_told(
     assert (finding.kind, finding.seq) == (kind, seq)
     assert finding.file == str(file)
     assert finding.line == at + (2 if what == "repeat" else 1)
+
+
+@pytest.mark.parametrize("number", [1, 20, 40, 200])
+@pytest.mark.parametrize("which", [1, 2])
+def test_the_first_record_of_a_file_does_not_decide_where_it_belongs(
+    original: Original, which: int, number: int
+) -> None:
+    original.restore()
+    file, content = original.files[which], original.contents[which]
+    first, _, rest = content.partition(b"\n")
+    seq = seq_of(first)
+    assert seq is not None
+    changed = first.replace(b'"seq":%d,' % seq, b'"seq":%d,' % number)
+    for line in (changed, changed.replace(b'"volume":"v"', b'"volume":"w"')):
+        file.write_bytes(line + b"\n" + rest)
+        finding = _check(original).finding
+        assert finding is not None
+        assert (finding.kind, finding.file, finding.line) == (Kind.CHANGED, str(file), 1)
+
+
+def test_nothing_comes_before_the_first_record(original: Original) -> None:
+    for line in (b"\n", b"x\n", b'{"time":"2026-11-24T02:03:07.816699Z","seq":0,"op":"x"}\n'):
+        original.restore()
+        original.files[0].write_bytes(line + original.contents[0])
+        finding = _check(original).finding
+        assert finding is not None
+        assert (finding.kind, finding.seq, finding.line) == (Kind.INSERTED, 1, 1)
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])

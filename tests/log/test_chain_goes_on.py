@@ -327,6 +327,22 @@ def test_files_that_retention_removes_are_no_edit(log: Path) -> None:
     assert "--since-seq 45" in finding.detail
 
 
+def test_what_is_removed_may_end_where_the_chain_was_off(log: Path) -> None:
+    _session(log)
+    first = log.rename(f"{log}.2")
+    _session(log, chain=False)
+    second = log.rename(f"{log}.1")
+    _session(log)
+    for file in (first, second):
+        forget(str(log), str(file))
+        file.unlink()
+    report = verified(log)
+    assert (report.finding, report.removed_until) == (None, 21)
+    lines = lines_of([log])
+    log.write_bytes(lines[0].replace(b"4096", b"4097") + b"".join(lines[1:]))
+    assert _finding(verified(log)).seq == 22
+
+
 def test_a_log_without_a_chain_is_forgotten_without_a_note(log: Path) -> None:
     _session(log, chain=False)
     forget(str(log), str(log))
