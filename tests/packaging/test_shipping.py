@@ -13,10 +13,11 @@ from hypothesis import example, given
 
 from fusevol.accesslog.formats import ecs
 from fusevol.accesslog.record import AccessRecord, decode, encode
-from fusevol.accesslog.sinks import open_sink, parse, parse_all
+from fusevol.accesslog.sinks import journal_entry, open_sink, parse, parse_all
 from fusevol.accesslog.sinks.journal_entry import MESSAGE_IDS, OPERATION_ID, OTHER_EVENT_ID
 from fusevol.accesslog.sinks.rfc5424 import CUT, MAX_MESSAGE_BYTES
 from fusevol.accesslog.sinks.spec import FORMS
+from tests.log.receivers import exported
 from tests.log.records import RECORDS
 from tests.log.test_formats import GAP, RENAME
 from tests.served import needs_root, wait_until
@@ -101,6 +102,15 @@ def test_fluent_bit() -> None:
         # %L is Fluent Bit's own: digits of any number.
         datetime.strptime(document[parser["time_key"]], parser["time_format"].replace("%L", "%f"))
         assert tag != "fusevol.json" or labels <= set(document)
+
+
+def test_fluent_bit_from_the_journal() -> None:
+    parts = dict(sections("fluent-bit-journal.conf"))
+    [entry] = exported(journal_entry.encoder(None)(RENAME))
+    assert parts["OUTPUT"]["match"] == parts["INPUT"]["tag"]
+    labels = {key.lstrip("$") for key in parts["OUTPUT"]["label_keys"].split(",")}
+    assert labels <= {name.lower() for name in entry}
+    assert {label.removeprefix("fusevol_") for label in labels} < LABELS
 
 
 def test_vector() -> None:
