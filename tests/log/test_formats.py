@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fusevol.accesslog import record as native
-from fusevol.accesslog.formats import decode, ecs, encoder, juicefs, ocsf, text
+from fusevol.accesslog.formats import decode, ecs, encoder, format_of, juicefs, ocsf, text
 from fusevol.accesslog.names import encode_name
 from fusevol.accesslog.record import AccessRecord, MalformedRecordError
 from fusevol.accesslog.text import format_record
@@ -206,10 +206,12 @@ def test_text_line() -> None:
     )
 
 
-def test_juicefs_line_of_the_documentation() -> None:
-    text = (Path(__file__).parents[2] / "docs/access-log.md").read_text()
-    [line] = re.findall(r"(?m)^    (\d{4}\.\d\d\.\d\d .*)$", text)
-    assert juicefs.encode(juicefs.decode(line.encode())) == line.encode()
+@pytest.mark.parametrize("name", [LogFormat.JUICEFS, LogFormat.TEXT])
+def test_line_of_the_documentation(name: LogFormat) -> None:
+    page = (Path(__file__).parents[2] / "docs/access-log.md").read_text()
+    lines = re.findall(r"(?m)^    (\d{4}[.-]\d\d[.-]\d\d.*)$", page)
+    [line] = [one.encode() for one in lines if format_of(one.encode()) is name]
+    assert encoder(name)(decode(line)) == line
 
 
 def test_juicefs_line_is_never_longer_than_juicefs_reads() -> None:
