@@ -63,7 +63,7 @@ def _report(directory: Path, records: int, rounds: int) -> list[str]:
         "",
         "| microseconds | without | with the chain | more | fastest: more |",
         "|---|---|---|---|---|",
-        _row("a record, made and written", *written),
+        _row("a record, made and written (time of the processor)", *written),
         *([_row("pwrite(2) of 4 KiB on a mount, level `all`", *calls)] if calls else []),
         "",
         f"A checkpoint (signed, written, kept): {signing:.0f} microseconds, once a minute at most.",
@@ -124,7 +124,9 @@ def _cost_of_records(directory: Path, rounds: int) -> tuple[list[float], list[fl
     costs: tuple[list[float], list[float]] = ([], [])
     for _ in range(5 * rounds):
         for log, found in zip(logs, costs, strict=True):
-            found.append(_timed_us(lambda log=log: _append(log, _BATCH), _BATCH))  # type: ignore[misc]
+            begun = time.process_time_ns()
+            _append(log, _BATCH)
+            found.append((time.process_time_ns() - begun) / 1000 / _BATCH)
             os.truncate(log.path, 0)
     for log in logs:
         log.close()

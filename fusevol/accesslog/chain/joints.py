@@ -5,12 +5,13 @@ checkpoint, and that no number is missing.
 """
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from fusevol.accesslog.chain.keys import PublicKey
 from fusevol.accesslog.chain.ledger import Mark
-from fusevol.accesslog.chain.links import START, Links, hash_of, seq_of
+from fusevol.accesslog.chain.links import START, Links, hash_of, is_hashed, seq_of
 from fusevol.accesslog.record import AccessRecord, MalformedRecordError, decode
 
 _TEXT_BYTES: Final = 256 * 1024
@@ -80,6 +81,12 @@ class Judge(Protocol):
     def follows(self, line: bytes, previous: bytes) -> bool:
         """Tell whether a line is as it was written, behind `previous`, another line."""
 
+    def advance(self, lines: Iterable[bytes], previous: bytes) -> tuple[int, bytes, bytes | None]:
+        """Go over lines as long as each `follows` on the one before; the first one on `previous`.
+
+        Returns how many do, the last one that does, and the one that does not, if there is one.
+        """
+
     def joins(self, line: bytes, previous: bytes, between: Between) -> Joint:
         """Tell how a line follows on another one, with lines without a hash in between."""
 
@@ -95,6 +102,9 @@ class SecretJudge:
 
     def follows(self, line: bytes, previous: bytes) -> bool:
         return self._links.follows(line, hash_of(previous))
+
+    def advance(self, lines: Iterable[bytes], previous: bytes) -> tuple[int, bytes, bytes | None]:
+        return self._links.advance(lines, previous)
 
     def joins(self, line: bytes, previous: bytes, between: Between) -> Joint:
         return self._joins(line, hash_of(previous), between)
@@ -133,6 +143,15 @@ class PublicJudge:
         if before is None or seq_of(line) != before + 1:
             return False
         return _CHECKPOINT not in line or self._is_signed(line, hash_of(previous))
+
+    def advance(self, lines: Iterable[bytes], previous: bytes) -> tuple[int, bytes, bytes | None]:
+        count = 0
+        for line in lines:
+            if not is_hashed(line) or not self.follows(line, previous):
+                return count, previous, line
+            previous = line
+            count += 1
+        return count, previous, None
 
     def joins(self, line: bytes, previous: bytes, between: Between) -> Joint:
         if not between.count:

@@ -12,16 +12,17 @@ Only who has the key can make any of these. One hash takes about a microsecond.
 """
 
 import re
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final
 
 HASH_BYTES: Final = 16
 START: Final = b"0" * (2 * HASH_BYTES)
 
-_OPENING: Final = b',"hash":"'
-_CLOSING: Final = b'"}'
-_TAIL_BYTES: Final = len(_OPENING) + 2 * HASH_BYTES + len(_CLOSING)
-_DIGITS: Final = slice(-2 * HASH_BYTES - len(_CLOSING), -len(_CLOSING))
+OPENING: Final = b',"hash":"'
+CLOSING: Final = b'"}'
+_TAIL_BYTES: Final = len(OPENING) + 2 * HASH_BYTES + len(CLOSING)
+_DIGITS: Final = slice(-2 * HASH_BYTES - len(CLOSING), -len(CLOSING))
 _HASHED: Final = re.compile(rb'\{.*,"hash":"[0-9a-f]{32}"\}', re.DOTALL)
 _RESUMED: Final = b"fusevol resumed"
 _TORN: Final = b"fusevol torn"
@@ -41,7 +42,26 @@ class Links:
         state = self.fresh.copy()
         state.update(previous)
         state.update(line[:-_TAIL_BYTES])
-        return line[-_TAIL_BYTES:] == tail(state.hexdigest().encode())
+        return line[-_TAIL_BYTES:] == OPENING + state.hexdigest().encode() + CLOSING
+
+    def advance(self, lines: Iterable[bytes], previous: bytes) -> tuple[int, bytes, bytes | None]:
+        """Go over lines as long as each `follows` on the one before; the first one on `previous`.
+
+        Returns how many do, the last one that does, and the one that does not, if there is one.
+        """
+        fresh = self.fresh.copy
+        digits = previous[_DIGITS]
+        count = 0
+        for line in lines:
+            state = fresh()
+            state.update(digits)
+            state.update(line[:-_TAIL_BYTES])
+            digits = state.hexdigest().encode()
+            if line[-_TAIL_BYTES:] != OPENING + digits + CLOSING:
+                return count, previous, line
+            previous = line
+            count += 1
+        return count, previous, None
 
     def resumed(self, previous: bytes) -> bytes:
         """Return what stands for `previous` where the chain was off in between."""
@@ -54,11 +74,6 @@ class Links:
     def _marked(self, mark: bytes, content: bytes) -> bytes:
         state = blake2b(content, key=self._key, digest_size=HASH_BYTES, person=mark)
         return state.hexdigest().encode()
-
-
-def tail(digits: bytes) -> bytes:
-    """Return how a line with this hash ends."""
-    return _OPENING + digits + _CLOSING
 
 
 def hash_of(line: bytes) -> bytes:

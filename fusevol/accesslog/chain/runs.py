@@ -131,19 +131,12 @@ class _Walk:
         self._judge = judge
 
     def over(self, lines: Iterator[bytes]) -> None:
-        run, follows = self._run, self._judge.follows
+        run = self._run
         previous, lines = self._find_first(lines)
         while previous is not None:
-            number = before = run.lines
-            odd = None
-            for line in lines:
-                number += 1
-                if not follows(line, previous):
-                    odd = line
-                    break
-                previous = line
-            run.lines = number
-            run.hashed += number - before - (odd is not None)
+            count, previous, odd = self._judge.advance(lines, previous)
+            run.lines += count + (odd is not None)
+            run.hashed += count
             run.last = previous
             previous = None if odd is None else self._go_on_behind(odd, previous, lines)
 

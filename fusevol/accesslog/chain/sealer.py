@@ -6,7 +6,7 @@ from typing import Final
 
 from fusevol.accesslog.chain.keys import Keys
 from fusevol.accesslog.chain.ledger import Head, Ledger
-from fusevol.accesslog.chain.links import START, Links, tail
+from fusevol.accesslog.chain.links import CLOSING, OPENING, START, Links
 from fusevol.accesslog.log_end import LogEnd
 from fusevol.accesslog.names import encode_name
 from fusevol.accesslog.reader import parse
@@ -77,7 +77,7 @@ class Sealer:
         state.update(line)
         self._before = self._previous
         self._previous = digits = state.hexdigest().encode()
-        return line + tail(digits)
+        return line + OPENING + digits + CLOSING
 
     def take_back(self) -> None:
         """Forget what `encode` returned last, since it did not get into the log."""
