@@ -305,8 +305,8 @@ class Top(App[None]):
         if frame is not None and not frame.volumes:
             lines.append("nothing is served by you; `fusevol mount` or a volume in use shows here")
         if row is not None:
-            lines.append(": ".join(filter(None, (row.name, row.details))))
             lines += [f"! {note}" for note in row.notes]
+            lines.append(": ".join(filter(None, (row.name, row.details))))
             if row.failures:
                 lines.append(f"failed: {row.failures}")
         elif self._text:

@@ -11,6 +11,7 @@ from fusevol.config import NO_LOG, STDOUT_LOG
 from fusevol.daemon import registry
 from fusevol.daemon.registry import Served
 from fusevol.errors import FusevolError
+from fusevol.logagent import status
 from fusevol.recovery.counters import Snapshot
 from fusevol.top.activity import Activity, Operations, between, total
 from fusevol.top.mounts import CounterFiles, Key, Mounts, key_of
@@ -117,6 +118,7 @@ class Collector(contextlib.ExitStack):
             volume.notes.append(printable(served.message))
         if not served.worker:
             volume.notes.append("no worker serves it at the moment")
+        volume.notes += _sink_troubles(served)
         reading = self._files.read(served)
         if (now := reading.snapshot) is None:
             volume.notes.append(reading.trouble)
@@ -139,6 +141,13 @@ class Collector(contextlib.ExitStack):
     def _names(self, volumes: Iterable[Volume]) -> dict[str, str]:
         ids = {one.container for volume in volumes for one in volume.processes if one.container}
         return {one: name for one in ids if (name := self._name_of(one)) is not None}
+
+
+def _sink_troubles(served: Served) -> Iterator[str]:
+    agent = status.read(served.log)
+    for sink in agent.sinks if agent is not None else ():
+        if sink.error:
+            yield printable(f"{sink.behind} records wait for {sink.sink}: {sink.error}")
 
 
 class _Logs:

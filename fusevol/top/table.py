@@ -61,7 +61,7 @@ def _kind(row: Row, column: Column) -> str:
 class Table(ScrollView, can_focus=True):
     """Rows of a view below a header that stays, one of them marked.
 
-    The mark goes with its row, wherever that goes. On the first row it stays: there is what is most.
+    The mark goes with its row, but on the first row it stays: there is what is most.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
