@@ -2,7 +2,7 @@
 
 Whatever a record has to go through one by one costs ten seconds for ten million. So most is done
 for many records at once by what runs in C (attrgetter, Counter, filters), and what that has counted
-is added to the aggregate once for each key and section of the log.
+is added to the aggregate once for each key and some thousand records.
 """
 
 from collections import Counter
@@ -37,6 +37,9 @@ _REGULAR: Final = frozenset(("checkpoint",))
 _DATA: Final = frozenset(("read", "write"))
 _SPECIAL: Final = _EVENTS | _DATA
 
+_PENDING: Final = 20_000
+"""How many records are counted until that is added to the aggregate."""
+
 _op: Final = attrgetter("op")
 _us: Final = attrgetter("us")
 _path: Final = attrgetter("path")
@@ -48,11 +51,12 @@ _failed_path: Final[Callable[[AccessRecord], Any]] = attrgetter(*FailedPath._fie
 
 
 class Gatherer:
-    """Adds records to an aggregate. Call `flush` after each section, it is not complete before."""
+    """Adds records to an aggregate. Call `flush` at the end, it is not complete before."""
 
     def __init__(self, aggregate: Aggregate) -> None:
         self._aggregate = aggregate
         self._second = 0
+        self._pending = 0
         self._clear()
 
     def _clear(self) -> None:
@@ -73,6 +77,9 @@ class Gatherer:
             special = [record for record in special if record.op not in _EVENTS]
         if not records:
             return
+        self._pending += len(records)
+        if self._pending > _PENDING:
+            self.flush()
         whole = self._aggregate
         whole.saw(records[0].time, records[-1].time)
         whole.newest.add(records, sorted_=True)
@@ -94,6 +101,7 @@ class Gatherer:
     def flush(self) -> None:
         """Put what was counted into the aggregate."""
         whole = self._aggregate
+        self._pending = 0
         self._flush_durations()
         for group, key_of in whole.groups():
             group.add(_grouped(self._callers, key_of).items(), Numbers.plus)

@@ -200,7 +200,7 @@
     }
     const notes = [];
     if (spec.total > spec.rows.length) {
-      notes.push(`The first ${number(spec.rows.length)} of ${number(spec.total)}${spec.missed ? " or more" : ""}.`);
+      notes.push(`${number(spec.total)}${spec.missed ? " or more" : ""} in all; the page has the first ${number(spec.rows.length)}.`);
     }
     if (spec.missed) {
       notes.push(`There were too many to keep all: each number may be up to ${number(spec.missed)} too low.`);

@@ -71,8 +71,8 @@ def _parts(sections: list[Section], wanted: Filter) -> Generator[_Part]:
                 if records:
                     continuity.add(records)
                     gatherer.add(records if keep is None else list(filter(keep, records)))
-            gatherer.flush()
             done.append((index, skipped, continuity))
+        gatherer.flush()
         yield _Part(aggregate, done)
 
     # Standard input is there for this process only.

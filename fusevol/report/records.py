@@ -11,7 +11,7 @@ from fusevol.report.aggregate import Aggregate
 from fusevol.report.page import json_for_html
 
 MOST: Final = 20_000
-MOST_BYTES: Final = 4_000_000
+MOST_BYTES: Final = 3_000_000
 """What names and details of all records may have together in the page; they can be long."""
 
 _OWN: Final = frozenset((
