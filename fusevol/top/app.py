@@ -46,6 +46,7 @@ _HISTORY: Final = 500
 _LATE_S: Final = 3.0
 
 _WIDE: Final = 100
+_TALL: Final = 30
 
 _HELP: Final = """\
 1 to 5    volumes, operations, paths, processes, containers; Tab: the next
@@ -106,6 +107,7 @@ class Top(App[None]):
     Help { align: center middle; }
     Help > Static { width: 82; max-width: 100%; max-height: 100%; padding: 0 1; overflow: auto;
                     background: $panel; border: round $accent; }
+    .-tall #details { height: 5; }
     .-without-color #summary { text-style: reverse; }
     .-without-color Table > .table--sorted { text-style: reverse bold; }
     .-without-color Table > .table--marked { text-style: reverse; }
@@ -338,7 +340,8 @@ class Top(App[None]):
     def _filter_given(self) -> None:
         self._leave_filter()
 
-    def on_resize(self, _event: Resize) -> None:
+    def on_resize(self, event: Resize) -> None:
+        self.set_class(event.size.height >= _TALL, "-tall")
         self._show()
 
     def action_view(self, view: str) -> None:

@@ -177,6 +177,13 @@ def test_a_mount_in_the_place_of_another_is_a_new_one(tmp_path: Path) -> None:
                     assert volume.now.operations["opendir"].count == n
 
 
+def test_a_sink_that_gets_nothing_is_told(tmp_path: Path) -> None:
+    sink = f"unix:{tmp_path}/none.sock"
+    with serve(tmp_path, "-o", f"sinks={sink}") as served, frames() as found:
+        os.listdir(served.mountpoint)
+        first(found, lambda frame: f"wait for {sink}" in str(frame["volumes"][0].get("notes")))
+
+
 def test_volumes_come_and_go_and_their_workers_and_logs_too(tmp_path: Path) -> None:
     with frames() as found:
         assert next(found)["volumes"] == []
