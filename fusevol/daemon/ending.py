@@ -11,7 +11,9 @@ from fusevol.accesslog.writer import LogWriter
 from fusevol.config import NO_LOG, STDOUT_LOG, MountConfig
 from fusevol.daemon import mounting, registry
 from fusevol.errors import FusevolError
+from fusevol.fuse.left import tell_left
 from fusevol.linux.mountinfo import mount_at
+from fusevol.recovery.region import Region
 
 logger = logging.getLogger(__name__)
 
@@ -95,21 +97,23 @@ class Ending:
             mount.device == self.device
         )  # fmt: skip
 
-    def record(self, reason: str | None, cells: "memoryview | None" = None) -> None:
+    def record(self, reason: str | None, region: Region | None = None) -> None:
         """Write the `unmount` record that a worker could not write any more.
 
         Args:
             reason: why it failed; None if it was an unmount like any other.
-            cells: what a worker left of its log (`LogWriter`), where its descriptor is still open.
+            region: what a worker left, where its descriptors are still open.
         """
         config = self._config
         if config.log in (NO_LOG, STDOUT_LOG):
             return
         try:
-            log = LogWriter.of(config, cells)
+            log = LogWriter.of(config, None if region is None else region.log_cells())
         except FusevolError as error:
             logger.error("%s", error)
             return
+        if region is not None:
+            tell_left(region, log, config.name)
         result = OK if reason is None else "EIO"
         log.event(AccessRecord(op="unmount", result=result, reason=reason))
         log.close()

@@ -269,7 +269,7 @@ class Keeper:
 
     def _unmounted(self) -> int:
         """End, as the file system was unmounted while no worker could see it."""
-        self._ending.record(None, self._region.log_cells())
+        self._ending.record(None, self._region)
         return self._ended(0)
 
     def _succeed(self) -> None:
@@ -348,7 +348,7 @@ class Keeper:
         if status:
             self._ending.detach()
             reason = f"stopped while in use ({why_ended(status)})"
-            self._ending.record(reason, self._region.log_cells())
+            self._ending.record(reason, self._region)
         return 0
 
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -27,6 +29,10 @@ def _io(records: list[Record], op: str) -> list[tuple[int, int, int]]:
     """Position, bytes and number of operations of each record of reads or writes."""
     done = "bytes_read" if op == "read" else "bytes_written"
     return [(r["offset"], r[done], r.get("count", 1)) for r in records if r["op"] == op]
+
+
+def _comm() -> str:
+    return Path("/proc/self/comm").read_text().strip()
 
 
 def test_what_ends_a_run(tmp_path: Path) -> None:
@@ -60,7 +66,7 @@ def test_what_ends_a_run(tmp_path: Path) -> None:
         if record["op"] in ("read", "write"):
             assert ("since" in record) == ("count" in record)
             assert record.get("since", "") <= record["time"]
-            assert record["comm"] == Path("/proc/self/comm").read_text().strip()
+            assert record["comm"] == _comm()
     for op in ("read", "write"):
         assert counted[op].count == sum(count for _, _, count in _io(records, op))
         assert counted[op].us_total == sum(r["us"] for r in records if r["op"] == op)
@@ -129,3 +135,36 @@ def test_a_record_that_may_find_no_room_is_not_to_come_later(tmp_path: Path) -> 
     )  # fmt: skip
     assert done.returncode == 2
     assert "exclude each other" in done.stderr
+
+
+_WRITER = """
+import sys
+with open(sys.argv[1], "wb", buffering=0) as file:
+    for _ in range(5):
+        file.write(b"x" * 10)
+    print("written", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_mount_that_ends_with_its_worker_tells_what_was_gathered(tmp_path: Path) -> None:
+    """The worker is stopped, so that it cannot write when the mount is ended by force."""
+    with serve(tmp_path, "-o", "coalesce=30") as served:
+        (served.mountpoint / "dir\n").mkdir()
+        # Another process: to close the file takes an answer.
+        with subprocess.Popen(
+            [sys.executable, "-c", _WRITER, served.mountpoint / "dir\n/file"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        ) as writer:  # fmt: skip
+            try:
+                assert writer.stdout
+                assert writer.stdout.readline() == b"written\n"
+                os.kill(worker_of(served), signal.SIGSTOP)
+                fusevol("unmount", "--force", served.mountpoint)
+            finally:
+                writer.kill()
+        wait_until(lambda: served.records()[-1]["op"] == "unmount", "end", 20)
+    *_, last, _unmount = served.records()
+    assert (last["op"], last["path"], last["count"]) == ("write", "/dir\n/file", 5)
+    assert (last["offset"], last["bytes_written"]) == (0, 50)
+    assert_no_gap_in_numbers(served.records())

@@ -1,0 +1,52 @@
+"""Tells the log of what a worker has gathered that nobody succeeds, as its mount has ended.
+
+Reads nothing but the recovery state: the source may hang.
+"""
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from fusevol.accesslog.names import encode_name
+from fusevol.fuse.gathering import Gatherer
+from fusevol.inodes.table import ROOT_INO
+from fusevol.recovery.counters import Counters
+from fusevol.recovery.nodes import NodeEntries
+from fusevol.recovery.runs import RunEntries
+
+if TYPE_CHECKING:
+    from fusevol.accesslog.writer import LogWriter
+    from fusevol.recovery.region import Region
+
+_DEEPEST: Final = 4096
+"""Directories above one another, as many as PATH_MAX has room for."""
+
+
+def tell_left(region: "Region", log: "LogWriter", volume: str) -> None:
+    """Write the records of all runs that are left.
+
+    Args:
+        volume: its name.
+    """
+    entries = RunEntries(region)
+    runs = entries.pending(log.next_seq - 1)
+    if not runs:
+        return
+    gatherer = Gatherer(log, Counters(region), entries, 0.0)
+    nodes = NodeEntries(region)
+    places = nodes.load()
+    for run in runs:
+        path = _path_of(nodes, places, run.opened.ino)
+        gatherer.tell(run, encode_name(os.fsencode(volume)), path)
+
+
+def _path_of(nodes: NodeEntries, places: dict[int, int], ino: int) -> str | None:
+    """Return the path of an inode by the names that stand in the state; None if one is missing."""
+    names: list[str] = []
+    while ino != ROOT_INO and len(names) < _DEEPEST:
+        at = places.get(ino)
+        if at is None:
+            return None
+        node = nodes.read(at)
+        names.append(encode_name(node.name))
+        ino = node.parent
+    return "/" + "/".join(reversed(names))
