@@ -28,6 +28,7 @@ class Collector:
     def __init__(self) -> None:
         self._space = metrics_host.FreeSpace()
         self._started_ns: dict[int, int] = {}
+        """Inode number of a recovery state -> since when it counts."""
 
     def collect(self, volumes: Sequence[VolumeState]) -> Reading:
         """Return what is known now.
@@ -43,13 +44,12 @@ class Collector:
         ours = {_mountpoint(volume): volume.name for volume in volumes}
         names = _names(mounts, ours)
         free = self._space.of(_log_directory(one.log) for one in mounts if _is_file(one.log))
-        kept: dict[int, int] = {}
+        before, self._started_ns = self._started_ns, {}
         for mount in mounts:
             name = names[mount.mountpoint]
-            self._add_mount(reading, mount, name, kept)
+            self._add_mount(reading, mount, name, before)
             if _is_file(mount.log):
                 _add_log(reading, mount, name, free)
-        self._started_ns = kept
         for volume in volumes:
             if volume.state == "failed" and _mountpoint(volume) not in names:
                 reading.add(metrics.UP, 0, volume.name)
@@ -67,8 +67,14 @@ class Collector:
         return reading
 
     def _add_mount(
-        self, reading: Reading, mount: registry.Served, name: str, kept: dict[int, int]
+        self, reading: Reading, mount: registry.Served, name: str, before: Mapping[int, int]
     ) -> None:
+        """Add what a mount counts.
+
+        Args:
+            before: state -> since when it counts, as far as that was known. The keeper may be
+                succeeded by a process that is younger than the counters.
+        """
         is_up = mount.worker != 0 and registry.is_ours(mount.worker)
         reading.add(metrics.UP, int(is_up), name)
         keeper = _add_process(reading, mount.pid, "keeper", name)
@@ -78,11 +84,10 @@ class Collector:
             return
         try:
             _add_counters(reading, counters.read(fd), name)
-            # The keeper may be succeeded by a process that is younger than the counters.
             state = os.fstat(fd).st_ino
-            started = self._started_ns.get(state, keeper.started_ns if keeper else None)
+            started = before.get(state, keeper.started_ns if keeper else None)
             if started is not None:
-                kept[state] = reading.started_ns[name] = started
+                self._started_ns[state] = reading.started_ns[name] = started
         except FusevolError:
             pass  # It was mounted by another version, and is not counted.
         finally:

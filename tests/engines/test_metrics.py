@@ -19,6 +19,7 @@ import pytest
 
 from fusevol.accesslog.record import EVENTS
 from fusevol.daemon.metrics import BOUNDS_S, METRICS, Kind
+from fusevol.linux import mounts
 from tests.engines.daemon import Daemon, plain_daemon
 from tests.otlp_receiver import Receiver, attributes, receiver
 from tests.prometheus import free_port, prometheus
@@ -272,6 +273,30 @@ def test_sinks_are_told_by_volume(metered: Metered, tmp_path: Path) -> None:
             assert values.has(
                 "fusevol_process_cpu_seconds_total", process="agent", volume="shipped"
             )
+
+
+def test_a_full_log_shows_in_what_is_lost_and_what_is_free(
+    metered: Metered, tmp_path: Path
+) -> None:
+    daemon, scraper, _ = metered
+    (tmp_path / "small").mkdir()
+    mounts.mount("tmpfs", str(tmp_path / "small"), "tmpfs", 0, "size=64k")
+    try:
+        with volume(daemon, "full", log=str(tmp_path / "small/log")) as directory:
+            before = scraper.scrape()
+            assert 0 < before("fusevol_log_free_bytes", volume="full") <= 65536
+            for _ in range(1000):
+                (directory / "none").exists()
+            after = scraper.scrape()
+            assert after("fusevol_log_free_bytes", volume="full") == 0
+            lost = after("fusevol_log_lost_records_total", volume="full")
+            kept = after("fusevol_log_records_total", volume="full")
+            done = after.by("op", "fusevol_operations_total", volume="full")
+            events = 1  # the mount itself
+            assert lost > 100
+            assert kept + lost == sum(done.values()) + events
+    finally:
+        mounts.umount(str(tmp_path / "small"), mounts.MNT_DETACH)
 
 
 def _take_all(listening: socket.socket) -> None:
