@@ -92,18 +92,23 @@ def _log(*words: object) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Chrome]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     """One for all: to start it takes longer than to use it."""
+    # It leaves files behind in both.
+    home = str(tmp_path_factory.mktemp("home"))
+    environment = {**os.environ, "HOME": home, "TMPDIR": home}
     options = Options()
     options.binary_location = "/usr/bin/chromium"
     for word in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--no-sandbox"):
         options.add_argument(word)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = Chrome(options=options, service=Service("/usr/bin/chromedriver"))
-    driver.set_page_load_timeout(PATIENCE_S)
-    driver.set_script_timeout(PATIENCE_S)
-    yield driver
-    driver.quit()
+    driver = Chrome(options, Service("/usr/bin/chromedriver", env=environment))
+    try:
+        driver.set_page_load_timeout(PATIENCE_S)
+        driver.set_script_timeout(PATIENCE_S)
+        yield driver
+    finally:
+        driver.quit()
 
 
 @pytest.fixture
