@@ -35,7 +35,7 @@ from fusevol.fuse.gathering import Gatherer
 from fusevol.fuse.init import Flag
 from fusevol.fuse.recorder import conclusions, recorded
 from fusevol.fuse.requestloop import RequestLoop
-from fusevol.fuse.seam import by_caller, by_handle
+from fusevol.fuse.seam import OPENING, by_caller, by_handle
 from fusevol.fuse.undo import undos
 from fusevol.inodes.inode import Inode
 from fusevol.inodes.opened import OpenDirectory, OpenFile
@@ -133,7 +133,8 @@ class Operations(pyfuse3.Operations):
         self.conclude = conclusions(counters, log, level, selection, gatherer)
         for op in OPERATIONS:
             answer = builtins.getattr(type(self), op)
-            if op not in self.recorded and hasattr(answer, "unrecorded"):
+            is_needed = log is not None and op in OPENING
+            if op not in self.recorded and not is_needed:
                 builtins.setattr(self, op, partial(answer.unrecorded, self))
         if not flushes:
             self.flush = _unwanted

@@ -65,8 +65,7 @@ def by_caller(op: str, once: bool = False) -> Callable[[Handler], Any]:
 
     def decorate(handler: Handler) -> Any:
         answer = _answer_to_caller(handler, op, once, identified=True)
-        if op not in OPENING:
-            answer.unrecorded = _answer_to_caller(handler, op, once, identified=False)
+        answer.unrecorded = _answer_to_caller(handler, op, once, identified=False)
         return answer
 
     return decorate
@@ -76,6 +75,7 @@ def _answer_to_caller(handler: Handler, op: str, once: bool, identified: bool) -
     """Return what answers; without the caller being `identified` there is nothing to record."""
     code = CODES[op]
     begun = code | STARTED
+    opens = op in OPENING
 
     @functools.wraps(handler)
     async def answer(self: "Operations", *args: Any) -> Any:
@@ -105,7 +105,8 @@ def _answer_to_caller(handler: Handler, op: str, once: bool, identified: bool) -
                 if self.admit is not None:
                     _admit(self, record, args)
             else:
-                record = _UNREAD
+                # The thread does for the process where only its capabilities are asked for.
+                record = AccessRecord(pid=ctx.pid) if opens else _UNREAD
             given = (record, entry, *args) if once else (record, *args)
             if self.serially is None:
                 reply = handler(self, *given)

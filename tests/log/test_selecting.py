@@ -219,3 +219,21 @@ def _parts(records: list[Record]) -> list[list[Record]]:
             parts.append([])
         parts[-1].append(record)
     return parts
+
+
+def test_without_a_log_all_is_counted_and_openers_are_known(tmp_path: Path) -> None:
+    with serve(tmp_path, "--log", "none") as served:
+        _use(served.mountpoint)
+        path = served.mountpoint / "tool"
+        with path.open("wb", buffering=0) as file:
+            path.chmod(0o4755)
+            file.write(b"x")
+            assert path.stat().st_mode & 0o7777 == 0o4755, "root may keep the bit (write(2))"
+        with pytest.raises(FileNotFoundError):
+            (served.mountpoint / "missing").stat()
+        counted = snapshot(served)
+    operations = counted.operations
+    assert operations["write"].count == 3
+    assert operations["rmdir"].errors == {"ENOTEMPTY": 1}
+    assert operations["lookup"].errors["ENOENT"] >= 1
+    assert (counted.bytes_written, counted.left_out, counted.records) == (21, 0, 0)
