@@ -109,6 +109,26 @@ def test_damaged_line_raises_nothing_else(format_: ModuleType, data: st.DataObje
         pass
 
 
+_TEXT = b"2026-11-24T02:03:07.816699Z 8 data write ok 35us"
+_JUICEFS = b"2026.11.24 02:03:07.816699 [uid:1,gid:2,pid:3] write (1,2,3"
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "line",
+    [_TEXT + b" " * 10**6, _TEXT + b" a=b" * 250_000 + b"!", _TEXT + b' a="' + b'\\"' * 500_000,
+     _TEXT + b' a="' + b"\\" * 10**6, b"2026-" + b"1" * 10**6, _JUICEFS + b",a:1" * 250_000,
+     _JUICEFS + b") - " + b" <" * 500_000, _JUICEFS + b',a:"' + b'\\"' * 500_000,
+     b'{"@timestamp"' + b" " * 10**6, b'"@timestamp" ' * 80_000, b'{"@timestamp":' + b"[" * 10**6],
+    ids=range(11),
+)  # fmt: skip
+def test_a_line_made_to_take_long_does_not(line: bytes) -> None:
+    try:
+        decode(line)
+    except MalformedRecordError:
+        pass
+
+
 @pytest.mark.parametrize("format_", [native, ecs, ocsf], ids=lambda module: module.__name__)
 @pytest.mark.parametrize("keys", [("uid",), ("pid",), ("gid", "comm"), ("container", "gid", "pid")])
 def test_caller_of_whom_little_is_known(format_: ModuleType, keys: tuple[str, ...]) -> None:
