@@ -54,6 +54,23 @@ def end_of_file(path: str) -> LogEnd:
     return LogEnd(seq, b"", b"")
 
 
+def first_seq(path: str) -> int:
+    """Return the number of the first record of a file, compressed or not; 0 if there is none.
+
+    Raises:
+        NotFoundError, NotPermittedError, FusevolError: it cannot be read.
+    """
+    block = b""
+    if is_compressed(path):
+        with contextlib.suppress(DamagedError):
+            block = next(_decompressed_blocks(path), b"")
+    else:
+        with LogFile(path) as file:
+            block = file.read_at(0, _TAIL_BYTES)
+    first = first_record(block.split(b"\n"))
+    return first.seq if first is not None else 0
+
+
 def end_of_log(path: str, current: str | None = None) -> LogEnd:
     """Return how the log at `path` ends: that file, or if it is new the newest one rotated of it.
 

@@ -141,8 +141,8 @@ def _sentence(finding: Finding) -> str:
 
 
 def _notes(report: Report, *, with_secret: bool) -> Iterator[str]:
-    if report.removed_until:
-        yield f"records up to {report.removed_until} were removed by fusevol, as its options say"
+    for first, last in report.removed:
+        yield f"records {first} to {last} were removed by fusevol, as its options say"
     if report.begun_at:
         yield f"the chain begins with record {report.begun_at}; what is before is not covered"
     for first, last in report.off:

@@ -315,16 +315,59 @@ def test_files_that_retention_removes_are_no_edit(log: Path) -> None:
         forget(str(log), str(file))
         file.unlink()
     report = verified(log)
-    assert (report.finding, report.removed_until) == (None, 22)
+    assert (report.finding, report.removed) == (None, [(1, 22)])
     # It was noted, but the machine stopped before it was done.
     forget(str(log), str(rotated[2]))
     assert verified(log).finding is None
     rotated[2].unlink()
-    assert verified(log).removed_until == 33
+    assert verified(log).removed == [(1, 33)]
     rotated[3].unlink()
     finding = _finding(verified(log))
     assert (finding.kind, finding.seq, finding.until) == (Kind.REMOVED, 34, 44)
     assert "--since-seq 45" in finding.detail
+
+
+def test_a_part_that_is_removed_on_purpose_hides_no_other(log: Path) -> None:
+    one = writer(log)
+    rotated = []
+    for number in (5, 4, 3, 2, 1):
+        write(one, 10)
+        rotated.append(rotate(one, number))
+    one.close()
+    # As if somebody had given the oldest file another name, which retention does not touch.
+    for file in rotated[1:3]:
+        forget(str(log), str(file))
+        file.unlink()
+    report = verified(log)
+    assert (report.finding, report.removed) == (None, [(12, 33)])
+    aside = rotated[0].rename(log.with_name("aside"))
+    finding = _finding(verified(log))
+    assert (finding.kind, finding.seq) == (Kind.REMOVED, 1)
+    aside.rename(rotated[0])
+    lines = lines_of([rotated[0]])
+    rotated[0].write_bytes(b"".join(lines[:-1]))
+    finding = _finding(verified(log))
+    assert (finding.kind, finding.seq) == (Kind.REMOVED, 11)
+
+
+def test_a_chain_that_began_late_may_lose_its_beginning(log: Path) -> None:
+    _session(log, chain=False)
+    old = log.rename(f"{log}.9")
+    one = writer(log)
+    old.unlink()  # by retention, which has kept no notes until now
+    rotated = []
+    for number in range(80):
+        write(one, 1)
+        rotated.append(rotate(one, 100 - number))
+    one.close()
+    for file in rotated[:75]:
+        forget(str(log), str(file))
+        file.unlink()
+    report = verified(log)
+    assert (report.finding, report.removed) == (None, [(11, 160)])
+    assert len(Ledger(str(log)).marks()) == 64
+    rotated[75].unlink()
+    assert _finding(verified(log)).seq == 161
 
 
 def test_what_is_removed_may_end_where_the_chain_was_off(log: Path) -> None:
@@ -337,7 +380,7 @@ def test_what_is_removed_may_end_where_the_chain_was_off(log: Path) -> None:
         forget(str(log), str(file))
         file.unlink()
     report = verified(log)
-    assert (report.finding, report.removed_until) == (None, 21)
+    assert (report.finding, report.removed) == (None, [(1, 21)])
     lines = lines_of([log])
     log.write_bytes(lines[0].replace(b"4096", b"4097") + b"".join(lines[1:]))
     assert _finding(verified(log)).seq == 22

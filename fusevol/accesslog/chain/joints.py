@@ -90,8 +90,11 @@ class Judge(Protocol):
     def joins(self, line: bytes, previous: bytes, between: Between) -> Joint:
         """Tell how a line follows on another one, with lines without a hash in between."""
 
-    def begins(self, line: bytes, between: Between, marks: list[Mark]) -> Joint:
+    def begins(self, line: bytes, between: Between) -> Joint:
         """Tell how the first line with a hash begins a log; `between` is before it."""
+
+    def joins_removed(self, line: bytes, mark: Mark, between: Between) -> bool:
+        """Tell whether a line follows on the last record of a part that was removed."""
 
 
 class SecretJudge:
@@ -109,16 +112,14 @@ class SecretJudge:
     def joins(self, line: bytes, previous: bytes, between: Between) -> Joint:
         return self._joins(line, hash_of(previous), between)
 
-    def begins(self, line: bytes, between: Between, marks: list[Mark]) -> Joint:
-        if self._links.follows(line, START):
-            return Joint.BROKEN if between.count and seq_of(line) == 1 else Joint.START
-        seq = between.seq if between.count else seq_of(line)
-        for mark in reversed(marks):
-            if seq == mark.seq + 1 and mark.hash:
-                joint = self._joins(line, mark.hash.encode(), between)
-                if joint is not Joint.BROKEN:
-                    return Joint.REMOVED
-        return Joint.BROKEN
+    def begins(self, line: bytes, between: Between) -> Joint:
+        if not self._links.follows(line, START):
+            return Joint.BROKEN
+        return Joint.BROKEN if between.count and seq_of(line) == 1 else Joint.START
+
+    def joins_removed(self, line: bytes, mark: Mark, between: Between) -> bool:
+        joint = self._joins(line, mark.hash.encode(), between)
+        return bool(mark.hash) and joint is not Joint.BROKEN
 
     def _joins(self, line: bytes, previous: bytes, between: Between) -> Joint:
         links = self._links
@@ -160,11 +161,12 @@ class PublicJudge:
             return Joint.TORN if self.follows(line, previous) else Joint.BROKEN
         return Joint.RESUMED if seq_of(line) == between.last_seq + 1 else Joint.BROKEN
 
-    def begins(self, line: bytes, between: Between, marks: list[Mark]) -> Joint:
+    def begins(self, line: bytes, between: Between) -> Joint:
         seq = between.seq if between.count else seq_of(line)
-        if seq == 1:
-            return Joint.START
-        return Joint.REMOVED if any(seq == mark.seq + 1 for mark in marks) else Joint.BROKEN
+        return Joint.START if seq == 1 else Joint.BROKEN
+
+    def joins_removed(self, line: bytes, mark: Mark, between: Between) -> bool:
+        return True
 
     def _is_signed(self, line: bytes, previous: bytes) -> bool:
         record = _record(line)

@@ -13,12 +13,13 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final, TypeVar
 
 import msgspec
 
 from fusevol.accesslog.chain.keys import Keys, PublicKey, directory, load
-from fusevol.accesslog.log_end import end_of_file
+from fusevol.accesslog.log_end import end_of_file, first_seq
 from fusevol.accesslog.names import encode_name
 from fusevol.accesslog.times import Timestamps
 from fusevol.errors import FusevolError
@@ -35,6 +36,7 @@ class Head(msgspec.Struct):
         log, volume: path and name, in the encoding of `accesslog.names`.
         seq, hash: of the last record that it covers.
         time: when it was made, RFC 3339.
+        begun: number of the record that the chain begins with.
         stopped: the chain was turned off behind that record.
     """
 
@@ -43,23 +45,29 @@ class Head(msgspec.Struct):
     seq: int
     hash: str
     time: str
+    begun: int
     stopped: bool = False
     signature: str = ""
 
     @property
     def words(self) -> tuple[str | int, ...]:
         """What the signature is made over."""
-        return ("head", self.log, self.volume, self.seq, self.hash, self.time, int(self.stopped))
+        return (
+            "head", self.log, self.volume, self.seq, self.hash, self.time, self.begun,
+            int(self.stopped),
+        )  # fmt: skip
 
 
 class Mark(msgspec.Struct):
-    """A record up to which the log was removed.
+    """A part of the log that was removed on purpose.
 
     Attributes:
-        seq, hash: of the last one that was removed; the hash is that of the last which had one.
+        first: number of its first record.
+        seq, hash: of its last record; the hash is that of the last which had one.
     """
 
     log: str
+    first: int
     seq: int
     hash: str
     time: str
@@ -68,7 +76,7 @@ class Mark(msgspec.Struct):
     @property
     def words(self) -> tuple[str | int, ...]:
         """What the signature is made over."""
-        return ("removed", self.log, self.seq, self.hash, self.time)
+        return ("removed", self.log, self.first, self.seq, self.hash, self.time)
 
 
 class _Marks(msgspec.Struct):
@@ -95,7 +103,7 @@ class Ledger:
         return _read(self._base + _HEAD, Head)
 
     def marks(self) -> list[Mark]:
-        """Return up to where the log was removed, the newest last.
+        """Return which parts of the log were removed, the one noted last behind the others.
 
         Raises:
             FusevolError: what is kept is damaged.
@@ -104,7 +112,14 @@ class Ledger:
         return kept.marks if kept is not None else []
 
     def keep_head(
-        self, keys: Keys, volume: str, seq: int, digits: str, *, stopped: bool = False
+        self,
+        keys: Keys,
+        volume: str,
+        seq: int,
+        digits: str,
+        begun: int,
+        *,
+        stopped: bool = False,
     ) -> None:
         """Replace the newest checkpoint.
 
@@ -112,7 +127,7 @@ class Ledger:
             OSError: it cannot be written.
             UnsupportedError: it cannot be signed.
         """
-        head = Head(self._log, volume, seq, digits, _now(), stopped)
+        head = Head(self._log, volume, seq, digits, _now(), begun, stopped)
         head.signature = keys.sign(*head.words)
         _write(self._base + _HEAD, head)
 
@@ -126,10 +141,10 @@ class Ledger:
         if head is not None and not head.stopped:
             if seq < head.seq:
                 seq, digits = head.seq, head.hash
-            self.keep_head(load(), head.volume, seq, digits, stopped=True)
+            self.keep_head(load(), head.volume, seq, digits, head.begun, stopped=True)
 
-    def add_mark(self, keys: Keys, seq: int, digits: str) -> None:
-        """Note that the log is removed up to a record; without `digits`, one without a hash.
+    def add_mark(self, keys: Keys, first: int, seq: int, digits: str) -> None:
+        """Note that a part of the log is removed; without `digits`, one that ends without a hash.
 
         Raises:
             OSError, FusevolError: that cannot be done.
@@ -137,9 +152,23 @@ class Ledger:
         marks = self.marks()
         if not digits and marks:
             digits = marks[-1].hash
-        mark = Mark(self._log, seq, digits, _now())
+        marks.append(self._mark(keys, first, seq, digits))
+        if len(marks) > _MARKS_KEPT:
+            marks = self._fewer(keys, marks)
+        _write(self._base + _REMOVED, _Marks(marks))
+
+    def _mark(self, keys: Keys, first: int, seq: int, digits: str) -> Mark:
+        mark = Mark(self._log, first, seq, digits, _now())
         mark.signature = keys.sign(*mark.words)
-        _write(self._base + _REMOVED, _Marks([*marks, mark][-_MARKS_KEPT:]))
+        return mark
+
+    def _fewer(self, keys: Keys, marks: list[Mark]) -> list[Mark]:
+        """Make one of the first two marks that belong together; else leave out the first."""
+        for index, (one, two) in enumerate(pairwise(marks)):
+            if one.seq + 1 == two.first:
+                both = self._mark(keys, one.first, two.seq, two.hash)
+                return [*marks[:index], both, *marks[index + 2 :]]
+        return marks[1:]
 
 
 def forget(log: str, removed: str) -> None:
@@ -153,9 +182,9 @@ def forget(log: str, removed: str) -> None:
     ledger = Ledger(log)
     if ledger.head() is None:
         return
-    end = end_of_file(removed)
-    if end.seq:
-        ledger.add_mark(load(), end.seq, end.hash.decode())
+    first, end = first_seq(removed), end_of_file(removed)
+    if first and end.seq:
+        ledger.add_mark(load(), first, end.seq, end.hash.decode())
 
 
 def heads_of(volume: str) -> Iterator[Head]:

@@ -44,6 +44,7 @@ class Sealer:
         self._head: Head | None = self._ledger.head()
         self._previous = self._before = START
         self.signed_seq = self._head.seq if self._head is not None else 0
+        self._begun = self._head.begun if self._head is not None else 1
 
     def go_on(self, end: LogEnd) -> int:
         """Go on behind what is in the log; return the number of the last record that there was.
@@ -54,6 +55,7 @@ class Sealer:
         head = self._head
         if head is None:
             self._previous = end.hash or START
+            self._begun = end.seq + 1
             # From now on it is known that this log has a chain.
             self.keep(end.seq)
         elif _is_behind(end, head):
@@ -103,7 +105,8 @@ class Sealer:
         """Keep the last record, `seq`, as the newest checkpoint."""
         self.signed_seq = seq
         try:
-            self._ledger.keep_head(self._keys, self._volume, seq, self._previous.decode())
+            digits = self._previous.decode()
+            self._ledger.keep_head(self._keys, self._volume, seq, digits, self._begun)
         except (OSError, FusevolError) as error:
             logger.error("a checkpoint could not be kept: %s", error)
 

@@ -38,7 +38,7 @@ class Report(msgspec.Struct, omit_defaults=True):
             such.
         volume: the one of the last record.
         begun_at: number of the record where the chain begins, if there are others before.
-        removed_until: number of the last record that was removed on purpose; 0 if none was.
+        removed: numbers of the first and the last record of each part that was removed on purpose.
         off: numbers of the first and the last record of each part in which the chain was off.
         torn: lines that a crash left half-written, as (file, line).
         newest: number of the last record that the newest kept checkpoint covers; 0 if unknown.
@@ -51,7 +51,7 @@ class Report(msgspec.Struct, omit_defaults=True):
     checkpoints: int = 0
     volume: str = ""
     begun_at: int = 0
-    removed_until: int = 0
+    removed: list[tuple[int, int]] = []
     off: list[tuple[int, int]] = []
     torn: list[tuple[str, int]] = []
     newest: int = 0
@@ -206,19 +206,38 @@ class _Look:
         return None
 
     def _joint(self, spot: Spot) -> Joint:
-        if self._previous is not None:
-            return self._judge.joins(spot.line, self._previous, spot.before)
         report = self._report
-        report.first_seq = seq_of(spot.line) or 0
-        if self._since:
-            return Joint.LINKED
-        joint = self._judge.begins(spot.line, spot.before, self._marks)
-        if joint is Joint.START and report.first_seq > 1:
-            report.begun_at = report.first_seq
-        elif joint is Joint.REMOVED:
-            first = spot.before.seq if spot.before.count else report.first_seq
-            report.removed_until = (first or 1) - 1
-        return joint
+        if self._previous is not None:
+            joint = self._judge.joins(spot.line, self._previous, spot.before)
+        else:
+            report.first_seq = seq_of(spot.line) or 0
+            joint = Joint.LINKED if self._since else self._judge.begins(spot.line, spot.before)
+            if joint is Joint.START and report.first_seq > 1:
+                report.begun_at = report.first_seq
+        if joint is not Joint.BROKEN:
+            return joint
+        removed = self._removed_before(spot)
+        report.removed += [removed] if removed else []
+        return Joint.REMOVED if removed else Joint.BROKEN
+
+    def _removed_before(self, spot: Spot) -> tuple[int, int] | None:
+        """Return what was removed on purpose right before a line, if that is all that is missing.
+
+        As numbers of the first and the last record.
+        """
+        seq = spot.before.seq if spot.before.count else seq_of(spot.line)
+        marks = {mark.seq: mark for mark in self._marks}
+        last = marks.get((seq or 0) - 1)
+        if last is None or not self._judge.joins_removed(spot.line, last, spot.before):
+            return None
+        first = last.first
+        while (mark := marks.get(first - 1)) is not None:
+            first = mark.first
+        if self._previous is not None:
+            is_all = first <= (seq_of(self._previous) or 0) + 1
+        else:
+            is_all = self._head is None or first <= self._head.begun
+        return (first, last.seq) if is_all else None
 
     def _finding(self, breach: Breach, path: str) -> Finding:
         if self._previous is not None and breach.previous is None:
@@ -226,7 +245,7 @@ class _Look:
         if breach.previous is not None:
             expected = (seq_of(breach.previous) or 0) + 1
         else:
-            expected = self._marks[-1].seq + 1 if self._marks else 1
+            expected = self._expected_first()
         if breach.spot is None:
             return Finding(Kind.CHANGED, expected, *self._place, detail=breach.damage)
         finding = classify(breach, path, self._judge, self._is_elsewhere, expected)
@@ -235,6 +254,15 @@ class _Look:
                 f"older records; if that is right: --since-seq {(finding.until or 0) + 1}"
             )
         return finding
+
+    def _expected_first(self) -> int:
+        """Return the number that the first record should have, as far as that is known."""
+        marks = {mark.first: mark for mark in self._marks}
+        oldest = min(marks, default=1)
+        expected = oldest if oldest <= (self._head.begun if self._head is not None else 1) else 1
+        while (mark := marks.get(expected)) is not None:
+            expected = mark.seq + 1
+        return expected
 
     def _is_elsewhere(self, seq: int) -> bool:
         wanted = b'"seq":%d,' % seq
