@@ -130,7 +130,7 @@ def _totals(whole: Aggregate) -> dict[str, Any]:
         "bytes_written": every.bytes_written,
         "us": every.us,
         "longest_us": every.longest_us,
-        "percentiles_us": percentiles_us(every.count_by_us, *PERCENTS),
+        "percentiles_us": every.percentiles_us(*PERCENTS),
         "containers": sum(key is not None for key in whole.containers.values),
         "programs": len(whole.programs.values),
         "users": len(whole.users.values),
@@ -176,7 +176,7 @@ def _ops(whole: Aggregate) -> dict[str, Any]:
     ops = whole.ops
     rows = (
         (printable(op), one.count, one.errors, one.bytes_read, one.bytes_written,
-         *percentiles_us(one.count_by_us, *PERCENTS), one.longest_us, one.us)
+         *one.percentiles_us(*PERCENTS), one.longest_us, one.us)
         for op, one in ops.first(_ROWS, attrgetter("us"))
         if one.count
     )  # fmt: skip

@@ -171,9 +171,14 @@ class Gatherer:
             span = self._aggregate.timeline.span(second)
             span.bytes_read += bytes_read
             span.bytes_written += bytes_written
-            for op, read, written in (("read", bytes_read, 0), ("write", 0, bytes_written)):
-                numbers = OperationNumbers(bytes_read=read, bytes_written=written)
-                self._aggregate.ops.add(((op, numbers),), OperationNumbers.plus)
+            moved_by = (
+                ("read", OperationNumbers(bytes_read=bytes_read)),
+                ("write", OperationNumbers(bytes_written=bytes_written)),
+            )
+            self._aggregate.ops.add(
+                (item for item in moved_by if item[1].bytes_read or item[1].bytes_written),
+                OperationNumbers.plus,
+            )
 
     def _flush_durations(self) -> None:
         if not self._durations:

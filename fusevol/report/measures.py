@@ -3,6 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from fusevol.report.durations import percentiles_us
+
 
 @dataclass(slots=True)
 class Numbers:
@@ -42,6 +44,11 @@ class OperationNumbers(Numbers):
 
     count_by_us: Counter[int] = field(default_factory=Counter)
     longest_us: int = 0
+
+    def percentiles_us(self, *percents: int) -> list[int]:
+        """Return, for each, what so many percent do not exceed; never more than the longest."""
+        found = percentiles_us(self.count_by_us, *percents)
+        return [min(us, self.longest_us) for us in found]
 
     def plus(self, other: Numbers) -> "OperationNumbers":
         """Return this, with `other` added to it."""

@@ -447,7 +447,7 @@
       const [p50, , p99] = span[SPAN.percentiles];
       const parts = [plural(sum(counts), "operation")];
       const kinds = this.classes.map((name, index) => [CLASS_NAMES[name], counts[index]]).filter(([, count]) => count);
-      if (kinds.length) parts[0] += ` (${kinds.map(([name, count]) => `${number(count)} ${name}`).join(", ")})`;
+      if (kinds.length) parts[0] += ` (${kinds.map(([name, count]) => `${name} ${number(count)}`).join(", ")})`;
       if (span[SPAN.errors]) parts.push(`${number(span[SPAN.errors])} failed`);
       if (span[SPAN.lost]) parts.push(`${number(span[SPAN.lost])} not recorded`);
       if (span[SPAN.read] || span[SPAN.written]) parts.push(`${bytes(span[SPAN.read])} read, ${bytes(span[SPAN.written])} written`);

@@ -279,6 +279,10 @@ def test_what_the_page_says(log: Path, page: Path) -> None:
     assert (trouble["lost"], trouble["gaps"], trouble["skipped"]) == (12, 1, 1)
     assert trouble["missing"] == 2
     assert trouble["holes"] == [["data", 7, 8, moment(LOG[-1].time)]]
+    assert {row[0]: row[1:5] for row in data["tables"]["ops"]["rows"]} == {
+        "unlink": [1, 1, 0, 0], "open": [1, 0, 0, 0], "read": [1, 0, 100, 0],
+        "write": [1, 0, 0, 50], "lookup": [1, 1, 0, 0],
+    }  # fmt: skip
     assert data["tables"]["moved"]["rows"] == [["/a", 100, 0, 100], ["/b", 0, 50, 50]]
     assert data["tables"]["largest"]["rows"] == [["/b", 1050], ["/a", 100]]
     assert data["tables"]["slowest"]["rows"][0][:3] == [70_000, "unlink", "/a"]
