@@ -1,5 +1,6 @@
 """The file itself may be in any format, also in several: every reader takes it as one log."""
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -7,8 +8,9 @@ from typing import Any, Final
 
 import pytest
 
+from fusevol.accesslog.follow import follow
 from fusevol.accesslog.formats import format_of
-from fusevol.accesslog.reader import last_record
+from fusevol.accesslog.reader import Skipped, last_record
 from fusevol.log_options import LogFormat
 from tests.served import fusevol, needs_root, serve
 
@@ -44,7 +46,6 @@ def records(*words: str | Path) -> list[dict[str, Any]]:
 def test_every_reader_takes_every_format(log: Path) -> None:
     lines = log.read_bytes().splitlines()
     assert {format_of(line) for line in lines} == set(LogFormat)
-    # A caller that is missing is a 0 in JuiceFS's lines, which only fusevol's own records have.
     shown = records("show", "--json", log)
     assert [one["seq"] for one in shown] == list(range(1, len(lines) + 1))
     assert records("tail", "-n", "all", "--json", log) == shown
@@ -58,4 +59,8 @@ def test_every_reader_takes_every_format(log: Path) -> None:
     last = last_record(str(log))
     assert last is not None
     assert (last.op, last.seq) == ("unmount", len(lines))
+    followed = follow(str(log), None, lambda _record: True, Skipped())
+    assert [one.seq for _line, one in itertools.islice(followed, len(lines))] == [
+        one["seq"] for one in shown
+    ]
     assert fusevol("log", "show", log).stderr == ""
