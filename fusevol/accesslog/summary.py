@@ -24,7 +24,7 @@ GROUPINGS: Final = {
 }
 """Name of a way to group -> what of a record makes its key: a process is (pid, name)."""
 
-_COUNTED: Final = ("op", "result", "us", "bytes_read", "bytes_written", "lost", "time")
+_COUNTED: Final = ("op", "result", "us", "count", "bytes_read", "bytes_written", "lost", "time")
 
 _EVENTS: Final = frozenset(EVENTS)
 
@@ -73,6 +73,15 @@ class Totals:
         return [durations[bisect_left(ranks, rank)] for rank in wanted]
 
 
+def _spread(count_by_us: dict[int, int], us: int, operations: int) -> None:
+    """Count operations of which only what they took together is known: `us`."""
+    operations = max(operations, 1)
+    each, longer = divmod(us, operations)
+    for one, count in ((each, operations - longer), (each + 1, longer)):
+        if count:
+            count_by_us[one] = count_by_us.get(one, 0) + count
+
+
 class Summary:
     """What happened, group by group. fusevol's own events are in no group.
 
@@ -114,7 +123,10 @@ class Summary:
             totals = groups[key]
             counts = totals.count_by_us
             us = record.us
-            counts[us] = counts.get(us, 0) + 1
+            if record.count is None:
+                counts[us] = counts.get(us, 0) + 1
+            else:
+                _spread(counts, us, record.count)
             if record.result != OK:
                 totals.errors += 1
             # A release has the same bytes once more.

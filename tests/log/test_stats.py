@@ -112,6 +112,13 @@ def test_by_something_else(log: Path, by: str, groups: list[tuple[dict[str, Any]
     assert [({key: one[key] for key in keys}, one["count"]) for one in found] == groups
 
 
+def test_record_of_several_operations(log: Path) -> None:
+    log.write_bytes(text(make(1, us=11, count=4, bytes_read=400), make(2, us=100, bytes_read=1)))
+    [group] = counted(log)["groups"]
+    assert (group["count"], group["total_us"], group["bytes_read"]) == (5, 111, 401)
+    assert (group["p50_us"], group["p99_us"]) == (3, 100)
+
+
 def test_text(log: Path) -> None:
     lines = run(log).stdout.splitlines()
     assert lines[0] == (
@@ -174,7 +181,7 @@ def expected(records: list[AccessRecord], by: str) -> dict[Any, tuple[int, int, 
             groups[key].append(record)
     return {
         key: (
-            len(group),
+            sum(max(1 if one.count is None else one.count, 1) for one in group),
             sum(one.result != "ok" for one in group),
             sum(one.bytes_read or 0 for one in group if (one.op, one.result) == ("read", "ok")),
             sum(one.bytes_written or 0 for one in group if (one.op, one.result) == ("write", "ok")),
