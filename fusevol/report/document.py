@@ -312,7 +312,7 @@ def _trouble(reading: Reading) -> dict[str, Any]:
 
 def _records(whole: Aggregate, names: _ContainerNames) -> dict[str, Any]:
     records = chosen(whole)
-    operations = sum(record.op not in EVENTS for record in records)
+    operations = sum(max(one.count or 1, 1) for one in records if one.op not in EVENTS)
     return {**packed(records, names.of), "others": whole.count - operations}
 
 

@@ -42,6 +42,7 @@ _PENDING: Final = 20_000
 
 _op: Final = attrgetter("op")
 _us: Final = attrgetter("us")
+_time: Final = attrgetter("time")
 _path: Final = attrgetter("path")
 _op_and_us: Final = attrgetter("op", "us")
 # Tuples as they come from here equal those with names, and are made in half the time.
@@ -70,7 +71,11 @@ class Gatherer:
 
     def add(self, records: Sequence[AccessRecord]) -> None:
         """Add records in the order of the log."""
-        special = [record for record in records if record.op in _SPECIAL or record.result != OK]
+        special: Sequence[AccessRecord] = [
+            record
+            for record in records
+            if record.op in _SPECIAL or record.result != OK or record.count is not None
+        ]
         if not _EVENTS.isdisjoint(map(_op, special)):
             self._add_events([record for record in special if record.op in _EVENTS])
             records = [record for record in records if record.op not in _EVENTS]
@@ -81,14 +86,24 @@ class Gatherer:
         if self._pending > _PENDING:
             self.flush()
         whole = self._aggregate
+        single = records
+        if gathered := [record for record in special if record.count is not None]:
+            # They come late: up to a minute after what happened behind them.
+            gathered, special, records = (
+                sorted(some, key=_time) for some in (gathered, special, records)
+            )
+            single = [record for record in records if record.count is None]
         whole.saw(records[0].time, records[-1].time)
         whole.newest.add(records, sorted_=True)
-        whole.slowest.add(records)
+        whole.slowest.add(single)
         self._paths.update(map(_path, records))
         self._add_callers(records)
-        for second, run in whole.timeline.runs(records):
+        for second, run in whole.timeline.runs(single):
             self._go_to(second)
             self._durations.update(map(_op_and_us, run))
+        for second, run in whole.timeline.runs(gathered):
+            self._go_to(second)
+            self._add_gathered(run)
         for second, run in whole.timeline.runs(special):
             self._add_failures(second, [record for record in run if record.result != OK])
             self._add_data(second, [record for record in run if record.op in _DATA])
@@ -128,6 +143,18 @@ class Gatherer:
                 numbers = callers[caller] = Numbers()
             numbers.count += 1
             numbers.us += us
+
+    def _add_gathered(self, records: Sequence[AccessRecord]) -> None:
+        """Add what records tell of more than one operation, besides the first one of each."""
+        for record in records:
+            operations = max(record.count or 1, 1)
+            # How long they took together is all that is known.
+            each, longer = divmod(record.us, operations)
+            self._durations[record.op, each] += operations - longer
+            if longer:
+                self._durations[record.op, each + 1] += longer
+            self._callers[_caller(record)].count += operations - 1
+            self._paths[record.path] += operations - 1
 
     def _add_failures(self, second: int, records: list[AccessRecord]) -> None:
         if not records:

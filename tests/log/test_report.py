@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusevol.accesslog.filter import Filter
-from fusevol.accesslog.record import AccessRecord, encode
+from fusevol.accesslog.record import EVENTS, AccessRecord, encode
 from fusevol.accesslog.summary import Summary
 from fusevol.cli.log import log as log_command
 from fusevol.errors import FusevolError, NotFoundError, UsageError
@@ -102,11 +102,13 @@ def test_numbers_are_those_of_stats(one: list[AccessRecord], other: list[AccessR
         } == numbers_of(summary)  # fmt: skip
     assert whole.lost == summary.lost
     assert whole.count == summary.count
-    assert Counter(whole.paths.values) == Counter(
-        record.path for record in one + other if record.op in whole.ops.values
-    )
+    operations = [record for record in one + other if record.op not in EVENTS]
+    paths: Counter[str | None] = Counter()
+    for record in operations:
+        paths[record.path] += max(record.count or 1, 1)
+    assert whole.paths.values == paths
     assert whole.events.count == whole.event_counts.total() - whole.event_counts["checkpoint"]
-    assert whole.event_counts.total() == len(one + other) - whole.count
+    assert whole.event_counts.total() == len(one + other) - len(operations)
     failed = sum(whole.failed_paths.values.values())
     assert failed == sum(numbers.count for numbers in whole.failures.values.values())
     assert failed + whole.missed_count == sum(n.errors for n in whole.ops.values.values())
@@ -115,6 +117,17 @@ def test_numbers_are_those_of_stats(one: list[AccessRecord], other: list[AccessR
     assert sum(span.count_by_us.total() for span in spans) == whole.count
     assert sum(span.errors for span in spans) == failed
     assert sum(span.lost for span in spans) == whole.lost
+
+
+def test_records_of_several_operations() -> None:
+    late = make(3, us=11, count=4, bytes_read=400, time=make(1).time)
+    whole = aggregated([make(60, us=2), late, make(60, us=2)])
+    assert (whole.count, whole.ops.values["read"].us) == (6, 15)
+    assert whole.ops.values["read"].percentiles_us(50, 100) == [2, 3]
+    spans = {start: span.counts["read"] for start, span in whole.timeline.spans.items()}
+    assert spans == {second_of(late.time): 4, second_of(make(60).time): 2}
+    # What all of them took together is no slow operation.
+    assert [record.us for record in whole.slowest.first()] == [2, 2]
 
 
 def test_look_ups_in_vain_are_no_failures() -> None:
