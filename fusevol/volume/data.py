@@ -204,6 +204,8 @@ def _write(file: OpenFile, offset: int, data: bytes, entry: Entry) -> int:
     # O_APPEND on the host goes there. Any other place is meant: mapped memory is written back
     # through whatever handle there is, and O_APPEND may have been switched off (fcntl(2)).
     appends = bool(file.flags & os.O_APPEND)
+    if appends and entry.phase >= DONE:
+        return len(data)
     placed = appends and offset != inode.size
     pwrite = _pwrite_in_place if placed else os.pwrite
     done = 0

@@ -4,13 +4,17 @@ An entry is what a worker left that died: just begun, about to act, or done.
 """
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from fusevol.recovery.journal import CODES, DONE, INTENDED, STARTED, Entry, Journal
-from fusevol.volume import once
+from fusevol.inodes.inode import Inode
+from fusevol.inodes.opened import OpenFile
+from fusevol.model import Caller
+from fusevol.recovery.journal import CODES, DONE, INTENDED, RECORDED, STARTED, Entry, Journal
+from fusevol.volume import data, once
 from tests.mounted.mounting import workspace
 from tests.unit.regions import new_region
 
@@ -30,6 +34,10 @@ class Place:
         entry = self._journal.take()
         self._journal.words[entry.at] = CODES[op] | STARTED
         return entry
+
+    def set_phase(self, entry: Entry, phase: int) -> None:
+        """Have a write be as far as that."""
+        self._journal.words[entry.at] = CODES["write"] | phase
 
     def status(self, name: bytes) -> os.stat_result | None:
         try:
@@ -267,6 +275,22 @@ def test_what_is_done_was_appended_whole(place: Place, log_fd: int) -> None:
     once.appended(entry, log_fd, _DATA)
     entry.done()
     assert once.appended(entry, log_fd, _DATA) == len(_DATA)
+
+
+@pytest.mark.parametrize("phase", [DONE, RECORDED])
+def test_an_append_that_took_place_is_left_as_it_is(place: Place, log_fd: int, phase: int) -> None:
+    """Also one that went behind what the host had appended, and that is in the log by now."""
+    status = os.fstat(log_fd)
+    inode = Inode(status.st_ino, status.st_dev, status.st_ino, stat.S_IFREG, None, b"log")
+    file = OpenFile(inode, log_fd, os.O_WRONLY | os.O_APPEND, Caller(1, None, None), 0, 0)
+    entry = place.entry("write")
+    inode.size = 3  # as the kernel was last told
+    assert data.write(file, 3, _DATA, entry) == len(_DATA)
+    inode.size += len(_DATA)
+    place.set_phase(entry, phase)
+    assert data.write(file, 3, _DATA, entry) == len(_DATA)
+    assert entry.phase == phase, "it would be recorded once more"
+    assert (place.path / "log").read_bytes() == b"before" + _DATA
 
 
 # --- attributes that go ---
