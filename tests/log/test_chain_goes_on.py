@@ -18,7 +18,7 @@ from fusevol.accesslog.chain.joints import PublicJudge
 from fusevol.accesslog.chain.ledger import Ledger, forget
 from fusevol.accesslog.chain.verifier import Question, Report, verify
 from fusevol.accesslog.record import AccessRecord, decode
-from fusevol.errors import FusevolError
+from fusevol.errors import FusevolError, NotFoundError
 from tests.log.chained import lines_of, rotate, verified, write, writer
 
 
@@ -61,6 +61,15 @@ def test_over_restarts_and_rotation(log: Path) -> None:
     assert report.records == len(lines_of([first, second, log])) == report.last_seq
     assert report.checkpoints == 4
     assert (report.begun_at, report.off, report.torn) == (0, [], [])
+
+
+def test_a_log_that_was_renamed_is_verified_all_the_same(log: Path) -> None:
+    _session(log)
+    log.rename(f"{log}.1")
+    report = verified(log)
+    assert (report.finding, report.records) == (None, 11)
+    with pytest.raises(NotFoundError):
+        verified(log.with_name("other.log"))
 
 
 def test_nothing_new_needs_no_checkpoint(log: Path) -> None:

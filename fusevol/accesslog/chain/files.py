@@ -5,6 +5,7 @@ taken from what most of its first records say.
 """
 
 import contextlib
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -52,6 +53,9 @@ def in_order(paths: Sequence[str], *, with_rotated: bool) -> Iterator[list[Secti
         NotFoundError, NotPermittedError, FusevolError: one of its files cannot be read.
     """
     older = [name for path in paths for name in rotated(path)] if with_rotated else []
+    if older:
+        # It may have been renamed, and the new one not be there yet.
+        paths = [path for path in paths if os.path.exists(path)]
     # One that is just being compressed is there twice.
     older = [name for name in older if not _is_copy(name, older)]
     with opened([*paths, *older], with_rotated=False) as sections:
@@ -60,7 +64,7 @@ def in_order(paths: Sequence[str], *, with_rotated: bool) -> Iterator[list[Secti
             files.setdefault(section.path, _File(section.path)).sections.append(section)
         for file in files.values():
             file.sample()
-        mine = _most(file.volume for path, file in files.items() if path in paths)
+        mine = _most(file.volume for path, file in files.items() if path in paths or not paths)
         chosen = [
             file
             for path, file in files.items()
