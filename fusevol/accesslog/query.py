@@ -191,9 +191,16 @@ def _explained(duckdb: Any) -> Iterator[None]:
             f"the query needs more than {_MEMORY} of memory and the room on the disk; ask for less,"
             " or set TMPDIR to a directory with more room"
         ) from None
+    except duckdb.IOException as error:
+        raise FusevolError(
+            f"the query fails: {_line(error)}; is there room where TMPDIR is?"
+        ) from None
     except duckdb.Error as error:
-        message = str(error).partition("\n\nLINE ")[0]
-        raise UsageError(f"SQL: {' '.join(message.split())}") from None
+        raise UsageError(f"SQL: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).partition("\n\nLINE ")[0].split())
 
 
 def _in_utc(column: Column) -> str:
