@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fusevol.accesslog.chain import keys
-from fusevol.accesslog.chain.joints import SecretJudge
+from fusevol.accesslog.chain.joints import PublicJudge, SecretJudge
 from fusevol.accesslog.chain.ledger import Head, Ledger, Mark
 from fusevol.accesslog.chain.links import Links
 from fusevol.accesslog.chain.verifier import Question, Report, verify
@@ -51,6 +51,12 @@ def verified(
 
     question = Question([str(log)], rotated, volume, since)
     return verify(question, SecretJudge(Links(keys.load().links)), kept, processes)
+
+
+def verified_publicly(log: Path) -> Report:
+    """Verify a log with the public key alone."""
+    judge = PublicJudge(keys.load().public())
+    return verify(Question([str(log)]), judge, lambda: (None, []), 1)
 
 
 def lines_of(files: Iterable[Path]) -> list[bytes]:

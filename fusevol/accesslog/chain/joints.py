@@ -169,7 +169,7 @@ class PublicJudge:
         return True
 
     def _is_signed(self, line: bytes, previous: bytes) -> bool:
-        record = _record(line)
+        record = record_in(line)
         if record is None or record.op != "checkpoint":
             return False
         words = ("checkpoint", record.volume, record.seq - 1, previous.decode())
@@ -178,10 +178,11 @@ class PublicJudge:
 
 def is_record(line: bytes) -> bool:
     """Tell whether a line is a record, with a hash or without."""
-    return _record(line) is not None
+    return record_in(line) is not None
 
 
-def _record(line: bytes) -> AccessRecord | None:
+def record_in(line: bytes) -> AccessRecord | None:
+    """Return the record in a line, None if there is none."""
     try:
         return decode(line)
     except MalformedRecordError:

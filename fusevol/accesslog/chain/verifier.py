@@ -16,12 +16,11 @@ import msgspec
 
 from fusevol.accesslog.chain import files
 from fusevol.accesslog.chain.findings import Finding, Kind, classify
-from fusevol.accesslog.chain.joints import Between, Joint, Judge
+from fusevol.accesslog.chain.joints import Between, Joint, Judge, record_in
 from fusevol.accesslog.chain.ledger import Head, Mark
 from fusevol.accesslog.chain.links import hash_of, seq_of
 from fusevol.accesslog.chain.runs import Breach, Run, Spot, check, note
 from fusevol.accesslog.parallel import in_order
-from fusevol.accesslog.reader import parse
 from fusevol.accesslog.sections import Section
 from fusevol.errors import FusevolError, NotFoundError
 
@@ -146,8 +145,9 @@ class _Look:
         report = self._report
         report.finding = self._over(processes)
         if self._previous is not None:
-            last = parse(self._previous)
-            report.last_seq, report.volume = last.seq, last.volume
+            last = record_in(self._previous)
+            report.last_seq = seq_of(self._previous) or 0
+            report.volume = last.volume if last is not None else ""
         elif report.finding is None and self._head is None:
             raise FusevolError(
                 "no record of this log has a hash, so nothing can be verified; the option chain "
