@@ -126,6 +126,9 @@ def test_a_volume_is_chained_and_not_any_more_while_it_is_used(tmp_path: Path) -
     source = tmp_path / "source"
     source.mkdir()
     with plain_daemon() as daemon, daemon.client() as client:
+        for options in ("format=ecs", "log=none"):
+            said = daemon.refused("volume", "create", "w", "-o", "chain=true", "-o", options)
+            assert "chain needs" in said
         daemon.create("v", source)
         place = Path(client.mount("v", "one").mountpoint)
 
