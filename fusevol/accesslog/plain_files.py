@@ -19,8 +19,9 @@ from fusevol.accesslog.sections import Section, Tally, is_stream
 from fusevol.errors import FusevolError
 from fusevol.log_options import LogFormat
 
-_KEYS: Final = projection(("volume",))
-"""What a record is judged by: the required keys, and what a `Filter` by volume and time needs."""
+_REQUIRED: Final = projection(())
+_FILTERED: Final = projection(("volume",))
+"""What a `Filter` by volume and time needs."""
 
 
 def plain_files(
@@ -60,7 +61,7 @@ def _is_plain(parts: Sequence[Section]) -> bool:
         return False
 
     def work(part: Section) -> Iterator[bool]:
-        yield all(batch.is_json for batch in part.batches(Skipped(), _KEYS))
+        yield all(batch.is_json for batch in part.batches(Skipped(), _REQUIRED))
 
     with contextlib.closing(in_order(parts, work, usable_processors())) as results:
         return all(is_json for _part, is_json in results)
@@ -84,7 +85,7 @@ def _copy(copies: Sequence[tuple[Section, str]], keep: Predicate, tally: Tally) 
 
 def _lines(section: Section, keep: Predicate, skipped: Skipped) -> Iterator[bytes]:
     """Yield the records that are wanted as lines of JSON, and others beside them."""
-    for batch in section.batches(skipped, _KEYS):
+    for batch in section.batches(skipped, _FILTERED):
         records = [one for one in batch.records if one is not None]
         if not any(map(keep, records)):
             continue
