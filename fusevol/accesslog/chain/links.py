@@ -23,7 +23,7 @@ OPENING: Final = b',"hash":"'
 CLOSING: Final = b'"}'
 _TAIL_BYTES: Final = len(OPENING) + 2 * HASH_BYTES + len(CLOSING)
 _DIGITS: Final = slice(-2 * HASH_BYTES - len(CLOSING), -len(CLOSING))
-_HASHED: Final = re.compile(rb'\{.*,"hash":"[0-9a-f]{32}"\}', re.DOTALL)
+_TAIL: Final = re.compile(rb',"hash":"[0-9a-f]{32}"\}')
 _RESUMED: Final = b"fusevol resumed"
 _TORN: Final = b"fusevol torn"
 _SEQ: Final = re.compile(rb'"seq":([0-9]{1,19}),')
@@ -83,7 +83,7 @@ def hash_of(line: bytes) -> bytes:
 
 def is_hashed(line: bytes) -> bool:
     """Tell whether a line ends with a hash, right or wrong."""
-    return _HASHED.fullmatch(line) is not None
+    return line.startswith(b"{") and _TAIL.fullmatch(line[-_TAIL_BYTES:]) is not None
 
 
 def seq_of(line: bytes) -> int | None:
