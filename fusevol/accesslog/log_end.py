@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from fusevol.accesslog.chain.links import hash_of, is_hashed
+from fusevol.accesslog.chain.links import OPENING, hash_of, is_hashed
 from fusevol.accesslog.compression import DamagedError, decompressed, is_compressed
 from fusevol.accesslog.lines import LogFile, explained, is_file
 from fusevol.accesslog.reader import first_record, last_record
@@ -45,12 +45,12 @@ def end_of_file(path: str) -> LogEnd:
     else:
         last = last_record(path)
     seq = last.seq if last is not None else 0
-    end = tail.rfind(b"\n")
-    while end >= 0:
-        begin = tail.rfind(b"\n", 0, end) + 1
-        if is_hashed(tail[begin:end]):
+    found = tail.rfind(OPENING)
+    while found >= 0:
+        begin, end = tail.rfind(b"\n", 0, found) + 1, tail.find(b"\n", found)
+        if end >= 0 and is_hashed(tail[begin:end]):
             return LogEnd(seq, hash_of(tail[begin:end]), tail[end + 1 :])
-        end = begin - 1
+        found = tail.rfind(OPENING, 0, found)
     return LogEnd(seq, b"", b"")
 
 
