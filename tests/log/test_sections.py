@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fusevol.accesslog import decoding, reader, sections
+from fusevol.accesslog.decoding import LineDecoder
 from fusevol.accesslog.reader import Skipped, is_blank, parse
 from fusevol.accesslog.record import AccessRecord, MalformedRecordError, encode
 from fusevol.accesslog.sections import Tally, opened
@@ -97,6 +98,27 @@ def test_sections(text: bytes, end: bytes, section_bytes: int, block_bytes: int)
         assert found == expected
         assert skipped.count == len(expected_skipped)
         assert [one.number for one in skipped.first] == expected_skipped[:1]
+
+
+@given(st.lists(LINES, min_size=1, max_size=4).map(b"\n".join))
+@example(RECORD[:-1] + b',"x":\n{}}' + RECORD)
+@example(RECORD[:-1] + b',"x":{}\n}' + RECORD)
+@example(RECORD + RECORD[:-1] + b"\n}")
+@example(RECORD.replace(b"/a", b"/{a}{b}") + b"\n" + RECORD)
+@example(b"\n" + RECORD + RECORD)
+@example(RECORD + RECORD + b"\n")
+@example(b"")
+def test_lines_at_once_are_what_they_are_one_by_one(block: bytes) -> None:
+    found = LineDecoder(AccessRecord).all_json(block)
+    records, _skipped = one_by_one(block)
+    if found is not None:
+        assert found == [record for _number, _line, record in records]
+        assert len(found) == block.count(b"\n") + 1
+
+
+def test_names_with_braces_are_no_hindrance() -> None:
+    block = b"\n".join([RECORD.replace(b"/a", b"/${a}{b}")] * 9)
+    assert len(LineDecoder(AccessRecord).all_json(block) or ()) == 9
 
 
 def test_a_key_that_is_required_is_missed_in_any_line() -> None:
