@@ -65,7 +65,9 @@ def main() -> int:
         return 2
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm")))
+        directory = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="fusevol-cost-", dir="/dev/shm"))
+        )
         mounts = [
             stack.enter_context(_mounted(directory / f"{n}", name, words, {}))
             for n, (name, words) in enumerate(_WAYS.items())
