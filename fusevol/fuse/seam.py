@@ -161,8 +161,8 @@ def _given_up(
     """Return the call that was given up, if `error` says so, after the record has got to say it."""
     if not isinstance(error, TooLateError):
         return None
-    if record is None:
-        return error.call
+    if record is None or not record.op:
+        return error.call  # there is no record
     record.reason = REASON
     if record.path is None:
         try:
