@@ -4,6 +4,8 @@ import array
 import base64
 import gzip
 import os
+import resource
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from fusevol.accesslog.chain.verifier import Question, Report, verify
 from fusevol.accesslog.record import AccessRecord, decode
 from fusevol.errors import FusevolError, NotFoundError
 from tests.log.chained import lines_of, rotate, verified, write, writer
+from tests.served import needs_root
 
 
 @pytest.fixture
@@ -152,6 +155,35 @@ def test_losses_are_part_of_the_chain(log: Path, tmp_path: Path) -> None:
     records = [decode(line) for line in lines_of([log])]
     assert [record.lost for record in records if record.op == "gap"] == [7]
     assert verified(log).finding is None
+
+
+@needs_root
+def test_half_a_record_that_cannot_be_taken_back_is_told_and_no_edit(log: Path) -> None:
+    one = writer(log)
+    write(one, 5)
+    # Nothing can be taken from a file that may only grow, and this one has room for half a record.
+    subprocess.run(["chattr", "+a", log], check=True)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size + 100, limits[1]))
+        write(one, 3)
+        one._retry_ns = 0
+        one.catch_up()
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        one._retry_ns = 0
+        one.catch_up()
+        write(one, 5)
+        one.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        subprocess.run(["chattr", "-a", log], check=True)
+    report = verified(log)
+    assert (report.finding, report.torn) == (None, [(str(log), 6)])
+    lines = lines_of([log])
+    assert len(lines[5]) == 101
+    assert decode(lines[6]).lost == 3
+    log.write_bytes(b"".join(lines[:5] + lines[6:]))
+    assert _finding(verified(log)).seq == 6
 
 
 def test_verification_of_a_log_that_is_being_written_and_rotated(log: Path) -> None:
