@@ -221,29 +221,45 @@ def opened(paths: Sequence[str], *, with_rotated: bool) -> Iterator[list[Section
     with contextlib.ExitStack() as stack:
         groups = [_files(path, with_rotated, stack) for path in paths]
         files = _without_repeats(itertools.chain.from_iterable(groups))
-        if all(map(is_file, paths)):
+        if all(_is_file(path, with_rotated) for path in paths):
             files = _in_order(files)
         yield [part for file in files for part in _cut(file.section)]
 
 
 def _files(path: str, with_rotated: bool, stack: contextlib.ExitStack) -> list[_File]:
     """Return the file at `path`, and what was rotated of it."""
-    if not is_file(path):
+    if not _is_file(path, with_rotated):
         return [_File(_open(path, stack), None)]
-    section = _open(path, stack)
-    file = _File(section, section.first())
+    newest = _existing([path], stack)
     if not with_rotated:
-        return [file]
-    older = []
-    for name in rotated(path):
-        # It may be renamed between our look at the directory and now.
-        with contextlib.suppress(NotFoundError):
-            section = _open(name, stack)
-            older.append(_File(section, section.first()))
+        return newest or [_File(_open(path, stack), None)]
+    older = _existing(rotated(path), stack)
     # The name alone proves nothing: log-2 may be the log of another volume.
-    mine = [one for one in older if None in (one.volume, file.volume) or one.volume == file.volume]
+    volume = newest[0].volume if newest else None
+    mine = [one for one in older if None in (one.volume, volume) or one.volume == volume]
     firsts = {one.section.path: one.first for one in mine}
-    return [*(one for one in mine if not _is_copy(one, firsts)), file]
+    return [*(one for one in mine if not _is_copy(one, firsts)), *newest]
+
+
+def _is_file(path: str, with_rotated: bool) -> bool:
+    """Tell whether it is no pipe; a log that was just rotated, and not begun anew, is none."""
+    try:
+        return is_file(path)
+    except NotFoundError:
+        folder = os.path.dirname(os.path.realpath(path))
+        if with_rotated and os.path.isdir(folder) and rotated(path):
+            return True
+        raise
+
+
+def _existing(paths: Sequence[str], stack: contextlib.ExitStack) -> list[_File]:
+    """Open files; leave out those that were renamed since their directory was looked at."""
+    found = []
+    for path in paths:
+        with contextlib.suppress(NotFoundError):
+            section = _open(path, stack)
+            found.append(_File(section, section.first()))
+    return found
 
 
 def _is_copy(file: _File, firsts: dict[str, AccessRecord | None]) -> bool:

@@ -94,6 +94,8 @@ class Agent:
         for forwarder in self._forwarders:
             forwarder.join(max(0.0, end - time.monotonic()))
         self._keep()
+        with self._explained("leave one to read"):
+            self._rotation.leave_a_file()
         status.remove(self._log)
 
     def _keep(self) -> None:

@@ -1,5 +1,6 @@
 """Rotation: a log that is large or old enough is renamed, and the worker begins a new one."""
 
+import contextlib
 import fcntl
 import os
 import re
@@ -65,7 +66,9 @@ class Rotation:
         try:
             status = os.stat(self._path)
         except FileNotFoundError:
-            return False  # renamed by somebody else; the worker will make it anew
+            # By an agent that was killed before it could ask, or by somebody else.
+            self._reopen()
+            return False
         if status.st_size == 0 or not self._is_due(status):
             return False
         if self._last and os.path.exists(self._last) and is_in_use(self._last):
@@ -75,6 +78,13 @@ class Rotation:
         os.rename(self._path, self._last)
         self._reopen()
         return True
+
+    def leave_a_file(self) -> None:
+        """Make the log if a worker that has ended did not any more; OSError if that fails."""
+        if self._last and not os.path.exists(self._path):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(self._path, flags, 0o600))
 
     def _is_due(self, status: os.stat_result) -> bool:
         if self._size and status.st_size >= self._size:

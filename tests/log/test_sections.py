@@ -15,6 +15,7 @@ from fusevol.accesslog.decoding import LineDecoder
 from fusevol.accesslog.reader import Skipped, is_blank, parse
 from fusevol.accesslog.record import AccessRecord, MalformedRecordError, encode
 from fusevol.accesslog.sections import Tally, opened
+from fusevol.errors import NotFoundError
 
 MAX_LINE_BYTES: Final = 300
 
@@ -124,3 +125,16 @@ def test_names_with_braces_are_no_hindrance() -> None:
 def test_a_key_that_is_required_is_missed_in_any_line() -> None:
     for line in WITHOUT_A_KEY:
         assert one_by_one(line) == ([], [1])
+
+
+def test_a_log_that_was_just_rotated_and_not_begun_anew(tmp_path: Path) -> None:
+    log = tmp_path / "data.log"
+    (tmp_path / "data.log.1").write_bytes(RECORD + b"\n")
+    with opened([str(log)], with_rotated=True) as parts:
+        assert [len(batch.records) for part in parts for batch in part.batches(Skipped())] == [1]
+    for path, with_rotated in ((log, False), (tmp_path / "x" / "y", True)):
+        with (
+            pytest.raises(NotFoundError, match="no such file"),
+            opened([str(path)], with_rotated=with_rotated),
+        ):
+            pass

@@ -18,7 +18,7 @@ from fusevol.linux import mounts
 from fusevol.log_options import Compression, LogOptions
 from fusevol.logagent import status
 from fusevol.logagent.retention import Retention
-from fusevol.logagent.rotation import rotated_by_us
+from fusevol.logagent.rotation import Rotation, rotated_by_us
 from tests.served import fusevol, needs_root, serve, wait_until
 
 
@@ -140,6 +140,20 @@ def test_an_agent_that_was_killed_is_replaced(tmp_path: Path) -> None:
     found = records_of(served.log)
     assert [record.seq for record in found] == list(range(1, len(found) + 1))
     assert found[-1].op == "unmount"
+
+
+def test_what_an_agent_renamed_that_was_killed_then_is_begun_anew(tmp_path: Path) -> None:
+    asked: list[None] = []
+    log = tmp_path / "data.log"
+    rotation = Rotation(str(log), LogOptions(rotate_size=4096), lambda: asked.append(None))
+    assert not rotation.go_on()
+    assert len(asked) == 1
+    log.write_bytes(b"x" * 5000)
+    assert rotation.go_on()
+    assert names(log) == [rotated_by_us(str(log))[0].removeprefix(str(log))]
+    assert len(asked) == 2
+    rotation.leave_a_file()
+    assert log.read_bytes() == b""
 
 
 def fill(log: Path, sizes: dict[str, int]) -> None:
