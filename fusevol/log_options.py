@@ -230,5 +230,10 @@ def as_words(options: LogOptions) -> dict[str, str]:
         elif isinstance(value, tuple):
             words[key] = "+".join(value)
         else:
-            words[key] = f"{value:g}" if isinstance(value, float) else str(value)
+            words[key] = _plain(value) if isinstance(value, float) else str(value)
     return words
+
+
+def _plain(seconds: float) -> str:
+    """Return seconds as `parse_duration` takes them, which knows no exponents."""
+    return f"{seconds:.3f}".rstrip("0").rstrip(".")

@@ -102,7 +102,6 @@ def configure(source: str, mountpoint: str, options: Options) -> MountConfig:
     log = options.log or default_log(options.name or mountpoint)
     if log not in (STDOUT_LOG, NO_LOG):
         log = os.path.abspath(log)
-    options.logging.check(log)
     return MountConfig(
         source=os.path.realpath(source),
         mountpoint=mountpoint,

@@ -8,10 +8,10 @@ import subprocess
 import sys
 from typing import Final
 
-from fusevol.accesslog import selection, sinks
-from fusevol.accesslog.chain import conditions
+from fusevol.accesslog import sinks
 from fusevol.config import NO_LOG, STDOUT_LOG, MountConfig
 from fusevol.daemon import registry
+from fusevol.daemon.log_checks import check_log_options
 from fusevol.daemon.mounting import unmount
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UsageError
 from fusevol.linux.mountinfo import Mount, is_below, mount_at, mounts
@@ -34,13 +34,12 @@ def check(config: MountConfig) -> None:
     Raises:
         UsageError, NotFoundError, NotPermittedError, FusevolError: what is wrong.
     """
-    selection.check(config.logging, config.on_log_failure)
+    check_log_options(config.logging, config.log, config.on_log_failure)
     source = check_source(config.served_path)
     _check_overlap(config)
     _check_mountpoint(config, source)
     _check_log(config)
     _check_sinks(config)
-    conditions.check(config.logging, config.log)
 
 
 def check_source(source: str) -> os.stat_result:

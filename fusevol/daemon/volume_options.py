@@ -7,9 +7,8 @@ from typing import Any, Final
 import msgspec
 
 from fusevol import log_options
-from fusevol.accesslog import selection, sinks
-from fusevol.accesslog.chain import conditions
 from fusevol.config import NO_LOG, parse_deadline, parse_level
+from fusevol.daemon.log_checks import check_log_options
 from fusevol.errors import UsageError
 from fusevol.log_options import LogOptions, parse_boolean
 from fusevol.model import OnLogFailure, RecordLevel
@@ -72,13 +71,9 @@ def parse(words: Mapping[str, str], base: VolumeOptions | None = None) -> Volume
             changes[key] = None
         else:
             changes[key] = _value(key, value)
-    policy = changes.get("on_log_failure", base.on_log_failure)
-    selection.check(logging, policy)
-    sinks.parse_all(logging.sinks)
     changes = {key: value for key, value in changes.items() if key not in log_options.KNOWN}
     options = msgspec.structs.replace(base, logging=logging, **changes)
-    logging.check(options.log)
-    conditions.check(logging, options.log)
+    check_log_options(logging, options.log, options.on_log_failure)
     return options
 
 

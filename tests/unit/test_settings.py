@@ -1,3 +1,4 @@
+import sys
 import tomllib
 from pathlib import Path
 
@@ -154,3 +155,9 @@ def test_any_options_are_parsed_or_refused(words: dict[str, str]) -> None:
     assert ".." not in options.subpath.split("/")
     assert not options.subpath.startswith("/")
     assert "\0" not in repr(options)
+
+
+def test_what_a_package_is_missing_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(UnsupportedError, match=r"fusevol\[zstd\]"):
+        volume_options.parse({"compress": "zstd", "rotate_size": "1M"})
