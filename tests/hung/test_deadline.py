@@ -212,8 +212,7 @@ def test_a_worker_that_dies_while_calls_are_late_is_succeeded(
     assert (served.mountpoint / "read-hang").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("level", ["all", "data"])
-@pytest.mark.parametrize("log", [True, False])
+@pytest.mark.parametrize(("level", "log"), [("all", True), ("data", False)])
 def test_at_each_level_with_and_without_log(
     source: SlowSource, tmp_path: Path, level: str, log: bool
 ) -> None:
