@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from fusevol.accesslog.chain.ledger import forget
+from fusevol.accesslog.log_end import end_of_log
 from fusevol.accesslog.names import decode_name
 from fusevol.accesslog.reader import last_record
-from fusevol.accesslog.record import AccessRecord
 from fusevol.errors import FusevolError, NotFoundError
 from fusevol.logagent import status
 from fusevol.logagent.positions import PositionsFile, seq_before
@@ -58,6 +58,7 @@ class Agent:
         self._rotation = Rotation(self._log, start.options, self._ask_to_reopen)
         self._retention = Retention(self._log, start.options, functools.partial(forget, self._log))
         self._said: dict[str, str] = {}
+        self._newest = end_of_log(self._log).seq
 
     def _forwarder(self, sink: str, since: str) -> "Forwarder":
         # An agent that only rotates does without what sends.
@@ -78,6 +79,7 @@ class Agent:
             with self._explained("rotate it"):
                 if self._rotation.go_on():
                     retain_at = now
+                    self._newest = end_of_log(self._log).seq
             if now >= retain_at:
                 retain_at = now + _RETAIN_S
                 with self._explained("look after rotated files"):
@@ -108,13 +110,14 @@ class Agent:
             status.write(self._status())
 
     def _status(self) -> status.AgentStatus:
-        newest = self._newest() if self._forwarders else None
+        if self._forwarders:
+            self._look_for_newest()
         return status.AgentStatus(
             log=self._log,
             pid=os.getpid(),
             sinks=[
                 status.SinkStatus(
-                    one.sink, one.seq, max(0, newest.seq - one.seq) if newest else 0,
+                    one.sink, one.seq, max(0, self._newest - one.seq),
                     one.error, one.error_since,
                 )
                 for one in self._forwarders
@@ -124,11 +127,12 @@ class Agent:
             free_bytes=self._retention.free,
         )  # fmt: skip
 
-    def _newest(self) -> AccessRecord | None:
-        try:
-            return last_record(self._log)
-        except NotFoundError:
-            return None  # Rotated just now; the worker is about to make it anew.
+    def _look_for_newest(self) -> None:
+        """Note the number of the newest record, as long as it was not rotated away."""
+        with contextlib.suppress(NotFoundError):
+            newest = last_record(self._log)
+            if newest is not None:
+                self._newest = newest.seq
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:

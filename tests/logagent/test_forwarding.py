@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from fusevol.logagent import status
+from fusevol.logagent.rotation import rotated_by_us
 from tests.served import (
     FUSEVOL,
     Served,
@@ -148,6 +149,22 @@ def test_what_was_not_sent_is_sent_later(tmp_path: Path) -> None:
     # What it had got when it ended may come again, as nobody can know; nothing is missing.
     assert second.numbers[0] <= seen[-1] + 1
     assert second.numbers == list(range(second.numbers[0], second.numbers[-1] + 1))
+
+
+@needs_root
+def test_what_was_rotated_away_still_counts_as_waiting(tmp_path: Path) -> None:
+    with serve(tmp_path, "-o", f"rotate_size=4K,sinks=unix:{tmp_path}/nobody") as served:
+        make_directories(served, 100)
+
+        def behind() -> int:
+            agent = status.read(str(served.log))
+            return agent.sinks[0].behind if agent else 0
+
+        wait_until(lambda: behind() > 100, "a sink that is behind")
+        wait_until(lambda: rotated_by_us(str(served.log)), "rotation")
+        wait_until(lambda: served.log.exists() and not served.log.stat().st_size, "a new file")
+        time.sleep(2.5)
+        assert behind() > 100
 
 
 @needs_root
