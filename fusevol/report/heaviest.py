@@ -59,7 +59,7 @@ class Heaviest(Generic[Key, Value]):
         self.values = {}
         self._characters = 0
         for key, value in items[: self._most]:
-            if self._characters > self._room // 2:
+            if self.values and self._characters + _length(key) > self._room // 2:
                 break
             self.values[key] = value
             self._characters += _length(key)

@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fusevol.accesslog.filter import Filter
-from fusevol.accesslog.record import EVENTS, AccessRecord, encode
+from fusevol.accesslog.record import EVENTS, AccessRecord
 from fusevol.accesslog.summary import Summary
 from fusevol.cli.log import log as log_command
 from fusevol.errors import FusevolError, NotFoundError, UsageError
@@ -31,24 +31,10 @@ from fusevol.report.kept import Kept
 from fusevol.report.page import json_for_html
 from fusevol.report.records import Texts, moment
 from fusevol.report.timeline import WIDTHS_S, Timeline, second_of
-from tests.log.records import OPERATION_RECORDS, RECORDS
+from tests.log.records import OPERATION_RECORDS, RECORDS, make, text
 
 FUSEVOL: Final = [sys.executable, "-c", "from fusevol.cli.main import main; main()"]
 PATIENCE_S: Final = 30
-
-
-def make(seq: int, op: str = "read", **keys: Any) -> AccessRecord:
-    record = AccessRecord(
-        time=f"2026-11-23T10:{seq // 60 % 60:02d}:{seq % 60:02d}.000000Z",
-        seq=seq, volume="data", op=op, path="/a", result="ok", us=5, uid=0, pid=1, comm="sh",
-    )  # fmt: skip
-    for key, value in keys.items():
-        setattr(record, key, value)
-    return record
-
-
-def text(*records: AccessRecord) -> bytes:
-    return b"".join(encode(record) + b"\n" for record in records)
 
 
 def run(*arguments: object, stdin: bytes = b"") -> Result:
@@ -143,6 +129,7 @@ def test_look_ups_in_vain_are_no_failures() -> None:
     st.integers(2, 9),
     st.integers(30, 1000),
 )
+@example([(10, 1), (51, 1)], 2, 40)
 def test_heaviest_keys(items: list[tuple[int, int]], most: int, room: int) -> None:
     whole: Counter[str] = Counter()
     parts: list[Heaviest[str, int]] = [Heaviest(most, int, room) for _ in range(2)]
