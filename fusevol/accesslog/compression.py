@@ -20,16 +20,25 @@ class DamagedError(ValueError):
     """Compressed data that ends early or means nothing."""
 
 
-def _open_zstd(path: str) -> Any:
+def zstandard(why_not: str) -> Any:
+    """Return the module for zstd.
+
+    Raises:
+        UnsupportedError: it is not installed; `why_not` says what that means and what to do.
+    """
     try:
-        zstandard = importlib.import_module("zstandard")
+        return importlib.import_module("zstandard")
     except ImportError:
-        raise UnsupportedError(
-            "cannot read what zstd has compressed: the Python module zstandard is missing; install "
-            "it, or use: zstdcat FILE | fusevol log show -"
-        ) from None
+        raise UnsupportedError(why_not) from None
+
+
+def _open_zstd(path: str) -> Any:
+    module = zstandard(
+        "cannot read what zstd has compressed: the Python module zstandard is missing; install it, "
+        "or use: zstdcat FILE | fusevol log show -"
+    )
     # A file may be several frames one after the other, as with gzip.
-    return zstandard.ZstdDecompressor().stream_reader(open(path, "rb"), read_across_frames=True)
+    return module.ZstdDecompressor().stream_reader(open(path, "rb"), read_across_frames=True)
 
 
 _OPENERS: Final[dict[str, Callable[[str], Any]]] = {
@@ -74,5 +83,5 @@ def decompressed(name: str, path: str) -> Iterator[Read]:
 
 
 def _damages() -> tuple[type[Exception], ...]:
-    zstandard: Any = sys.modules.get("zstandard")
-    return (*_DAMAGES, zstandard.ZstdError) if zstandard else _DAMAGES
+    module: Any = sys.modules.get("zstandard")
+    return (*_DAMAGES, module.ZstdError) if module else _DAMAGES

@@ -100,7 +100,7 @@ class Filter:
             pids = frozenset(self.pids)
             checks.append(lambda record: record.pid in pids)
         if self.results:
-            checks.append(_result_check(frozenset(self.results)))
+            checks.append(result_check(frozenset(self.results)))
         if self.containers:
             checks.append(_container_check(self.containers))
         if self.paths:
@@ -130,7 +130,8 @@ def _both(one: Predicate, other: Predicate) -> Predicate:
     return lambda record: one(record) and other(record)
 
 
-def _result_check(results: frozenset[str]) -> Predicate:
+def result_check(results: frozenset[str]) -> Predicate:
+    """Return what tells whether a record has one of these results, as `parse_result` has them."""
     if FAILED in results:
         return lambda record: record.result != OK or OK in results
     return lambda record: record.result in results

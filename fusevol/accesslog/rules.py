@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from fusevol.accesslog.filter import FAILED, HOST, parse_result, path_matcher
+from fusevol.accesslog.filter import HOST, parse_result, path_matcher, result_check
 from fusevol.accesslog.record import OK, OPERATIONS, AccessRecord
 from fusevol.errors import UsageError
 
@@ -154,10 +154,7 @@ def _comm(texts: list[str]) -> Check:
 
 
 def _result(texts: list[str]) -> Check:
-    results = frozenset(map(parse_result, texts))
-    if FAILED in results:
-        return lambda record: record.result != OK or OK in results
-    return lambda record: record.result in results
+    return result_check(frozenset(map(parse_result, texts)))
 
 
 def _container(texts: list[str]) -> Check:

@@ -22,6 +22,11 @@ class Timestamps:
         return f"{self._prefix}{rest:06d}Z"
 
 
+def now() -> str:
+    """Return the present time as records have it."""
+    return Timestamps().of(time.time_ns())
+
+
 def rfc3339_ns(ns: int) -> str:
     """Return nanoseconds since the epoch as text with nanoseconds.
 

@@ -16,6 +16,7 @@ import msgspec
 from fusevol import config
 from fusevol.container.state import Process
 from fusevol.container.target import Target
+from fusevol.linux.files import replace
 
 
 class Attachment(msgspec.Struct):
@@ -63,11 +64,8 @@ class Attachment(msgspec.Struct):
 
     def save(self) -> None:
         """Keep it."""
-        with open(f"{self.path}.new", "wb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            # Not msgspec's own encoder: paths need not be valid UTF-8.
-            file.write(json.dumps(msgspec.to_builtins(self)).encode())
-        os.rename(f"{self.path}.new", self.path)
+        # Not msgspec's own encoder: paths need not be valid UTF-8.
+        replace(self.path, json.dumps(msgspec.to_builtins(self)).encode())
 
     def forget(self) -> None:
         """Keep it no longer."""

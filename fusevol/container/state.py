@@ -24,6 +24,7 @@ from fusevol import config
 from fusevol.container.bind import Binding, is_volume_name
 from fusevol.container.trees import remove_tree
 from fusevol.errors import NotFoundError, UsageError
+from fusevol.linux.files import replace
 from fusevol.linux.process import start_ticks
 
 _FILE: Final = "container.json"
@@ -157,11 +158,7 @@ class Container(msgspec.Struct):
 
     def save(self) -> None:
         """Write its entry; replaces an older one atomically."""
-        path = os.path.join(self.directory, _FILE)
-        with open(f"{path}.new", "wb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(msgspec.json.encode(self))
-        os.rename(f"{path}.new", path)
+        replace(os.path.join(self.directory, _FILE), msgspec.json.encode(self))
 
     def remove(self) -> None:
         """Remove its directory and what it changed; another may be doing so, too."""

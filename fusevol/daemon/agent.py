@@ -8,12 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
 from fusevol.accesslog.names import encode_name
+from fusevol.accesslog.times import now
 from fusevol.config import MountConfig
 from fusevol.logagent.start import MODULE, REOPEN, Start
 
@@ -48,7 +48,7 @@ class LogAgent:
         self._config = config
         self._selector = selector
         self._reopen = reopen
-        self._since = _now()
+        self._since = now()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._started = 0.0
@@ -103,7 +103,3 @@ class LogAgent:
         )  # fmt: skip
         self.start_at = time.monotonic() + self._wait_s
         self._wait_s = min(2 * self._wait_s, _LONGEST_WAIT_S)
-
-
-def _now() -> str:
-    return datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

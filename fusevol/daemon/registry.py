@@ -17,6 +17,7 @@ import msgspec
 from fusevol import config
 from fusevol.daemon.encoding import decode, encode
 from fusevol.errors import NotPermittedError
+from fusevol.linux.files import replace
 from fusevol.linux.mountinfo import Mount, mount_at, mounts
 
 FSTYPE: Final = "fuse.fusevol"
@@ -89,12 +90,12 @@ def messages_path(mountpoint: str) -> str:
 
 def write(served: Served) -> None:
     """Enter a mount; replaces an older entry of the same mount point atomically."""
-    _replace(_path(served.mountpoint), encode(served))
+    replace(_path(served.mountpoint), encode(served))
 
 
 def want(mountpoint: str, start: bytes) -> None:
     """Leave a description for the keeper of a mount to go on by when it is told to reload."""
-    _replace(_wanted_path(mountpoint), start)
+    replace(_wanted_path(mountpoint), start)
 
 
 def take_wanted(mountpoint: str) -> bytes | None:
@@ -106,16 +107,6 @@ def take_wanted(mountpoint: str) -> bytes | None:
     except FileNotFoundError:
         return None
     return start
-
-
-def _replace(path: str, content: bytes) -> None:
-    temporary = f"{path}.new"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, content)
-    finally:
-        os.close(fd)
-    os.rename(temporary, path)
 
 
 def remove(mountpoint: str) -> None:

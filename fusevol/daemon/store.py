@@ -21,6 +21,7 @@ from fusevol.daemon.encoding import decode, encode
 from fusevol.daemon.registry import runtime_directory
 from fusevol.daemon.volume_options import VolumeOptions
 from fusevol.errors import FusevolError
+from fusevol.linux.files import replace
 from fusevol.linux.process import start_ticks
 
 SCHEMA: Final = 1
@@ -109,7 +110,7 @@ def load_volumes() -> list[StoredVolume]:
 
 def save_volumes(volumes: list[StoredVolume]) -> None:
     """Keep these volumes and no others; on disk when this returns. OSError if that fails."""
-    _replace(_volumes_path(), _VolumesFile(SCHEMA, volumes), durable=True)
+    replace(_volumes_path(), encode(_VolumesFile(SCHEMA, volumes)), durable=True)
 
 
 def load_references() -> References:
@@ -120,7 +121,7 @@ def load_references() -> References:
 
 def save_references(references: References) -> None:
     """Keep references over a restart of the daemon. OSError if that fails."""
-    _replace(_references_path(), _ReferencesFile(SCHEMA, references), durable=False)
+    replace(_references_path(), encode(_ReferencesFile(SCHEMA, references)), durable=False)
 
 
 def make_data_directory(name: str) -> None:
@@ -182,20 +183,3 @@ def _load(path: str, kind: type[msgspec.Struct]) -> Any:
             f"{SCHEMA}); use that one"
         )
     return loaded
-
-
-def _replace(path: str, content: msgspec.Struct, *, durable: bool) -> None:
-    temporary = f"{path}.new"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
-        file.write(encode(content))
-        if durable:
-            file.flush()
-            os.fsync(fd)
-    os.rename(temporary, path)
-    if durable:
-        directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)

@@ -129,6 +129,35 @@ def futimens(fd: int, atime_ns: int | None, mtime_ns: int | None) -> None:
     checked(_utimensat(_AT_FDCWD, os.fsencode(descriptor_path(fd)), ctypes.byref(times), 0))
 
 
+def replace(path: str, content: bytes, *, durable: bool = False) -> None:
+    """Put a file of mode 0600 at `path`, in place of what stood there; nobody sees half of it.
+
+    One writer at a time.
+
+    Args:
+        path: of the file; `path`.new is used meanwhile.
+        content: of the file.
+        durable: it is on the disk when this returns.
+
+    Raises:
+        OSError: that failed; what stood there still does.
+    """
+    temporary = f"{path}.new"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(content)
+        if durable:
+            file.flush()
+            os.fsync(fd)
+    os.rename(temporary, path)
+    if durable:
+        directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
 def reserve(fd: int, offset: int, length: int) -> None:
     """Allocate room at `offset` without changing the file's size (fallocate(2), KEEP_SIZE)."""
     checked(_fallocate(fd, _FALLOC_FL_KEEP_SIZE, offset, length))

@@ -6,13 +6,13 @@ looked for in the rotated files; what has been removed already becomes a `gap` r
 
 import time
 from collections.abc import Generator, Iterator
-from datetime import UTC, datetime
 from typing import Final
 
 from fusevol.accesslog.follow import GrowingLog
 from fusevol.accesslog.reader import Skipped
 from fusevol.accesslog.record import OK, AccessRecord, encode
 from fusevol.accesslog.sections import opened
+from fusevol.accesslog.times import now
 
 Entry = tuple[bytes, AccessRecord]
 """A line and the record in it."""
@@ -107,8 +107,7 @@ class Backlog:
 
     def _gap_before(self, following: AccessRecord) -> Entry:
         gap = AccessRecord(
-            time=datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z",
-            seq=following.seq - 1, volume=following.volume, op="gap", result=OK, us=0,
+            time=now(), seq=following.seq - 1, volume=following.volume, op="gap", result=OK, us=0,
             reason=REMOVED, lost=following.seq - self.seq - 1,
         )  # fmt: skip
         self.seq = gap.seq

@@ -1,7 +1,6 @@
 """What an agent keeps on disk: how far each sink has got."""
 
 import fcntl
-import hashlib
 import os
 import time
 from typing import Final
@@ -14,6 +13,8 @@ from fusevol.accesslog.reader import parse
 from fusevol.accesslog.record import MalformedRecordError
 from fusevol.config import state_directory
 from fusevol.errors import FusevolError
+from fusevol.linux.files import replace
+from fusevol.logagent.status import file_name
 
 _LOCK_S: Final = 15.0
 _POLL_S: Final = 0.05
@@ -41,8 +42,7 @@ class PositionsFile:
             FusevolError: another agent has it, or it cannot be opened.
         """
         directory = os.path.join(state_directory(), "logs")
-        name = hashlib.sha256(os.fsencode(os.path.realpath(log))).hexdigest()[:32]
-        self._path = os.path.join(directory, f"{name}.json")
+        self._path = os.path.join(directory, file_name(log))
         self._log = log
         try:
             os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -76,11 +76,8 @@ class PositionsFile:
 
     def save(self, sinks: dict[str, int]) -> None:
         """Replace what is kept, atomically; OSError if that fails."""
-        temporary = self._path + ".new"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(fd, "wb") as file:
-            file.write(msgspec.json.encode(Positions(encode_name(os.fsencode(self._log)), sinks)))
-        os.replace(temporary, self._path)
+        positions = Positions(encode_name(os.fsencode(self._log)), sinks)
+        replace(self._path, msgspec.json.encode(positions))
 
 
 def seq_before(log: str, since: str) -> int:

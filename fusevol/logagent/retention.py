@@ -7,14 +7,13 @@ Only files that fusevol has rotated itself are touched: another name beside the 
 of another volume.
 """
 
-import importlib
 import logging
 import os
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from fusevol.errors import UnsupportedError
+from fusevol.accesslog.compression import zstandard
 from fusevol.log_options import Compression, LogOptions
 from fusevol.logagent.rotation import is_in_use, rotated_by_us
 
@@ -33,12 +32,7 @@ def compressor() -> Any:
     Raises:
         UnsupportedError: it is not installed.
     """
-    try:
-        return importlib.import_module("zstandard")
-    except ImportError:
-        raise UnsupportedError(
-            "compress=zstd takes the Python module zstandard; pip install 'fusevol[zstd]'"
-        ) from None
+    return zstandard("compress=zstd takes the Python module zstandard; pip install 'fusevol[zstd]'")
 
 
 class Retention:

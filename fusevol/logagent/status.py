@@ -6,6 +6,7 @@ import os
 import msgspec
 
 from fusevol.config import runtime_directory
+from fusevol.linux.files import replace
 
 
 class SinkStatus(msgspec.Struct):
@@ -60,10 +61,7 @@ def write(status: AgentStatus) -> None:
     """Replace what `read` returns; OSError if that fails."""
     path = _path(status.log)
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
-        file.write(msgspec.json.encode(status))
-    os.replace(path + ".new", path)
+    replace(path, msgspec.json.encode(status))
 
 
 def remove(log: str) -> None:
@@ -75,5 +73,10 @@ def remove(log: str) -> None:
 
 
 def _path(log: str) -> str:
+    return os.path.join(runtime_directory(), "agents", file_name(log))
+
+
+def file_name(log: str) -> str:
+    """Return the name of the files that an agent keeps about a log, whatever path leads to it."""
     name = hashlib.sha256(os.fsencode(os.path.realpath(log))).hexdigest()[:32]
-    return os.path.join(runtime_directory(), "agents", f"{name}.json")
+    return f"{name}.json"

@@ -21,8 +21,6 @@ _BYTES_PER_S: Final = 1 << 20
 """How much of all logs is read, together: about 4,000 records a second, or 2 % of a processor."""
 _MOST_BYTES: Final = 4 << 20
 
-_NOTHING_NEW: Final = NewLines({}, {}, 1.0, 0)
-
 Wanted = Callable[[Served], bool]
 NameOf = Callable[[str], str | None]
 """Returns the name of a container by its id, if it has one."""

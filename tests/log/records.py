@@ -7,7 +7,7 @@ from typing import Any, Final, get_type_hints
 from hypothesis import strategies as st
 
 from fusevol.accesslog.names import encode_name
-from fusevol.accesslog.record import EVENTS, OK, OPERATIONS, AccessRecord, errno_name
+from fusevol.accesslog.record import EVENTS, OK, OPERATIONS, AccessRecord, encode, errno_name
 from fusevol.accesslog.times import Timestamps
 
 MAX_INT64: Final = 2**63 - 1
@@ -72,3 +72,19 @@ EVENT_RECORDS: Final = st.builds(
     AccessRecord, op=st.sampled_from(EVENTS), **_REQUIRED, **_optional()
 )
 RECORDS: Final = OPERATION_RECORDS | EVENT_RECORDS
+
+
+def make(seq: int, op: str = "read", us: int = 5, **keys: Any) -> AccessRecord:
+    """Return a record of which `keys` say what is not as usual."""
+    record = AccessRecord(
+        time=f"2026-11-23T10:{seq // 60 % 60:02d}:{seq % 60:02d}.000000Z",
+        seq=seq, volume="data", op=op, path="/a", result="ok", us=us, uid=0, pid=1, comm="sh",
+    )  # fmt: skip
+    for key, value in keys.items():
+        setattr(record, key, value)
+    return record
+
+
+def text(*records: AccessRecord) -> bytes:
+    """Return a log."""
+    return b"".join(encode(record) + b"\n" for record in records)

@@ -22,24 +22,10 @@ from fusevol.accesslog.record import EVENTS, AccessRecord, decode, encode
 from fusevol.accesslog.summary import Summary
 from fusevol.cli.log import log as log_command
 from fusevol.errors import FusevolError, NotFoundError, UsageError
-from tests.log.records import RECORDS
+from tests.log.records import RECORDS, make, text
 
 FUSEVOL: Final = [sys.executable, "-c", "from fusevol.cli.main import main; main()"]
 PATIENCE_S: Final = 30
-
-
-def make(seq: int, op: str = "read", us: int = 5, **keys: Any) -> AccessRecord:
-    record = AccessRecord(
-        time=f"2026-11-23T10:{seq // 60 % 60:02d}:{seq % 60:02d}.000000Z",
-        seq=seq, volume="data", op=op, path="/a", result="ok", us=us, uid=0, pid=1, comm="sh",
-    )  # fmt: skip
-    for key, value in keys.items():
-        setattr(record, key, value)
-    return record
-
-
-def text(*records: AccessRecord) -> bytes:
-    return b"".join(encode(record) + b"\n" for record in records)
 
 
 def run(*arguments: object, stdin: bytes = b"") -> Result:

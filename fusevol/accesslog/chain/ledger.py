@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import os
 import secrets
-import time
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final, TypeVar
@@ -21,7 +20,7 @@ import msgspec
 from fusevol.accesslog.chain.keys import Keys, PublicKey, directory, load
 from fusevol.accesslog.log_end import end_of_file, first_seq
 from fusevol.accesslog.names import encode_name
-from fusevol.accesslog.times import Timestamps
+from fusevol.accesslog.times import now
 from fusevol.errors import FusevolError
 
 _HEAD: Final = ".head"
@@ -127,7 +126,7 @@ class Ledger:
             OSError: it cannot be written.
             UnsupportedError: it cannot be signed.
         """
-        head = Head(self._log, volume, seq, digits, _now(), begun, stopped)
+        head = Head(self._log, volume, seq, digits, now(), begun, stopped)
         head.signature = keys.sign(*head.words)
         _write(self._base + _HEAD, head)
 
@@ -158,7 +157,7 @@ class Ledger:
         _write(self._base + _REMOVED, _Marks(marks))
 
     def _mark(self, keys: Keys, first: int, seq: int, digits: str) -> Mark:
-        mark = Mark(self._log, first, seq, digits, _now())
+        mark = Mark(self._log, first, seq, digits, now())
         mark.signature = keys.sign(*mark.words)
         return mark
 
@@ -236,7 +235,3 @@ def _write(path: str, content: msgspec.Struct) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
-
-
-def _now() -> str:
-    return Timestamps().of(time.time_ns())

@@ -3,6 +3,7 @@
 A format has a home for some keys of the record; the others go where it puts what it does not know.
 """
 
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -125,3 +126,18 @@ def _second(text: str) -> int:
 def base_name(path: str) -> str:
     """Return the last part of a path; the root is called "/"."""
     return path.rstrip("/").rpartition("/")[2] or path
+
+
+def matched(expression: re.Pattern[str], line: bytes, why_not: str) -> re.Match[str]:
+    """Return how all of a line matches.
+
+    Raises:
+        MalformedRecordError: it is no UTF-8, or does not match; `why_not` says so.
+    """
+    try:
+        parts = expression.fullmatch(line.decode())
+    except UnicodeDecodeError as error:
+        raise MalformedRecordError(str(error)) from error
+    if not parts:
+        raise MalformedRecordError(why_not)
+    return parts

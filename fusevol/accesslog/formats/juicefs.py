@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from fusevol.accesslog.formats.documents import Document, epoch_us, to_document, to_record
+from fusevol.accesslog.formats.documents import Document, epoch_us, matched, to_document, to_record
 from fusevol.accesslog.record import EVENTS, OK, AccessRecord, MalformedRecordError
 from fusevol.accesslog.text import printable, printable_json
 
@@ -68,12 +68,7 @@ def decode(line: bytes) -> AccessRecord:
     Raises:
         MalformedRecordError: it is none.
     """
-    try:
-        parts = _LINE.fullmatch(line.decode())
-    except UnicodeDecodeError as error:
-        raise MalformedRecordError(str(error)) from error
-    if not parts:
-        raise MalformedRecordError("not like a line of JuiceFS's access log")
+    parts = matched(_LINE, line, "not like a line of JuiceFS's access log")
     date, _, clock = parts["time"].partition(" ")
     own: Document = {
         "time": f"{date.replace('.', '-')}T{clock}Z",

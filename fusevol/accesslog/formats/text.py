@@ -12,7 +12,7 @@ from typing import Final, get_type_hints
 
 import msgspec
 
-from fusevol.accesslog.formats.documents import Document, epoch_us, to_document, to_record
+from fusevol.accesslog.formats.documents import Document, epoch_us, matched, to_document, to_record
 from fusevol.accesslog.record import AccessRecord, MalformedRecordError
 from fusevol.accesslog.text import printable, printable_json
 
@@ -56,12 +56,7 @@ def decode(line: bytes) -> AccessRecord:
     Raises:
         MalformedRecordError: it is none.
     """
-    try:
-        parts = _LINE.fullmatch(line.decode())
-    except UnicodeDecodeError as error:
-        raise MalformedRecordError(str(error)) from error
-    if not parts:
-        raise MalformedRecordError("not like a line of fusevol's text format")
+    parts = matched(_LINE, line, "not like a line of fusevol's text format")
     own: Document = {key: _text(parts[key]) for key in ("time", "volume", "op", "result")}
     own["seq"] = _number(parts["seq"])
     own["us"] = _number(parts["us"])
