@@ -91,7 +91,7 @@ def as_document(frame: Frame, by: str, text: str, most: int | None) -> dict[str,
     when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
     document: dict[str, Any] = {
         "time": f"{when}.{fraction * 1e6:06.0f}Z",
-        "seconds": round(frame.seconds, 3),
+        "seconds": round(frame.seconds, 6),
         "share_of_log": round(log_share(frame.volumes), 3),
     }
     for view in VIEWS:
