@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
+from fusevol.accesslog.container_ids import container_check
 from fusevol.accesslog.reader import Predicate
 from fusevol.accesslog.record import OK, AccessRecord
 
 FAILED: Final = "failed"
-HOST: Final = "-"
 RESULTS: Final = (OK, FAILED, *sorted(errno.errorcode.values()))
-
-_ID_LENGTH: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +30,7 @@ class Filter:
         ops: names of operations and events.
         paths: patterns for `path` and `to`, see `path_matcher`.
         uids, pids: callers.
-        containers: full ids, beginnings of ids, or names; "-" for processes of the host.
+        containers: full ids, beginnings of ids, or whole names; "-" for processes of the host.
         results: "ok", "failed", or names of errnos.
         volumes: names of volumes.
         since, until: from this time on, and before that one, as `parse_time` returns them.
@@ -102,7 +100,7 @@ class Filter:
         if self.results:
             checks.append(result_check(frozenset(self.results)))
         if self.containers:
-            checks.append(_container_check(self.containers))
+            checks.append(container_check(self.containers))
         if self.paths:
             checks.append(_path_check(self.paths))
         return checks
@@ -135,20 +133,6 @@ def result_check(results: frozenset[str]) -> Predicate:
     if FAILED in results:
         return lambda record: record.result != OK or OK in results
     return lambda record: record.result in results
-
-
-def _container_check(containers: tuple[str, ...]) -> Predicate:
-    exact = frozenset(containers)
-    beginnings = tuple(text for text in containers if text and not text.strip("0123456789abcdef"))
-
-    def check(record: AccessRecord) -> bool:
-        container = record.container
-        if container is None:
-            return HOST in exact and record.pid is not None
-        is_id = len(container) == _ID_LENGTH
-        return container in exact or (is_id and container.startswith(beginnings))
-
-    return check
 
 
 def _path_check(patterns: tuple[str, ...]) -> Predicate:

@@ -12,6 +12,7 @@ import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, get_type_hints
 
+from fusevol.accesslog.container_ids import FULL_ID, SHORT_DIGITS
 from fusevol.accesslog.filter import Filter
 from fusevol.accesslog.lines import MAX_LINE_BYTES
 from fusevol.accesslog.parallel import usable_processors
@@ -29,7 +30,10 @@ _TIME_TYPE: Final = "TIMESTAMP WITH TIME ZONE"
 _MACROS: Final = (
     "CREATE MACRO under(path, top) AS path = top OR starts_with(path, rtrim(top, '/') || '/')",
     "CREATE MACRO folder(path) AS coalesce(nullif(parse_dirpath(path, 'forward_slash'), ''), '/')",
-    "CREATE MACRO container_name(id) AS coalesce(element_at(names(), id)[1], left(id, 12), 'host')",
+    f"""CREATE MACRO container_name(id) AS coalesce(
+        element_at(names(), id)[1],
+        if(regexp_full_match(id, '{FULL_ID}'), left(id, {SHORT_DIGITS}), id),
+        'host')""",
 )
 """`names()`, a map, comes with each connection."""
 

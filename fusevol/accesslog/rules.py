@@ -11,7 +11,7 @@ key, `=`, and alternatives separated by `|`; a key given twice has the alternati
     path~, to~  regular expressions that are found somewhere in `path`, in `to`
     uid, gid, pid
     comm        name of the process
-    container   full id, its beginning, or name; - for processes of the host
+    container   full id, its beginning, or whole name (`container_ids`); - for processes of the host
     result      ok, failed, or errors like ENOENT
 """
 
@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from fusevol.accesslog.filter import HOST, parse_result, path_matcher, result_check
+from fusevol.accesslog.container_ids import container_check
+from fusevol.accesslog.filter import parse_result, path_matcher, result_check
 from fusevol.accesslog.record import OK, OPERATIONS, AccessRecord
 from fusevol.errors import UsageError
 
@@ -157,20 +158,6 @@ def _result(texts: list[str]) -> Check:
     return result_check(frozenset(map(parse_result, texts)))
 
 
-def _container(texts: list[str]) -> Check:
-    exact = frozenset(texts)
-    beginnings = tuple(text for text in texts if not text.strip("0123456789abcdef"))
-    host = HOST in exact
-
-    def check(record: AccessRecord) -> bool:
-        container = record.container
-        if container is None:
-            return host
-        return container in exact or container.startswith(beginnings)
-
-    return check
-
-
 def _path(patterns: list[str]) -> Check:
     matches = _any([path_matcher(pattern) for pattern in patterns])
 
@@ -219,7 +206,7 @@ _CHECKS: Final[dict[str, Callable[[list[str]], Check]]] = {
     "gid": _gid,
     "pid": _pid,
     "comm": _comm,
-    "container": _container,
+    "container": container_check,
     "result": _result,
 }
 """In the order in which they are told."""

@@ -15,6 +15,7 @@ from typing import Final
 
 import click
 
+from fusevol.accesslog.container_ids import short_form
 from fusevol.accesslog.record import EVENTS, OK, AccessRecord
 
 CHANGES: Final = frozenset({
@@ -38,9 +39,6 @@ _DETAILS: Final = (
     "flags", "mode", "rdev", "owner", "group", "size", "atime", "mtime", "name", "offset",
     "entries", "bytes_read", "bytes_written", "count", "source", "level", "filter", "reason",
 )  # fmt: skip
-
-_ID_LENGTH: Final = 64
-_SHORT_ID_LENGTH: Final = 12
 
 
 def printable(text: str) -> str:
@@ -180,8 +178,7 @@ def _caller(record: AccessRecord, name_of: Callable[[str], str | None] | None) -
     if record.comm is not None:
         words.append(quoted(record.comm))
     if record.container is not None:
-        is_id = len(record.container) == _ID_LENGTH
-        shown = record.container[:_SHORT_ID_LENGTH] if is_id else record.container
+        shown = short_form(record.container)
         name = name_of(record.container) if name_of is not None else None
         words.append(quoted(shown) if name is None else f"{quoted(name)}({quoted(shown)})")
     return " ".join(words)

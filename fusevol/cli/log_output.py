@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fusevol.accesslog.filter import HOST, Filter
+from fusevol.accesslog.container_ids import HOST
+from fusevol.accesslog.filter import Filter
 from fusevol.accesslog.formats import format_of
 from fusevol.accesslog.lines import STDIN
 from fusevol.accesslog.reader import Skipped

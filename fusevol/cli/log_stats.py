@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 import msgspec
 
+from fusevol.accesslog.container_ids import short_form
 from fusevol.accesslog.decoding import projection
 from fusevol.accesslog.filter import Filter
 from fusevol.accesslog.follow import follow
@@ -24,7 +25,6 @@ from fusevol.errors import FusevolError, UsageError
 
 _PERCENTS: Final = (50, 95, 99)
 _ROWS: Final = 20
-_SHORT_ID_LENGTH: Final = 12
 
 _COLUMNS: Final = (
     f"{'count':>10} {'errors':>8} {'bytes read':>14} {'bytes written':>14} "
@@ -247,5 +247,5 @@ def _name(by: str, key: Key) -> str:
         return "-"
     if by == "container":
         name = name_of(key)
-        return quoted(key) if name is None else f"{quoted(name)}({quoted(key[:_SHORT_ID_LENGTH])})"
+        return quoted(key) if name is None else f"{quoted(name)}({quoted(short_form(key))})"
     return quoted(str(key))

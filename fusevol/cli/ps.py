@@ -5,6 +5,7 @@ import shlex
 
 import click
 
+from fusevol.accesslog.container_ids import SHORT_DIGITS, short_form
 from fusevol.accesslog.text import printable
 from fusevol.cli.served import clean_up_abandoned
 from fusevol.container.bind import Binding
@@ -21,11 +22,11 @@ def ps(everything: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_described(one) for one in found]))
         return
-    click.echo(f"{'ID':<12}  {'NAME':<20} {'STATUS':<12} {'PID':>7}  COMMAND")
+    click.echo(f"{'ID':<{SHORT_DIGITS}}  {'NAME':<20} {'STATUS':<12} {'PID':>7}  COMMAND")
     for one in found:
         pid = str(one.init.pid) if one.init and one.is_running else "-"
         command = printable(shlex.join(one.command))
-        click.echo(f"{one.id[:12]}  {one.name:<20} {_status(one):<12} {pid:>7}  {command}")
+        click.echo(f"{short_form(one.id)}  {one.name:<20} {_status(one):<12} {pid:>7}  {command}")
 
 
 def _status(one: Container) -> str:

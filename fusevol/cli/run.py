@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+from fusevol.accesslog.container_ids import short_form
 from fusevol.container.bind import Binding, check_places, parse_binding
 from fusevol.container.program import execute_from_read_only_mount
 from fusevol.container.state import Container, check_free, check_name
@@ -85,7 +86,7 @@ def run(
     sys.exit(
         _run(
             container_id, name, image, rootfs, bindings, remove, env, workdir, user,
-            hostname or container_id[:12], network, command,
+            hostname or short_form(container_id), network, command,
         )
     )  # fmt: skip
 

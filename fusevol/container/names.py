@@ -13,11 +13,11 @@ from collections.abc import Callable
 from typing import Final
 
 from fusevol import config
+from fusevol.accesslog.container_ids import is_full_id
 from fusevol.container.engines import docker_names, podman_names
 from fusevol.container.state import all_containers
 from fusevol.errors import FusevolError
 
-_ID: Final = re.compile(r"[0-9a-f]{64}")
 _SHORT_ID: Final = re.compile(r"[0-9a-f]{12,64}")
 """What no name looks like."""
 
@@ -55,7 +55,7 @@ class ContainerNames:
     def name(self, container: str) -> str | None:
         """Return the name of a container by its full id; None if it is not known, or not yet."""
         name = self._names.get(container)
-        if name is not None or not _ID.fullmatch(container):
+        if name is not None or not is_full_id(container):
             return name
         self._ask()
         if self._patience_s > 0:

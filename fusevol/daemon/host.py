@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from fusevol.accesslog.container import container_id
+from fusevol.accesslog.container_ids import short_form
 from fusevol.config import NO_LOG, MountConfig
 from fusevol.daemon import mounting
 from fusevol.errors import FusevolError
@@ -410,7 +411,7 @@ def _own_container() -> str | None:
     except OSError:
         found = None
     if found is not None:
-        return found[:12]
+        return short_form(found)
     for path, engine in (("/.dockerenv", "Docker"), ("/run/.containerenv", "Podman")):
         if os.path.exists(path):
             return engine

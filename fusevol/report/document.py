@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final
 
+from fusevol.accesslog.container_ids import short_form
 from fusevol.accesslog.record import EVENTS, OK
 from fusevol.accesslog.text import printable
 from fusevol.report.aggregate import MISSES, Aggregate, FailedPath, Groups
@@ -24,8 +25,6 @@ CLASSES: Final = ("read", "write", "change", "open", "look")
 
 _COLUMNS: Final = 600
 _ROWS: Final = 50
-_SHORT_ID: Final = 12
-_ID_LENGTH: Final = 64
 
 _CALLER_COLUMNS: Final = (
     ("Operations", "count"), ("Failed", "errors"), ("Read", "bytes"), ("Written", "bytes"),
@@ -97,7 +96,7 @@ class _ContainerNames:
             return "host"
         if container not in self._names:
             name = self._name_of(container)
-            short = container[:_SHORT_ID] if len(container) == _ID_LENGTH else container
+            short = short_form(container)
             self._names[container] = printable(short if name is None else f"{name} ({short})")
         return self._names[container]
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from fusevol.accesslog.container_ids import short_form
 from fusevol.accesslog.text import printable, quoted
 from fusevol.daemon.registry import Served
 from fusevol.top.activity import Activity
@@ -14,7 +15,6 @@ from fusevol.top.newlines import OTHER_PATHS, OTHER_PROCESSES, Process
 VIEWS: Final = ("volumes", "operations", "paths", "processes", "containers")
 _TITLES: Final = {view: view.rstrip("s").upper() for view in VIEWS} | {"processes": "PROCESS"}
 
-_SHORT_ID_LENGTH: Final = 12
 _HOST: Final = "host"
 _OTHERS: Final = "(others)"
 
@@ -274,7 +274,7 @@ def _container(container: str | None, frame: Frame) -> str:
     if container == OTHER_PROCESSES.container:
         return _OTHERS
     name = frame.container_names.get(container)
-    short_id = quoted(container[:_SHORT_ID_LENGTH])
+    short_id = quoted(short_form(container))
     return short_id if name is None else f"{quoted(name)}({short_id})"
 
 

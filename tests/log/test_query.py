@@ -140,6 +140,17 @@ def test_macros(log: Path) -> None:
     assert [one["f"] for one in rows(sql, log)] == ["/", "/", "/a"]
 
 
+def test_a_container_with_a_name_instead_of_an_id_is_called_by_all_of_it(log: Path) -> None:
+    log.write_bytes(
+        text(make(13, container="postgres-primary"), make(14, container="deadbeef" * 2))
+    )
+    sql = "SELECT container_name(container) AS who FROM ops ORDER BY seq"
+    assert rows(sql, "--no-rotated", log) == [
+        {"who": "postgres-primary"},
+        {"who": "deadbeefdeadbeef"},
+    ]
+
+
 def test_nothing_comes_between_the_rows(log: Path) -> None:
     sql = "SELECT name, value FROM duckdb_settings() WHERE name LIKE 'enable_progress_bar'"
     assert rows(sql, log) == [{"name": "enable_progress_bar", "value": "false"}]

@@ -16,7 +16,7 @@ from fusevol.log_options import LogOptions
 
 _OPS = ("read", "write", "rename", "lookup")
 _PATHS = ("/", "/etc/a b", "/srv/x.db", "/srv/it's;here", '/say "|"', "/caf\\xe9")
-_CONTAINERS = (None, "a" * 64, "b" * 64, "web")
+_CONTAINERS = (None, "a" * 64, "b" * 64, "web", "cafe01")
 _VALUES: dict[str, tuple[str, ...]] = {
     "op": _OPS,
     "path": ("/etc", "*.db", "a b", "it's;here", '/say "|"', "/srv/"),
@@ -26,7 +26,7 @@ _VALUES: dict[str, tuple[str, ...]] = {
     "gid": ("0", "100"),
     "pid": ("1", "4711"),
     "comm": ("bash", "a b"),
-    "container": ("-", "a" * 64, "bbb", "web"),
+    "container": ("-", "a" * 64, "bbb", "web", "ca", "cafe01"),
     "result": (OK, "failed", "ENOENT", "enospc"),
 }
 
@@ -88,6 +88,9 @@ def _holds(key: str, value: str, record: AccessRecord) -> bool:
     if key == "container":
         if value == "-":
             return record.container is None
+        # The beginning of a name is not the name.
+        if record.container == "cafe01":
+            return value == "cafe01"
         return record.container is not None and record.container.startswith(value)
     if key == "result":
         return (

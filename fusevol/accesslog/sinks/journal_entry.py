@@ -8,6 +8,7 @@ import errno
 from collections.abc import Callable
 from typing import Final
 
+from fusevol.accesslog.container_ids import short_form
 from fusevol.accesslog.formats.documents import to_document
 from fusevol.accesslog.record import EVENTS, AccessRecord
 from fusevol.accesslog.sinks.message import severity, summary
@@ -27,8 +28,6 @@ OPERATION_ID: Final = "e544075d75ac4a81a9aed2a9c8d5afb0"
 _CONSTANT: Final = f"SYSLOG_IDENTIFIER=fusevol\nSYSLOG_FACILITY={FACILITIES['local0']}\n"
 _NAMES: Final = {key: f"FUSEVOL_{key.upper()}" for key in AccessRecord.__struct_fields__}
 _ERRNOS: Final = {name: number for number, name in errno.errorcode.items()}
-_ID_LENGTH: Final = 64
-_SHORT_ID_LENGTH: Final = 12
 _LENGTH_BYTES: Final = 8
 
 
@@ -61,8 +60,7 @@ def _described(record: AccessRecord) -> str:
 
 def _container(container: str) -> tuple[bytes, bytes]:
     """Name it as Docker's journald driver does, so that one filter finds both."""
-    is_id = len(container) == _ID_LENGTH
-    short = container[:_SHORT_ID_LENGTH] if is_id else container
+    short = short_form(container)
     return _field("CONTAINER_ID_FULL", container), _field("CONTAINER_ID", short)
 
 

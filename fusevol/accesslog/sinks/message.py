@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from fusevol.accesslog.container_ids import short_form
 from fusevol.accesslog.record import EVENTS, OK, AccessRecord
 from fusevol.accesslog.text import quoted
 
@@ -12,8 +13,6 @@ _SERIOUS: Final = frozenset({
     "EACCES", "EPERM", "EROFS", "EIO", "ENOSPC", "EDQUOT", "ENFILE", "EMFILE", "ESTALE",
 })  # fmt: skip
 """What was refused, or points to trouble on the host; other failures are common, such as ENOENT."""
-
-_SHORT_ID: Final = 12
 
 
 def severity(record: AccessRecord) -> int:
@@ -51,5 +50,5 @@ def _caller(record: AccessRecord) -> str:
     if record.pid is None:
         return ""
     name = quoted(record.comm) if record.comm is not None else "process"
-    where = f" in {quoted(record.container[:_SHORT_ID])}" if record.container is not None else ""
+    where = f" in {quoted(short_form(record.container))}" if record.container is not None else ""
     return f", by {name}[{record.pid}], uid {record.uid}{where}"
