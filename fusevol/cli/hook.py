@@ -27,8 +27,11 @@ def hook(volumes: tuple[str, ...], as_config: bool, allowed: tuple[str, ...]) ->
     annotation io.fusevol.mounts that --allow names. `fusevol serve` has to run.
 
     \b
-      fusevol hook --config --allow data --allow logs > /etc/containers/oci/hooks.d/fusevol.json
+      mkdir -p /usr/share/containers/oci/hooks.d && cd /usr/share/containers/oci/hooks.d
+      fusevol hook --config --allow data --allow logs > fusevol.json
       podman run --annotation io.fusevol.mounts=data:/data,logs:/var/log/app:ro ...
+
+    Podman runs no hook from another directory, and says nothing: `fusevol doctor` looks.
     """
     if as_config:
         if volumes:

@@ -12,7 +12,7 @@ import resource
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -20,6 +20,7 @@ import msgspec
 from fusevol.accesslog.container import container_id
 from fusevol.accesslog.container_ids import short_form
 from fusevol.config import NO_LOG, MountConfig
+from fusevol.container.podman_hooks import HookFile, hook_directories, hook_files
 from fusevol.daemon import mounting
 from fusevol.errors import FusevolError
 from fusevol.fuse.init import Flag, offered, protocol
@@ -91,6 +92,8 @@ def findings() -> Iterator[Finding]:
     yield from check_proc()
     yield check_cgroups()
     yield check_helper()
+    if shutil.which("podman"):
+        yield from check_hooks(hook_files())
     yield check_container()
 
 
@@ -389,6 +392,26 @@ def check_helper(directories: tuple[str, ...] = _HELPER_DIRECTORIES) -> Finding:
         "mount -t fusevol and lines of that type in /etc/fstab do not work",
         f"ln -s {program} /sbin/mount.fusevol",
     )  # fmt: skip
+
+
+def check_hooks(files: Sequence[HookFile]) -> Iterator[Finding]:
+    """See whether Podman finds the hook, and the hook its program; nothing where there is none."""
+    costs = "containers that ask for volumes by annotation start without them, and nothing says so"
+    for file in files:
+        if not file.is_read:
+            directory = hook_directories()[0]
+            yield _warning(
+                "hook", f"Podman does not read {file.path}", costs,
+                f"mkdir -p {directory} && mv {file.path} {directory}/",
+            )  # fmt: skip
+        elif not os.access(file.program, os.X_OK):
+            yield _warning(
+                "hook", f"{file.path} calls {file.program}, which cannot be executed",
+                "containers that ask for volumes by annotation are not made",
+                f"fusevol hook --config --allow NAME > {file.path}",
+            )  # fmt: skip
+        else:
+            yield _ok("hook", f"Podman reads {file.path}")
 
 
 def check_container() -> Finding:

@@ -142,7 +142,7 @@ class Volumes:
         return volume.state()
 
     async def update(self, name: str, options: Mapping[str, str]) -> VolumeState:
-        """Change options of a volume; they take effect when it is served the next time.
+        """Change options of a volume; those that need no new mount take effect while it is in use.
 
         Raises:
             UsageError: a bad option; or another source while the volume is in use.

@@ -19,13 +19,11 @@ from typing import Final
 import msgspec
 
 from fusevol.container.bind import Binding, bind, check_places, open_subpath, parse_binding
+from fusevol.container.podman_hooks import ANNOTATION
 from fusevol.daemon.control import Client
 from fusevol.errors import FusevolError, UsageError
 from fusevol.linux.files import descriptor_path
 from fusevol.linux.namespaces import CLONE_NEWNS, setns
-
-ANNOTATION: Final = "io.fusevol.mounts"
-"""Volumes of a container, separated by commas, each as after `fusevol run -v`."""
 
 STATE_MAX_BYTES: Final = 1 << 20
 

@@ -1,5 +1,6 @@
 """What the documentation says, as far as it can be checked."""
 
+import itertools
 import os
 import re
 from pathlib import Path
@@ -16,13 +17,43 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchma
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"(?m)^#+ +(.*?) *#*$", re.sub(r"(?ms)^```.*?^```", "", page.read_text()))
+    found: set[str] = set()
+    for heading in headings:
+        text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading)
+        slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
+        names = (f"{slug}-{number}" if number else slug for number in itertools.count())
+        found.add(next(name for name in names if name not in found))
+    return found
+
+
 @every_page
 def test_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
-    broken = [
-        link for link in links if "://" not in link and not (page.parent / link).resolve().exists()
-    ]
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)", page.read_text()):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
     assert broken == []
+
+
+@every_page
+def test_tables_are_whole(page: Path) -> None:
+    """A row without a head above it, or with another number of cells, is shown as text."""
+    blocks = itertools.groupby(page.read_text().splitlines(), key=lambda line: line[:1] == "|")
+    for head, *rest in [list(lines) for is_table, lines in blocks if is_table]:
+        assert rest, head
+        assert re.fullmatch(r"(\| *:?-+:? *)+\|", rest[0]), head
+        assert [row for row in rest if cells(row) != cells(head)] == []
+
+
+def cells(row: str) -> int:
+    return len(re.findall(r"(?<!\\)\|", row)) - 1
 
 
 @every_page
