@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from fusevol.accesslog.lines import MAX_LINE_BYTES, LogFile, is_file
+from fusevol.accesslog.log_files import rotated
 from fusevol.accesslog.reader import (
     Predicate,
     Skipped,
@@ -17,7 +18,7 @@ from fusevol.accesslog.reader import (
     read,
 )
 from fusevol.accesslog.record import AccessRecord, MalformedRecordError
-from fusevol.errors import NotFoundError
+from fusevol.errors import FusevolError, NotFoundError
 
 _ANCHOR_BYTES: Final = 4096
 _SHORTEST_WAIT_S: Final = 0.01
@@ -32,7 +33,8 @@ def follow(
     Ends only where a pipe ends; all records of a pipe count as new ones.
 
     A log that is renamed and made anew (logrotate) is read to its end first. So are logs that came
-    and went since, as long as they lie in the same directory, under a longer name, uncompressed.
+    and went since, as long as they lie in the same directory, are called as rotated files are, and
+    are not compressed.
     A log that is truncated (`copytruncate`) is read again from its beginning. What was written
     to it since the last look, 0.2 s before at most, is then found in the copy only.
 
@@ -213,19 +215,18 @@ class GrowingLog(contextlib.ExitStack):
 
         It is in one of those beside it if the log was renamed more than once since the last look.
         """
-        folder, name = os.path.split(os.path.realpath(self._path))
         since_ns = self._file.stat().st_mtime_ns
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith(name) and self._has_next(entry, since_ns):
-                    return entry.path
+        with contextlib.suppress(FusevolError):
+            for path in (self._path, *rotated(self._path)):
+                if self._has_next(path, since_ns):
+                    return path
         return None
 
-    def _has_next(self, entry: os.DirEntry[str], since_ns: int) -> bool:
+    def _has_next(self, path: str, since_ns: int) -> bool:
         try:
-            if not entry.is_file() or entry.stat().st_mtime_ns < since_ns:
+            if os.stat(path).st_mtime_ns < since_ns:
                 return False
-            with open(entry.path, "rb") as file:
+            with open(path, "rb") as file:
                 record = parse(file.readline(MAX_LINE_BYTES + 1))
         except (OSError, MalformedRecordError):
             return False

@@ -1,20 +1,17 @@
 """How a log ends, in whichever of its files its newest record is."""
 
 import contextlib
-import glob
-import os
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from fusevol.accesslog.chain.links import OPENING, hash_of, is_hashed
-from fusevol.accesslog.compression import DamagedError, decompressed, is_compressed
-from fusevol.accesslog.lines import LogFile, explained, is_file
+from fusevol.accesslog.compression import DamagedError, is_compressed
+from fusevol.accesslog.lines import LogFile, is_file
+from fusevol.accesslog.log_files import decompressed_blocks, first_record_in, newest_first
 from fusevol.accesslog.reader import first_record, last_record
-from fusevol.errors import NotFoundError, UnsupportedError
+from fusevol.errors import NotFoundError
 
 _TAIL_BYTES: Final = 256 * 1024
 """How much of the end is looked at, where more would have to be kept in memory: several records."""
-_BLOCK_BYTES: Final = 64 * 1024
 
 
 class LogEnd(NamedTuple):
@@ -60,29 +57,28 @@ def first_seq(path: str) -> int:
     Raises:
         NotFoundError, NotPermittedError, FusevolError: it cannot be read.
     """
-    block = b""
-    if is_compressed(path):
-        with contextlib.suppress(DamagedError):
-            block = next(_decompressed_blocks(path), b"")
-    else:
-        with LogFile(path) as file:
-            block = file.read_at(0, _TAIL_BYTES)
-    first = first_record(block.split(b"\n"))
+    first = first_record_in(path)
     return first.seq if first is not None else 0
 
 
-def end_of_log(path: str, current: str | None = None) -> LogEnd:
+def end_of_log(path: str, current: str | None = None, volume: str | None = None) -> LogEnd:
     """Return how the log at `path` ends: that file, or if it is new the newest one rotated of it.
 
     Args:
+        path: of the log.
         current: another way to the file at `path`.
+        volume: whose log it is, as records have it; None if that is not known.
 
     Raises:
         NotFoundError, NotPermittedError, FusevolError: it cannot be read.
     """
-    for candidate in (current or path, *_rotated(path)):
-        with contextlib.suppress(NotFoundError, UnsupportedError):
-            end = end_of_file(candidate)
+    with contextlib.suppress(NotFoundError):
+        end = end_of_file(current or path)
+        if end.seq:
+            return end
+    for beginning in newest_first(path, volume):
+        with contextlib.suppress(NotFoundError):
+            end = end_of_file(beginning.path)
             if end.seq:
                 return end
     return LogEnd(0, b"", b"")
@@ -96,21 +92,6 @@ def _tail(path: str) -> bytes:
             return file.read_at(max(0, size - _TAIL_BYTES), _TAIL_BYTES)
     tail = b""
     with contextlib.suppress(DamagedError):
-        for block in _decompressed_blocks(path):
+        for block in decompressed_blocks(path):
             tail = (tail + block)[-_TAIL_BYTES:]
     return tail
-
-
-def _decompressed_blocks(path: str) -> Iterator[bytes]:
-    with explained(path), decompressed(path, path) as read:
-        while block := read(_BLOCK_BYTES):
-            yield block
-
-
-def _rotated(path: str) -> list[str]:
-    """Return the rotated files of the log at `path`, the newest first."""
-    found = []
-    for name in glob.glob(glob.escape(path) + "[.-]*"):
-        with contextlib.suppress(FileNotFoundError):
-            found.append((os.stat(name).st_mtime_ns, name))
-    return [name for _, name in sorted(found, reverse=True)]

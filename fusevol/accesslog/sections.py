@@ -10,7 +10,6 @@ What was skipped is counted for each section; `Tally` puts that together.
 import contextlib
 import itertools
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 from fusevol.accesslog.compression import DamagedError, Read, decompressed, is_compressed
 from fusevol.accesslog.decoding import LineDecoder
 from fusevol.accesslog.lines import MAX_LINE_BYTES, STDIN, explained, is_file
+from fusevol.accesslog.log_files import in_order, is_copy, parts_of_log, rotated
 from fusevol.accesslog.reader import Skipped, SkippedLine, is_blank
 from fusevol.accesslog.record import AccessRecord, MalformedRecordError
 from fusevol.errors import NotFoundError
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 _SECTION_BYTES: Final = 4 * 1024 * 1024
 _BLOCK_BYTES: Final = 64 * 1024
 """What is read at once: larger blocks are slower, as they do not fit in the processor's cache."""
-
-_ROTATED: Final = re.compile(r"[.-][0-9][0-9.:T_-]*(?:\.[a-z0-9]+)?")
-"""What logrotate puts behind the name of a log: .1, .2.gz, -20261124, -20261124-1764000000.zst."""
 
 _BATCHES_FOR_FIRST: Final = 8
 """How far into a file its first record is looked for."""
@@ -202,6 +199,10 @@ class _File(NamedTuple):
     first: AccessRecord | None
 
     @property
+    def path(self) -> str:
+        return self.section.path
+
+    @property
     def volume(self) -> str | None:
         return self.first.volume if self.first is not None else None
 
@@ -221,35 +222,31 @@ def opened(paths: Sequence[str], *, with_rotated: bool) -> Iterator[list[Section
     with contextlib.ExitStack() as stack:
         groups = [_files(path, with_rotated, stack) for path in paths]
         files = _without_repeats(itertools.chain.from_iterable(groups))
-        if all(_is_file(path, with_rotated) for path in paths):
-            files = _in_order(files)
+        if not any(map(_is_pipe, files)):
+            files = in_order(files)
         yield [part for file in files for part in _cut(file.section)]
 
 
 def _files(path: str, with_rotated: bool, stack: contextlib.ExitStack) -> list[_File]:
     """Return the file at `path`, and what was rotated of it."""
-    if not _is_file(path, with_rotated):
-        return [_File(_open(path, stack), None)]
-    newest = _existing([path], stack)
-    if not with_rotated:
-        return newest or [_File(_open(path, stack), None)]
-    older = _existing(rotated(path), stack)
-    # The name alone proves nothing: log-2 may be the log of another volume.
-    volume = newest[0].volume if newest else None
-    mine = [one for one in older if None in (one.volume, volume) or one.volume == volume]
-    firsts = {one.section.path: one.first for one in mine}
-    return [*(one for one in mine if not _is_copy(one, firsts)), *newest]
-
-
-def _is_file(path: str, with_rotated: bool) -> bool:
-    """Tell whether it is no pipe; a log that was just rotated, and not begun anew, is none."""
     try:
-        return is_file(path)
+        if not is_file(path):
+            return [_File(_open(path, stack), None)]
+        current = _existing([path], stack)
     except NotFoundError:
-        folder = os.path.dirname(os.path.realpath(path))
-        if with_rotated and os.path.isdir(folder) and rotated(path):
-            return True
-        raise
+        # It may just have been rotated, and not begun anew.
+        current = []
+    older = []
+    if with_rotated and os.path.isdir(os.path.dirname(os.path.realpath(path))):
+        found = _existing(rotated(path), stack)
+        older = parts_of_log(path, current[0] if current else None, found)
+    firsts = {one.path: one.first for one in older}
+    files = [*(one for one in older if not _is_copy(one, firsts)), *current]
+    return files or [_File(_open(path, stack), None)]
+
+
+def _is_pipe(file: _File) -> bool:
+    return is_stream(file.section)
 
 
 def _existing(paths: Sequence[str], stack: contextlib.ExitStack) -> list[_File]:
@@ -264,27 +261,8 @@ def _existing(paths: Sequence[str], stack: contextlib.ExitStack) -> list[_File]:
 
 def _is_copy(file: _File, firsts: dict[str, AccessRecord | None]) -> bool:
     """Tell whether a file is what is just being compressed of another that is there still."""
-    path = file.section.path
-    original = path.rpartition(".")[0]
-    is_pair = is_compressed(path) and original in firsts
-    return is_pair and file.first in (None, firsts[original])
-
-
-def rotated(path: str) -> list[str]:
-    """Return the files that were rotated of the log at `path`, compressed ones too, by name.
-
-    Raises:
-        NotFoundError, NotPermittedError, FusevolError: their directory cannot be read.
-    """
-    folder, name = os.path.split(os.path.realpath(path))
-    with explained(folder), os.scandir(folder) as entries:
-        return sorted(
-            entry.path
-            for entry in entries
-            if entry.name.startswith(name)
-            and _ROTATED.fullmatch(entry.name, len(name))
-            and entry.is_file()
-        )
+    original = file.path.rpartition(".")[0]
+    return is_copy(file.path, firsts) and file.first in (None, firsts[original])
 
 
 def _open(path: str, stack: contextlib.ExitStack) -> Section:
@@ -313,25 +291,6 @@ def _without_repeats(files: Iterator[_File]) -> list[_File]:
         status = os.fstat(fd) if fd >= 0 else None
         found.setdefault((status.st_dev, status.st_ino) if status else None, file)
     return list(found.values())
-
-
-def _in_order(files: list[_File]) -> list[_File]:
-    """Put the files of each volume in the order of their records, one volume after the other.
-
-    That is the order of `seq`. If two files begin with the same one, a new log was begun beside
-    what was left of an older one, and times tell.
-    """
-    volumes = list(dict.fromkeys(file.volume for file in files))
-    starts = [(file.volume, file.first.seq) for file in files if file.first is not None]
-    is_unique = len(set(starts)) == len(starts)
-
-    def key(file: _File) -> tuple[int, int, str]:
-        if file.first is None:
-            return volumes.index(None), 0, ""
-        seq = file.first.seq if is_unique else 0
-        return volumes.index(file.volume), seq, file.first.time
-
-    return sorted(files, key=key)
 
 
 def _cut(section: Section) -> Iterator[Section]:

@@ -153,7 +153,7 @@ class LogWriter:
         Args:
             current: the way to the file that is being written.
         """
-        end = end_of_log(self.path, current)
+        end = end_of_log(self.path, current, self._volume)
         if self._chain is not None:
             return self._chain.go_on(end)
         sealer.stop(self.path, end)

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from fusevol.accesslog.compression import zstandard
+from fusevol.accesslog.log_files import rotated_by_fusevol
 from fusevol.log_options import Compression, LogOptions
-from fusevol.logagent.rotation import is_in_use, rotated_by_us
+from fusevol.logagent.rotation import is_in_use
 
 _LEVEL: Final = 3
 _SUFFIX: Final = ".zst"
@@ -69,17 +70,17 @@ class Retention:
         self._remove_old()
         self._remove_above_quota()
         self._make_room()
-        files = rotated_by_us(self._path)
+        files = rotated_by_fusevol(self._path)
         self.files, self.total = len(files), _size(self._path) + sum(map(_size, files))
 
     def _compress_all(self) -> None:
-        for path in rotated_by_us(self._path):
+        for path in rotated_by_fusevol(self._path):
             if not path.endswith(_SUFFIX) and not is_in_use(path):
                 _compress(path)
 
     def _remove_old(self) -> None:
         options = self._options
-        files = rotated_by_us(self._path)
+        files = rotated_by_fusevol(self._path)
         if options.keep_files:
             for path in files[: -options.keep_files]:
                 self._remove(path)
@@ -92,7 +93,7 @@ class Retention:
     def _remove_above_quota(self) -> None:
         if not self._options.quota:
             return
-        files = rotated_by_us(self._path)
+        files = rotated_by_fusevol(self._path)
         total = _size(self._path) + sum(map(_size, files))
         for path in files:
             if total <= self._options.quota:
@@ -108,7 +109,7 @@ class Retention:
             self._tell_of_shortage(folder)
         if not options.space_act:
             return
-        files = rotated_by_us(self._path)
+        files = rotated_by_fusevol(self._path)
         for path in files:
             if self.free >= options.space_act:
                 break
@@ -167,7 +168,7 @@ def _unfinished(path: str) -> str:
 
 
 def _remove_unfinished(log: str) -> None:
-    for path in rotated_by_us(log):
+    for path in rotated_by_fusevol(log):
         try:
             os.unlink(_unfinished(path))
         except FileNotFoundError:

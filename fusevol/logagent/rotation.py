@@ -3,13 +3,13 @@
 import contextlib
 import fcntl
 import os
-import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from fusevol.accesslog.lines import LogFile
+from fusevol.accesslog.log_files import rotated_by_fusevol
 from fusevol.accesslog.reader import parse
 from fusevol.accesslog.record import MalformedRecordError
 from fusevol.log_options import LogOptions
@@ -17,19 +17,6 @@ from fusevol.log_options import LogOptions
 _PART_OF_QUOTA: Final = 8
 """A log with a quota and no size is rotated at this part of it, so that there is what to remove."""
 _FIRST_LINE_BYTES: Final = 1 << 16
-_OURS: Final = re.compile(r"-[0-9]{8}T[0-9]{6}\.[0-9]{3}(?:\.zst)?")
-
-
-def rotated_by_us(path: str) -> list[str]:
-    """Return the files that `Rotation` has made of the log at `path`, the oldest first."""
-    folder, name = os.path.split(os.path.realpath(path))
-    with os.scandir(folder) as entries:
-        names = [
-            entry.name
-            for entry in entries
-            if entry.name.startswith(name) and _OURS.fullmatch(entry.name, len(name))
-        ]
-    return [os.path.join(folder, one) for one in sorted(names)]
 
 
 def is_in_use(path: str) -> bool:
@@ -99,7 +86,7 @@ class Rotation:
     def _new_name(self) -> str:
         """Return a name that is free, and behind those of earlier ones also if a clock steps."""
         moment = datetime.now(UTC)
-        existing = rotated_by_us(self._path)
+        existing = rotated_by_fusevol(self._path)
         while True:
             text = moment.strftime("%Y%m%dT%H%M%S.%f")[:-3]
             name = f"{self._path}-{text}"

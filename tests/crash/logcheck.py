@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from fusevol.accesslog.log_files import rotated_by_fusevol
 from fusevol.accesslog.record import OK, AccessRecord, decode
-from fusevol.logagent.rotation import rotated_by_us
 from tests.crash.account import Done, read_accounts
 
 _NAMES: Final = {
@@ -66,7 +66,7 @@ def look_through(log: Path, accounts: Path, directory: str, level: str) -> Found
 def _records(log: Path, wrong: list[str]) -> Iterator[AccessRecord]:
     """Yield the records of a log; say in `wrong` where a line is torn or a number is not next."""
     expected = 1
-    for path in map(Path, (*rotated_by_us(str(log)), str(log))):
+    for path in map(Path, (*rotated_by_fusevol(str(log)), str(log))):
         for line in path.read_bytes().splitlines(keepends=True):
             if not line.endswith(b"\n"):
                 wrong.append(f"{path} ends within a line: {line[-200:]!r}")

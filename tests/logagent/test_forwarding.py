@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from fusevol.accesslog.log_files import rotated_by_fusevol
 from fusevol.logagent import status
-from fusevol.logagent.rotation import rotated_by_us
 from tests.served import (
     FUSEVOL,
     Served,
@@ -161,7 +161,7 @@ def test_what_was_rotated_away_still_counts_as_waiting(tmp_path: Path) -> None:
             return agent.sinks[0].behind if agent else 0
 
         wait_until(lambda: behind() > 100, "a sink that is behind")
-        wait_until(lambda: rotated_by_us(str(served.log)), "rotation")
+        wait_until(lambda: rotated_by_fusevol(str(served.log)), "rotation")
         wait_until(lambda: served.log.exists() and not served.log.stat().st_size, "a new file")
         time.sleep(2.5)
         assert behind() > 100

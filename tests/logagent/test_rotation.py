@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from fusevol.accesslog.log_files import rotated_by_fusevol
 from fusevol.accesslog.reader import Skipped
 from fusevol.accesslog.record import AccessRecord, encode
 from fusevol.accesslog.sections import opened
@@ -18,7 +19,7 @@ from fusevol.linux import mounts
 from fusevol.log_options import Compression, LogOptions
 from fusevol.logagent import status
 from fusevol.logagent.retention import Retention
-from fusevol.logagent.rotation import Rotation, rotated_by_us
+from fusevol.logagent.rotation import Rotation
 from tests.served import fusevol, needs_root, serve, wait_until
 
 
@@ -82,10 +83,10 @@ def test_no_record_is_lost_or_doubled_under_load(tmp_path: Path) -> None:
     with serve(tmp_path, "-o", "rotate_size=100K,compress=zstd") as served:
         made = under_load(served.mountpoint, 4, lambda: None)
         wait_until(
-            lambda: all(path.endswith(".zst") for path in rotated_by_us(str(served.log))),
+            lambda: all(path.endswith(".zst") for path in rotated_by_fusevol(str(served.log))),
             "compression",
         )
-    files = rotated_by_us(str(served.log))
+    files = rotated_by_fusevol(str(served.log))
     assert len(files) > 4
     check_all_there(served.log, made)
     assert {os.stat(path).st_mode & 0o777 for path in files} == {0o600}
@@ -129,9 +130,9 @@ def test_an_agent_that_was_killed_is_replaced(tmp_path: Path) -> None:
         first = pid()
         os.kill(first, 9)
         wait_until(lambda: pid() not in (0, first), "another agent")
-        before = len(rotated_by_us(str(served.log)))
+        before = len(rotated_by_fusevol(str(served.log)))
         (served.mountpoint / "one").mkdir()
-        wait_until(lambda: len(rotated_by_us(str(served.log))) > before, "its rotation")
+        wait_until(lambda: len(rotated_by_fusevol(str(served.log))) > before, "its rotation")
         told = fusevol("status", "--json").stdout
         assert msgspec.json.decode(told)[0]["agent"]["pid"] == pid()
         served.unmount()
@@ -150,7 +151,7 @@ def test_what_an_agent_renamed_that_was_killed_then_is_begun_anew(tmp_path: Path
     assert len(asked) == 1
     log.write_bytes(b"x" * 5000)
     assert rotation.go_on()
-    assert names(log) == [rotated_by_us(str(log))[0].removeprefix(str(log))]
+    assert names(log) == [rotated_by_fusevol(str(log))[0].removeprefix(str(log))]
     assert len(asked) == 2
     rotation.leave_a_file()
     assert log.read_bytes() == b""

@@ -5,17 +5,18 @@ taken from what most of its first records say.
 """
 
 import contextlib
+import itertools
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Final
 
 from fusevol.accesslog.chain.links import seq_of
-from fusevol.accesslog.compression import DamagedError, is_compressed
-from fusevol.accesslog.sections import Section, opened, rotated
+from fusevol.accesslog.compression import DamagedError
+from fusevol.accesslog.log_files import is_copy, most, parts_of_log, rotated
+from fusevol.accesslog.sections import Section, opened
 
 _SAMPLED: Final = 7
 _VOLUME: Final = re.compile(rb',"volume":("(?:[^"\\]|\\.)*"),')
@@ -42,7 +43,7 @@ class _File:
             numbers = [(index, seq_of(line)) for index, line in enumerate(lines)]
             starts = [seq - index for index, seq in numbers if seq is not None]
             self.start = median_low(starts) if starts else None
-            self.volume = _most(found[1] for line in lines if (found := _VOLUME.search(line)))
+            self.volume = most(found[1] for line in lines if (found := _VOLUME.search(line)))
 
 
 @contextlib.contextmanager
@@ -52,33 +53,23 @@ def in_order(paths: Sequence[str], *, with_rotated: bool) -> Iterator[list[Secti
     Raises:
         NotFoundError, NotPermittedError, FusevolError: one of its files cannot be read.
     """
-    older = [name for path in paths for name in rotated(path)] if with_rotated else []
-    if older:
+    given = set(paths)
+    older = {path: rotated(path) for path in paths} if with_rotated else {}
+    found = set(itertools.chain.from_iterable(older.values()))
+    if found:
         # It may have been renamed, and the new one not be there yet.
         paths = [path for path in paths if os.path.exists(path)]
     # One that is just being compressed is there twice.
-    older = [name for name in older if not _is_copy(name, older)]
-    with opened([*paths, *older], with_rotated=False) as sections:
+    found = {path for path in found if not is_copy(path, found)}
+    with opened([*paths, *sorted(found)], with_rotated=False) as sections:
         files: dict[str, _File] = {}
         for section in sections:
             files.setdefault(section.path, _File(section.path)).sections.append(section)
         for file in files.values():
             file.sample()
-        mine = _most(file.volume for path, file in files.items() if path in paths or not paths)
-        chosen = [
-            file
-            for path, file in files.items()
-            # The name alone proves nothing: log-2 may be the log of another volume.
-            if path in paths or None in (file.volume, mine) or file.volume == mine
-        ]
+        chosen = [file for path, file in files.items() if path in given]
+        for log, names in older.items():
+            mine = [files[name] for name in names if name in files and files[name] not in chosen]
+            chosen += parts_of_log(log, files.get(log), mine)
         chosen.sort(key=lambda file: (file.start is None, file.start or 0, file.path))
         yield [section for file in chosen for section in file.sections]
-
-
-def _is_copy(name: str, names: Sequence[str]) -> bool:
-    return is_compressed(name) and name.rpartition(".")[0] in names
-
-
-def _most(values: Iterator[bytes | None]) -> bytes | None:
-    counted = Counter(value for value in values if value is not None)
-    return counted.most_common(1)[0][0] if counted else None

@@ -20,6 +20,7 @@ from fusevol.accesslog.chain.joints import Between, Joint, Judge, record_in
 from fusevol.accesslog.chain.ledger import Head, Mark
 from fusevol.accesslog.chain.links import hash_of, seq_of
 from fusevol.accesslog.chain.runs import Breach, Run, Spot, check, note
+from fusevol.accesslog.log_files import rotated
 from fusevol.accesslog.parallel import in_order
 from fusevol.accesslog.sections import Section
 from fusevol.errors import FusevolError, NotFoundError
@@ -107,13 +108,13 @@ def _state(paths: Sequence[str]) -> list[tuple[str, int, int]]:
     """Return what changes when a log is rotated or grows."""
     found = []
     for path in paths:
-        folder, name = os.path.split(os.path.realpath(path))
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            found += [
-                (entry.path, entry.inode(), entry.stat().st_size if entry.name == name else 0)
-                for entry in entries
-                if entry.name.startswith(name)
-            ]
+        names = []
+        with contextlib.suppress(FusevolError):
+            names = rotated(path)
+        for name in (path, *names):
+            with contextlib.suppress(OSError):
+                status = os.stat(name)
+                found.append((name, status.st_ino, status.st_size if name == path else 0))
     return sorted(found)
 
 
