@@ -37,7 +37,7 @@ def reload(mountpoints: tuple[str, ...], logs: bool) -> None:
     """
     chosen = _chosen(mountpoints)
     number = signal.SIGHUP if logs else registry.RELOAD
-    told = [mount for mount in chosen if registry.send(mount.pid, number)]
+    told = [mount for mount in chosen if mount.keeper.signal(number)]
     if not logs:
         for mount in told:
             _await_change(mount)

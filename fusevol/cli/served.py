@@ -24,7 +24,6 @@ from fusevol.daemon.checks import check
 from fusevol.errors import FusevolError
 from fusevol.linux.mountinfo import is_below, mounts
 from fusevol.linux.mounts import MNT_DETACH, umount
-from fusevol.linux.process import start_ticks
 
 _END_S: Final = 10.0
 _POLL_S: Final = 0.002
@@ -72,7 +71,7 @@ def _is_mounted_below(directory: str) -> bool:
     found = [mount for mount in mounts() if is_below(mount.mountpoint, directory)]
     for mount in found:
         served = registry.get(mount.mountpoint)
-        if served is not None and start_ticks(served.pid) == 0:
+        if served is not None and served.is_dead:
             umount(mount.mountpoint, MNT_DETACH)
             registry.remove(mount.mountpoint)
     return bool(found)
@@ -96,12 +95,12 @@ def _end_servers(servers: "dict[str, subprocess.Popen[bytes]]") -> None:
 def _signal_keeper(mountpoint: str, number: signal.Signals) -> None:
     served = registry.get(mountpoint)
     if served is not None:
-        registry.send(served.pid, number)
+        served.keeper.signal(number)
 
 
 def _has_ended(mountpoint: str) -> bool:
     deadline = time.monotonic() + _END_S
-    while (served := registry.get(mountpoint)) is not None and registry.is_ours(served.pid):
+    while (served := registry.get(mountpoint)) is not None and served.keeper.runs():
         if time.monotonic() > deadline:
             return False
         time.sleep(_POLL_S)

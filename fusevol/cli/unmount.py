@@ -61,8 +61,8 @@ def unmount(mountpoint: str, lazy: bool, force: bool) -> None:
         _remove(mount)
         if served is not None and not _are_there(binds):
             _await_end(served)
-    if served is not None and not _runs(served.pid):
-        registry.remove(mount.mountpoint)
+    if served is not None and served.is_dead:
+        registry.remove(mount.mountpoint, served.pid)
 
 
 def _mount_of_ours(mountpoint: str) -> Mount:
@@ -102,7 +102,7 @@ def _abort(mount: Mount, served: registry.Served | None) -> None:
             raise
     if served is None or _is_within(_ABORTED_S, lambda: _has_ended(served)):
         return
-    registry.send(served.worker, signal.SIGKILL)
+    served.server.signal(signal.SIGKILL)
     if not _is_within(_ABORTED_S, lambda: _has_ended(served)):
         click.echo(
             f"fusevol: {served.mountpoint} is unmounted; its worker, process {served.worker}, ends "
@@ -201,8 +201,8 @@ def _await_end(served: registry.Served) -> None:
 def _has_ended(served: registry.Served) -> bool:
     """Tell whether nobody serves a mount any more; all that is left of it is done then."""
     if _volume_of(served.mountpoint):
-        return not _runs(served.worker)
-    return not _runs(served.pid)
+        return not served.server.runs()
+    return not served.keeper.runs()
 
 
 def _is_within(seconds: float, condition: Callable[[], bool]) -> bool:
@@ -212,13 +212,3 @@ def _is_within(seconds: float, condition: Callable[[], bool]) -> bool:
             return False
         time.sleep(0.01)
     return True
-
-
-def _runs(pid: int) -> bool:
-    """Tell whether a process runs; one that ended and that nobody has waited for does not."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            state = file.read().rpartition(b") ")[2][:1]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in (b"Z", b"X")

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 import msgspec
 
 from fusevol import config
-from fusevol.container.state import Process
 from fusevol.container.target import Target
 from fusevol.linux.files import replace
+from fusevol.linux.process import Process
 
 
 class Attachment(msgspec.Struct):

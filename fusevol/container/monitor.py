@@ -23,9 +23,10 @@ from fusevol import errors
 from fusevol.container import cgroup
 from fusevol.container.init import Plan, run
 from fusevol.container.root import Bind
-from fusevol.container.state import Container, Process
+from fusevol.container.state import Container
 from fusevol.errors import FusevolError
 from fusevol.linux.namespaces import CLONE_NEWPID, unshare
+from fusevol.linux.process import Process
 
 _FORWARDED: Final = (
     signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT,

@@ -11,7 +11,6 @@ Entries are believed as far as the processes they name still run.
 import errno
 import fcntl
 import os
-import signal
 import stat
 import time
 from collections.abc import Iterator
@@ -25,45 +24,10 @@ from fusevol.container.bind import Binding, is_volume_name
 from fusevol.container.trees import remove_tree
 from fusevol.errors import NotFoundError, UsageError
 from fusevol.linux.files import replace
-from fusevol.linux.process import start_ticks
+from fusevol.linux.process import Process
 
 _FILE: Final = "container.json"
 _REMOVALS: Final = 50
-
-
-class Process(msgspec.Struct, frozen=True):
-    """A process, told from a later one with the same id by when it started."""
-
-    pid: int
-    start_ticks: int
-
-    @classmethod
-    def of(cls, pid: int) -> "Process":
-        """Return the process that has this id now."""
-        return cls(pid, start_ticks(pid))
-
-    @classmethod
-    def current(cls) -> "Process":
-        """Return this process."""
-        return cls.of(os.getpid())
-
-    def runs(self) -> bool:
-        """Tell whether it still runs."""
-        return self.pid > 0 and start_ticks(self.pid) == self.start_ticks
-
-    def signal(self, number: int) -> None:
-        """Send a signal to it, if it still runs."""
-        try:
-            fd = os.pidfd_open(self.pid)
-        except OSError:
-            return
-        try:
-            if self.runs():
-                signal.pidfd_send_signal(fd, number)
-        except ProcessLookupError:
-            return
-        finally:
-            os.close(fd)
 
 
 class Container(msgspec.Struct):

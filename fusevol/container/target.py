@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple
 
 from fusevol.accesslog.container import container_id
 from fusevol.container import engines
-from fusevol.container.state import Process, find_container
+from fusevol.container.state import find_container
 from fusevol.errors import FusevolError, NotFoundError, UsageError
 from fusevol.linux.namespaces import namespace_id
-from fusevol.linux.process import start_ticks
+from fusevol.linux.process import Process
 
 _ENGINES: Final = {"docker": engines.docker_container, "podman": engines.podman_container}
 
@@ -111,8 +111,8 @@ def _place(pid: int | str) -> tuple[int, int, int] | None:
 
 
 def _process(pid: int) -> Process | None:
-    ticks = start_ticks(pid) if pid > 0 else 0
-    return Process(pid, ticks) if ticks else None
+    process = Process.of(pid)
+    return process if process.runs() else None
 
 
 def _cgroup(pid: int) -> str:

@@ -344,7 +344,7 @@ class Keeper:
         )
 
     def _ended(self, status: int) -> int:
-        registry.remove(self._config.mountpoint)
+        registry.remove(self._config.mountpoint, os.getpid())
         if status:
             self._ending.detach()
             reason = f"stopped while in use ({why_ended(status)})"

@@ -16,6 +16,7 @@ from fusevol.daemon import metrics, metrics_host, registry, store
 from fusevol.daemon.control import VolumeState
 from fusevol.daemon.metrics import Histogram, Reading
 from fusevol.errors import FusevolError
+from fusevol.linux.process import Process
 from fusevol.logagent import status as agents
 from fusevol.recovery import counters
 
@@ -75,10 +76,10 @@ class Collector:
             before: state -> since when it counts, as far as that was known. The keeper may be
                 succeeded by a process that is younger than the counters.
         """
-        is_up = mount.worker != 0 and registry.is_ours(mount.worker)
+        is_up = mount.server.runs()
         reading.add(metrics.UP, int(is_up), name)
-        keeper = _add_process(reading, mount.pid, "keeper", name)
-        _add_process(reading, mount.worker, "worker", name)
+        keeper = _add_process(reading, mount.keeper, "keeper", name)
+        _add_process(reading, mount.server, "worker", name)
         fd = _state_of(mount)
         if fd < 0:
             return
@@ -122,11 +123,15 @@ def _text(name: str) -> str:
 
 def _state_of(mount: registry.Served) -> int:
     """Return a descriptor of the recovery state; -1 if nobody has it whom we may ask."""
-    for pid in (mount.pid, mount.worker):
-        try:
-            return os.open(f"/proc/{pid}/fd/{mount.state_fd}", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+    for process in (mount.keeper, mount.server):
+        if not process.runs():
             continue  # The keeper has just died, and the worker shares its descriptors.
+        path = f"/proc/{process.pid}/fd/{mount.state_fd}"
+        try:
+            # Not to wait, should the number have gone to something else: a FIFO waits for a writer.
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            continue
     return -1
 
 
@@ -166,7 +171,7 @@ def _add_log(reading: Reading, mount: registry.Served, name: str, free: Mapping[
     agent = agents.read(mount.log)
     if agent is None:
         return
-    _add_process(reading, agent.pid, "agent", name)
+    _add_process(reading, agent.process, "agent", name)
     reading.add(metrics.LOG_SIZE, agent.total_bytes, name)
     reading.add(metrics.LOG_FILES, agent.rotated_files, name)
     for sink in {one.sink: one for one in agent.sinks}.values():
@@ -175,8 +180,10 @@ def _add_log(reading: Reading, mount: registry.Served, name: str, free: Mapping[
         reading.add(metrics.SINK_BEHIND, sink.behind, _text(sink.sink), name)
 
 
-def _add_process(reading: Reading, pid: int, role: str, name: str) -> metrics_host.Process | None:
-    used = metrics_host.process(pid)
+def _add_process(
+    reading: Reading, process: Process, role: str, name: str
+) -> metrics_host.Process | None:
+    used = metrics_host.process(process.pid) if process.runs() else None
     if used is not None:
         reading.add(metrics.VOLUME_CPU, used.cpu_s, role, name)
         reading.add(metrics.VOLUME_MEMORY, used.resident_bytes, role, name)

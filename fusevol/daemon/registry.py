@@ -5,6 +5,7 @@ alone. A file is written when its mount is served and removed when it ends; one 
 without removing it is recognised by the mount table.
 """
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -19,6 +20,7 @@ from fusevol.daemon.encoding import decode, encode
 from fusevol.errors import NotPermittedError
 from fusevol.linux.files import replace
 from fusevol.linux.mountinfo import Mount, mount_at, mounts
+from fusevol.linux.process import Process, own_pid_namespace
 
 FSTYPE: Final = "fuse.fusevol"
 KEEPER: Final = "fusevol.daemon.keeper"
@@ -33,7 +35,8 @@ class Served(msgspec.Struct):
 
     Attributes:
         device: st_dev of the mount; tells it from any other at the same mount point.
-        pid: the keeper; worker: the process that serves, 0 while there is none.
+        pid: the keeper; worker: the process that serves, 0 while there is none. `keeper` and
+            `server` are these very processes, which the numbers alone may not be any more.
         restarts: how often a worker was succeeded.
         message: what stands in the way, if anything does.
         device_fd, state_fd: /dev/fuse and the recovery state in the keeper; alive_fd: a pipe that
@@ -53,6 +56,29 @@ class Served(msgspec.Struct):
     device_fd: int = -1
     state_fd: int = -1
     alive_fd: int = -1
+    keeper_start: int = 0
+    worker_start: int = 0
+    pid_namespace: int = 0
+
+    @property
+    def keeper(self) -> Process:
+        """The process that keeps the mount."""
+        return Process(self.pid, self.keeper_start, self.pid_namespace)
+
+    @property
+    def server(self) -> Process:
+        """The process that serves it."""
+        return Process(self.worker, self.worker_start, self.pid_namespace)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether somebody runs who keeps it, or is about to."""
+        return self.keeper.runs() or self.server.runs()
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether nobody keeps it; False if its processes cannot be seen from here."""
+        return not self.is_kept and self.pid_namespace in (0, own_pid_namespace())
 
 
 def runtime_directory() -> str:
@@ -89,8 +115,18 @@ def messages_path(mountpoint: str) -> str:
 
 
 def write(served: Served) -> None:
-    """Enter a mount; replaces an older entry of the same mount point atomically."""
-    replace(_path(served.mountpoint), encode(served))
+    """Enter a mount; replaces an older entry of the same mount point atomically.
+
+    When its processes started is filled in.
+    """
+    keeper, worker = Process.of(served.pid), Process.of(served.worker)
+    entry = msgspec.structs.replace(
+        served,
+        keeper_start=keeper.start_ticks,
+        worker_start=worker.start_ticks,
+        pid_namespace=keeper.pid_namespace,
+    )
+    replace(_path(served.mountpoint), encode(entry))
 
 
 def want(mountpoint: str, start: bytes) -> None:
@@ -109,22 +145,22 @@ def take_wanted(mountpoint: str) -> bytes | None:
     return start
 
 
-def remove(mountpoint: str) -> None:
-    """Remove the entry of a mount, if there is one."""
-    try:
+def remove(mountpoint: str, keeper: int = 0) -> None:
+    """Remove the entry of a mount, if there is one.
+
+    Args:
+        keeper: only if it is that of the mount that this process kept; 0 for any. Another may have
+            been made at the same place since.
+    """
+    if keeper and (served := get(mountpoint)) is not None and served.pid != keeper:
+        return
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(_path(mountpoint))
-    except FileNotFoundError:
-        pass
 
 
 def get(mountpoint: str) -> Served | None:
     """Return the entry of a mount point; None if there is none or it cannot be read."""
-    try:
-        with open(_path(mountpoint), "rb") as file:
-            served: Served = decode(file.read(), Served)
-            return served
-    except (FileNotFoundError, msgspec.DecodeError):
-        return None
+    return _read(_path(mountpoint))
 
 
 def all_served() -> list[Served]:
@@ -139,23 +175,35 @@ def all_served() -> list[Served]:
     for served in entries:
         if _is_of(served, mounted.get(served.mountpoint)):
             found.append(served)
-        elif not is_ours(served.pid) and not is_ours(served.worker):
+        elif served.is_dead:
             remove(served.mountpoint)
     return sorted(found, key=lambda served: served.mountpoint)
 
 
 def _entries() -> list[Served]:
-    entries = []
     directory = runtime_directory()
-    for name in os.listdir(directory):
-        if not name.endswith(".json"):
-            continue
-        try:
-            with open(os.path.join(directory, name), "rb") as file:
-                entries.append(decode(file.read(), Served))
-        except (OSError, msgspec.DecodeError):
-            continue
-    return entries
+    names = [name for name in os.listdir(directory) if name.endswith(".json")]
+    return [one for name in names if (one := _read(os.path.join(directory, name))) is not None]
+
+
+def _read(path: str) -> Served | None:
+    try:
+        with open(path, "rb") as file:
+            served: Served = decode(file.read(), Served)
+    except (OSError, msgspec.DecodeError):
+        return None
+    if not served.pid_namespace:
+        _identify(served)
+    return served
+
+
+def _identify(served: Served) -> None:
+    """Tell the processes of an entry that an earlier version wrote, by their command lines."""
+    for pid, start in ((served.pid, "keeper_start"), (served.worker, "worker_start")):
+        process = Process.of(pid)
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+            if KEEPER.encode() in file.read().split(b"\0"):
+                setattr(served, start, process.start_ticks)
 
 
 def is_mounted(served: Served) -> bool:
@@ -165,36 +213,6 @@ def is_mounted(served: Served) -> bool:
 
 def _is_of(served: Served, mount: Mount | None) -> bool:
     return mount is not None and mount.fstype == FSTYPE and mount.device == served.device
-
-
-def is_ours(pid: int) -> bool:
-    """Tell whether a process is a keeper or worker of fusevol, by its command line."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return KEEPER.encode() in file.read().split(b"\0")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def send(pid: int, number: signal.Signals) -> bool:
-    """Send a signal to a keeper or worker; return whether `pid` was one.
-
-    The descriptor makes sure that the process that was looked at is the one that gets the signal,
-    which would kill most others.
-    """
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return False
-    try:
-        if not is_ours(pid):
-            return False
-        signal.pidfd_send_signal(fd, number)
-    except ProcessLookupError:
-        return False
-    finally:
-        os.close(fd)
-    return True
 
 
 def _path(mountpoint: str) -> str:

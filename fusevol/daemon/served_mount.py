@@ -22,7 +22,7 @@ from fusevol.daemon.ending import Ending
 from fusevol.daemon.forkserver import ForkServer
 from fusevol.daemon.spare import Spare
 from fusevol.errors import FusevolError
-from fusevol.linux.process import has_ended
+from fusevol.linux.process import Process, has_ended
 
 if TYPE_CHECKING:
     import subprocess
@@ -72,7 +72,7 @@ class ServedMount:
         plain, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with trio.socket.from_stdlib_socket(plain) as ours:
             with theirs:
-                self._watch(await forks.spawn(theirs))
+                self._watch(Process.of(await forks.spawn(theirs)))
             try:
                 await ours.send(pack(Start(self.config)))
                 self._ending.device = (await receive(ours, Mounted)).device
@@ -87,12 +87,10 @@ class ServedMount:
 
     def adopt(self, served: registry.Served) -> bool:
         """Go on with a mount that another daemon made; return whether somebody keeps it."""
-        if not registry.is_mounted(served):
-            return False
-        if not registry.is_ours(served.pid) and not registry.is_ours(served.worker):
+        if not served.is_kept:
             return False
         self._ending.device = served.device
-        self._watch(served.pid)
+        self._watch(served.keeper)
         return True
 
     def revive_stored(self, served: registry.Served) -> bool:
@@ -107,7 +105,7 @@ class ServedMount:
             return False
         self._revived = trio.current_time()
         self._process = self._spare.revive()
-        self._watch(self._process.pid)
+        self._watch(Process.of(self._process.pid))
         return True
 
     async def ended(self) -> int:
@@ -120,7 +118,9 @@ class ServedMount:
                 self._process.wait()
             keeper = await self._await_heir()
             if keeper:
-                logger.warning("%s: process %d is its keeper now", self.config.mountpoint, keeper)
+                logger.warning(
+                    "%s: process %d is its keeper now", self.config.mountpoint, keeper.pid
+                )
                 self._watch(keeper)
                 continue
             if registry.get(self.config.mountpoint) is None:
@@ -142,8 +142,8 @@ class ServedMount:
         else:
             self._spare.follow(served)
 
-    async def _await_heir(self) -> int:
-        """Return the keeper that succeeds the one that has ended; 0 if nobody does."""
+    async def _await_heir(self) -> Process | None:
+        """Return the keeper that succeeds the one that has ended; None if nobody does."""
         mountpoint = self.config.mountpoint
         limit_s = math.inf if self._spare is not None else starting.HEIR_S
         with trio.move_on_after(limit_s):
@@ -181,7 +181,7 @@ class ServedMount:
     def is_serving(self) -> bool:
         """Tell whether somebody keeps the mount and it is there."""
         served = registry.get(self.config.mountpoint)
-        return served is not None and registry.is_ours(served.pid) and self._ending.is_mounted()
+        return served is not None and served.keeper.runs() and self._ending.is_mounted()
 
     def change(self, config: MountConfig) -> None:
         """Have it served by another configuration; its mount point, flags and log stay."""
@@ -208,13 +208,10 @@ class ServedMount:
             self._spare.close()
         registry.remove(self.config.mountpoint)
 
-    def _watch(self, keeper: int) -> None:
+    def _watch(self, keeper: Process) -> None:
         self._unwatch()
-        self.keeper = keeper
-        try:
-            self._pidfd = os.pidfd_open(keeper)
-        except ProcessLookupError:
-            self._pidfd = -1
+        self.keeper = keeper.pid
+        self._pidfd = keeper.open()
 
     def _unwatch(self) -> None:
         if self._pidfd >= 0:

@@ -87,9 +87,8 @@ class Spare:
 def _descriptors_of(served: registry.Served, *numbers: int) -> list[int]:
     """Return duplicates of a keeper's descriptors; none if it has ended or does not allow it."""
     fds: list[int] = []
-    try:
-        pidfd = os.pidfd_open(served.pid)
-    except OSError:
+    pidfd = served.keeper.open()
+    if pidfd < 0:
         return fds
     try:
         for number in numbers:

@@ -20,7 +20,7 @@ from fusevol.daemon.notify import notify
 from fusevol.daemon.registry import Served
 from fusevol.daemon.spare import Spare
 from fusevol.errors import FusevolError
-from fusevol.linux.process import start_ticks
+from fusevol.linux.process import Process, start_ticks
 
 HEIR_S: Final = 10.0
 """How long it may take until a worker has become the keeper."""
@@ -75,21 +75,21 @@ def start(
     return process
 
 
-def running(config: MountConfig) -> int:
-    """Return the keeper of this very mount, started earlier by somebody else; 0 if there is none.
+def running(config: MountConfig) -> Process | None:
+    """Return the keeper of this very mount, started earlier by somebody else, if there is one.
 
     A mount that is served otherwise is another one.
     """
     served = registry.get(config.mountpoint)
     if served is None or not registry.is_mounted(served):
-        return 0
+        return None
     if (served.source, served.name, served.log, served.level) != (
         config.source, config.name, config.log, config.level.value
     ):  # fmt: skip
-        return 0
-    if not registry.is_ours(served.pid):
+        return None
+    if not served.keeper.runs():
         return _await_heir(config.mountpoint, served.pid, None)
-    return served.pid
+    return served.keeper
 
 
 @contextmanager
@@ -104,12 +104,12 @@ def _opened(messages: str | None) -> Iterator[int | None]:
         os.close(fd)
 
 
-def keeper_after(mountpoint: str, ended: int) -> int:
-    """Return the keeper of a mount that has succeeded keeper `ended`; 0 while there is none."""
+def keeper_after(mountpoint: str, ended: int) -> Process | None:
+    """Return the keeper of a mount that has succeeded keeper `ended`; None while there is none."""
     served = registry.get(mountpoint)
-    if served is None or served.pid == ended or not registry.is_ours(served.pid):
-        return 0
-    return served.pid
+    if served is None or served.pid == ended or not served.keeper.runs():
+        return None
+    return served.keeper
 
 
 def is_kept(mountpoint: str, spare: Spare | None) -> bool:
@@ -120,7 +120,7 @@ def is_kept(mountpoint: str, spare: Spare | None) -> bool:
     served = registry.get(mountpoint)
     if served is None:
         return False
-    return registry.is_ours(served.worker) if spare is None else spare.is_kept()
+    return served.server.runs() if spare is None else spare.is_kept()
 
 
 class _StoppedEarly(BaseException):
@@ -140,7 +140,7 @@ def stay(config: MountConfig, check: Callable[[], None]) -> int:
     Raises:
         FusevolError: it could not be mounted, or its keeper and its worker were killed.
     """
-    keepers: list[int] = []
+    keepers: list[Process] = []
     stops: list[int] = []
 
     def pass_on(number: int, _frame: object) -> None:
@@ -149,7 +149,8 @@ def stay(config: MountConfig, check: Callable[[], None]) -> int:
         if number != signal.SIGHUP:
             notify("STOPPING=1")
             stops.append(number)
-        _send(keepers[-1], number)
+        # One that has ended is not told; who succeeds it is.
+        keepers[-1].signal(number)
 
     for handled in _PASSED_ON:
         signal.signal(handled, pass_on)
@@ -157,25 +158,18 @@ def stay(config: MountConfig, check: Callable[[], None]) -> int:
         keeper = running(config)
         spare = Spare.stored(config.mountpoint)
         process = None
-        if not keeper:
+        if keeper is None:
             if spare is not None:
                 process = spare.revive()
             else:
                 check()
                 process = start(config)
-            keeper = process.pid
+            keeper = Process.of(process.pid)
         keepers.append(keeper)
     except _StoppedEarly:
         return 0
     notify("READY=1")
     return _Stay(config, keepers, stops, process, spare).end()
-
-
-def _send(keeper: int, number: int) -> None:
-    try:
-        os.kill(keeper, number)
-    except ProcessLookupError:
-        return  # it has ended; who succeeds it is told
 
 
 class _Stay:
@@ -184,7 +178,7 @@ class _Stay:
     def __init__(
         self,
         config: MountConfig,
-        keepers: list[int],
+        keepers: list[Process],
         stops: list[int],
         process: "subprocess.Popen[bytes] | None",
         spare: Spare | None,
@@ -206,13 +200,13 @@ class _Stay:
                 else:
                     self._spare.follow(served)
             status = self._await_end()
-            keeper = _await_heir(self._config.mountpoint, self._keepers[-1], self._spare)
-            if keeper:
+            keeper = _await_heir(self._config.mountpoint, self._keepers[-1].pid, self._spare)
+            if keeper is not None:
                 self._keepers.append(keeper)
             elif not self._revive():
                 break
             if self._stops:
-                _send(self._keepers[-1], self._stops[-1])
+                self._keepers[-1].signal(self._stops[-1])
         if self._spare is not None:
             self._spare.close()
         killed = registry.get(self._config.mountpoint)
@@ -224,20 +218,20 @@ class _Stay:
         """Return the entry of the keeper when it has made it; None if it has ended before."""
         while self._is_running():
             served = registry.get(self._config.mountpoint)
-            if served is not None and served.pid == self._keepers[-1]:
+            if served is not None and served.pid == self._keepers[-1].pid:
                 return served
             time.sleep(POLL_S)
         return None
 
     def _is_running(self) -> bool:
         process = self._process
-        if process is not None and process.pid == self._keepers[-1]:
+        if process is not None and process.pid == self._keepers[-1].pid:
             return process.poll() is None
-        return registry.is_ours(self._keepers[-1])
+        return self._keepers[-1].runs()
 
     def _await_end(self) -> int:
         process = self._process
-        if process is not None and process.pid == self._keepers[-1]:
+        if process is not None and process.pid == self._keepers[-1].pid:
             return process.wait()
         return _await_end(self._keepers[-1])
 
@@ -250,7 +244,7 @@ class _Stay:
             return False
         self._revived = time.monotonic()
         self._process = self._spare.revive()
-        self._keepers.append(self._process.pid)
+        self._keepers.append(Process.of(self._process.pid))
         return True
 
 
@@ -263,8 +257,8 @@ def _bury(config: MountConfig, killed: Served) -> NoReturn:
     raise FusevolError(f"{config.mountpoint}: {KILLED}; the mount is gone")
 
 
-def _await_heir(mountpoint: str, ended: int, spare: Spare | None) -> int:
-    """Return the keeper that succeeds keeper `ended`; 0 if nobody does."""
+def _await_heir(mountpoint: str, ended: int, spare: Spare | None) -> Process | None:
+    """Return the keeper that succeeds keeper `ended`; None if nobody does."""
     limit = math.inf if spare is not None else time.monotonic() + HEIR_S
     while not (keeper := keeper_after(mountpoint, ended)) and time.monotonic() < limit:
         if not is_kept(mountpoint, spare):
@@ -274,11 +268,10 @@ def _await_heir(mountpoint: str, ended: int, spare: Spare | None) -> int:
     return keeper
 
 
-def _await_end(keeper: int) -> int:
+def _await_end(keeper: Process) -> int:
     """Wait for the end of a keeper that is not a child of ours."""
-    try:
-        pidfd = os.pidfd_open(keeper)
-    except ProcessLookupError:
+    pidfd = keeper.open()
+    if pidfd < 0:
         return 0
     try:
         poll = select.poll()

@@ -5,7 +5,10 @@ import os
 import platform
 import select
 import signal
+from functools import cache
 from typing import Final
+
+import msgspec
 
 from fusevol.linux.libc import checked, libc, quick_libc
 
@@ -15,6 +18,68 @@ _SYS_PIDFD_GETFD: Final = 438
 _CLONE_FILES: Final = 0x400
 _SYS_CLONE: Final = 56 if platform.machine() == "x86_64" else 220
 """220 in the table that newer architectures share (asm-generic/unistd.h)."""
+
+
+class Process(msgspec.Struct, frozen=True):
+    """A process, told from a later one of the same id by when it started.
+
+    Attributes:
+        start_ticks: see the function of this name; 0 for a process that is none.
+        pid_namespace: inode number of the pid namespace that `pid` is an id in; 0 for this one.
+    """
+
+    pid: int
+    start_ticks: int
+    pid_namespace: int = 0
+
+    @classmethod
+    def of(cls, pid: int) -> "Process":
+        """Return the process that has this id now."""
+        return cls(pid, start_ticks(pid), own_pid_namespace())
+
+    @classmethod
+    def current(cls) -> "Process":
+        """Return this process."""
+        return cls.of(os.getpid())
+
+    def runs(self) -> bool:
+        """Tell whether it still runs; False for one whose id means nothing here."""
+        return (
+            self.pid > 0
+            and self.pid_namespace in (0, own_pid_namespace())
+            and 0 < self.start_ticks == start_ticks(self.pid)
+        )
+
+    def open(self) -> int:
+        """Return a pidfd of it; -1 if it has ended (pidfd_open(2))."""
+        try:
+            fd = os.pidfd_open(self.pid) if self.pid > 0 else -1
+        except OSError:
+            return -1
+        # Looked at after it was opened: the id cannot go to another process in between.
+        if fd >= 0 and not self.runs():
+            os.close(fd)
+            return -1
+        return fd
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to it and to no other; return whether it still ran."""
+        fd = self.open()
+        if fd < 0:
+            return False
+        try:
+            signal.pidfd_send_signal(fd, number)
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(fd)
+        return True
+
+
+@cache
+def own_pid_namespace() -> int:
+    """Return the inode number of the pid namespace that this process has its id in."""
+    return os.stat("/proc/self/ns/pid").st_ino
 
 
 def die_with_parent(number: int) -> None:

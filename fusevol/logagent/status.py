@@ -7,6 +7,7 @@ import msgspec
 
 from fusevol.config import runtime_directory
 from fusevol.linux.files import replace
+from fusevol.linux.process import Process
 
 
 class SinkStatus(msgspec.Struct):
@@ -37,6 +38,7 @@ class AgentStatus(msgspec.Struct):
         rotated_files: how many rotated files there are.
         total_bytes: what they and the log take.
         free_bytes: what is free on their file system.
+        start_ticks, pid_namespace: tell the agent from a later process of its id.
     """
 
     log: str
@@ -45,6 +47,13 @@ class AgentStatus(msgspec.Struct):
     rotated_files: int = 0
     total_bytes: int = 0
     free_bytes: int = 0
+    start_ticks: int = 0
+    pid_namespace: int = 0
+
+    @property
+    def process(self) -> Process:
+        """The agent."""
+        return Process(self.pid, self.start_ticks, self.pid_namespace)
 
 
 def read(log: str) -> AgentStatus | None:
@@ -54,11 +63,16 @@ def read(log: str) -> AgentStatus | None:
             status = msgspec.json.decode(file.read(), type=AgentStatus)
     except (OSError, msgspec.DecodeError):
         return None
-    return status if os.path.exists(f"/proc/{status.pid}") else None
+    # An earlier version did not say when it started.
+    return status if not status.start_ticks or status.process.runs() else None
 
 
 def write(status: AgentStatus) -> None:
-    """Replace what `read` returns; OSError if that fails."""
+    """Replace what `read` returns; OSError if that fails. When the agent started is filled in."""
+    agent = Process.of(status.pid)
+    status = msgspec.structs.replace(
+        status, start_ticks=agent.start_ticks, pid_namespace=agent.pid_namespace
+    )
     path = _path(status.log)
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     replace(path, msgspec.json.encode(status))

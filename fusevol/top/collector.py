@@ -8,7 +8,6 @@ from typing import Final, Self
 
 from fusevol.accesslog.text import printable, quoted
 from fusevol.config import NO_LOG, STDOUT_LOG
-from fusevol.daemon import registry
 from fusevol.daemon.registry import Served
 from fusevol.errors import FusevolError
 from fusevol.logagent import status
@@ -129,7 +128,7 @@ class Collector(contextlib.ExitStack):
         volume.operations = between(older, now)
         volume.total = total(volume.operations.values())
         volume.lost = now.lost - older.lost
-        if not volume.total.count and not any(map(registry.is_ours, (served.pid, served.worker))):
+        if not volume.total.count and not served.is_kept:
             volume.notes.append("its keeper and its worker have ended; unmount it")
         if volume.lost:
             volume.notes.append(f"{volume.lost} OPERATIONS WERE NOT RECORDED")

@@ -1,6 +1,7 @@
 """Which mounts there are, and what their counters say."""
 
 import contextlib
+import errno
 import os
 import select
 import time
@@ -86,7 +87,7 @@ class CounterFiles:
         """
         key = key_of(served)
         try:
-            self._open(key, f"/proc/{served.pid}/fd/{served.state_fd}")
+            self._open(key, served)
             fd = self._fds[key]
             return Reading(counters.read(fd), os.fstat(fd).st_ino)
         except PermissionError:
@@ -99,10 +100,13 @@ class CounterFiles:
             os.close(self._fds.pop(key))
             return Reading(None, trouble=f"cannot read its counters: {error}")
 
-    def _open(self, key: Key, path: str) -> None:
-        """Have the state at `path` open, also if it is that of a new mount at the old place."""
+    def _open(self, key: Key, served: Served) -> None:
+        """Have the state of a mount open, also if it is that of a new one at the old place."""
         known = self._fds.get(key)
         try:
+            path = f"/proc/{served.pid}/fd/{served.state_fd}"
+            if not served.keeper.runs():
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
             if known is not None and os.path.samestat(os.stat(path), os.fstat(known)):
                 return
             # Not to wait, should the number have gone to something else: a FIFO waits for a writer.

@@ -9,7 +9,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from fusevol.daemon.registry import send
+from fusevol.daemon import registry
 from tests.served import (
     Served,
     assert_no_gap_in_numbers,
@@ -87,16 +87,31 @@ def test_unknown_mount(tmp_path: Path) -> None:
     )
 
 
-def test_other_processes_are_never_signalled() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        assert not send(other.pid, signal.SIGHUP)
-        time.sleep(0.05)
+def test_other_processes_are_never_signalled(tmp_path: Path) -> None:
+    with (
+        serve(tmp_path) as served,
+        subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other,
+    ):
+        entry = registry.get(str(served.mountpoint))
+        assert entry is not None
+        name_another_process(served.mountpoint, other.pid)
+        done = fusevol("reload", "--logs", served.mountpoint, check=False)
+        assert done.returncode == 1
+        assert "is gone" in done.stderr
+        # Nor is it waited for.
+        fusevol("unmount", served.mountpoint)
+        wait_until(lambda: not runs(entry.pid), "end of the keeper")
         assert other.poll() is None
         assert other.stdin is not None
         other.stdin.write(b"\n")
         other.stdin.close()
     assert other.returncode == 0
-    assert not send(other.pid, signal.SIGHUP)
+
+
+def name_another_process(mountpoint: Path, pid: int) -> None:
+    """Have the entry of a mount name a process that has got the id of those that kept it."""
+    path = Path(registry.runtime_directory(), f"{registry.file_name(str(mountpoint))}.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": pid, "worker": pid}))
 
 
 def test_logrotate_with_the_snippet_loses_nothing(tmp_path: Path) -> None:

@@ -16,10 +16,9 @@ import pytest
 
 from fusevol.container.attachments import changing
 from fusevol.container.inside import Inside, inside
-from fusevol.container.state import Process
 from fusevol.container.target import Target, find_target
 from fusevol.errors import FusevolError
-from fusevol.linux.process import start_ticks
+from fusevol.linux.process import Process, start_ticks
 from tests.engines.bundle import bundle_for
 from tests.engines.daemon import Daemon, plain_daemon
 from tests.engines.docker import docker_daemon
