@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Self, cast
 
+from fusevol.accesslog.bounds import LONGEST_LINE_BYTES
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 STDIN: Final = "-"
 
-MAX_LINE_BYTES: Final = 1024 * 1024
+MAX_LINE_BYTES: Final = 16 * LONGEST_LINE_BYTES
+"""What readers take for a line: logs that were begun before records had a bound hold long ones."""
 
 _BLOCK_BYTES: Final = 256 * 1024
 

@@ -3,15 +3,18 @@
 import contextlib
 from typing import Final, NamedTuple
 
+from fusevol.accesslog.bounds import LONGEST_LINE_BYTES
 from fusevol.accesslog.chain.links import OPENING, hash_of, is_hashed
 from fusevol.accesslog.compression import DamagedError, is_compressed
-from fusevol.accesslog.lines import LogFile, is_file
+from fusevol.accesslog.lines import MAX_LINE_BYTES, LogFile, is_file
 from fusevol.accesslog.log_files import decompressed_blocks, first_record_in, newest_first
 from fusevol.accesslog.reader import first_record, last_record
 from fusevol.errors import NotFoundError
 
-_TAIL_BYTES: Final = 256 * 1024
-"""How much of the end is looked at, where more would have to be kept in memory: several records."""
+_TAIL_BYTES: Final = 4 * LONGEST_LINE_BYTES
+"""How much of the end is looked at first: several records."""
+_LONGEST_TAIL_BYTES: Final = 2 * MAX_LINE_BYTES
+"""How much if that does not do, as the log was begun before records had a bound."""
 
 
 class LogEnd(NamedTuple):
@@ -36,19 +39,27 @@ def end_of_file(path: str) -> LogEnd:
     """
     if not is_file(path):
         return LogEnd(0, b"", b"")
-    tail = _tail(path)
+    tail = _tail(path, _TAIL_BYTES)
     if is_compressed(path):
         last = first_record(reversed(tail.split(b"\n")))
     else:
         last = last_record(path)
     seq = last.seq if last is not None else 0
+    hash_, after = _last_hash(tail)
+    if not hash_ and OPENING in tail:
+        hash_, after = _last_hash(_tail(path, _LONGEST_TAIL_BYTES))
+    return LogEnd(seq, hash_, after)
+
+
+def _last_hash(tail: bytes) -> tuple[bytes, bytes]:
+    """Return the hash of the last record that has one, and what follows; empty if none has."""
     found = tail.rfind(OPENING)
     while found >= 0:
         begin, end = tail.rfind(b"\n", 0, found) + 1, tail.find(b"\n", found)
         if end >= 0 and is_hashed(tail[begin:end]):
-            return LogEnd(seq, hash_of(tail[begin:end]), tail[end + 1 :])
+            return hash_of(tail[begin:end]), tail[end + 1 :]
         found = tail.rfind(OPENING, 0, found)
-    return LogEnd(seq, b"", b"")
+    return b"", b""
 
 
 def first_seq(path: str) -> int:
@@ -84,14 +95,14 @@ def end_of_log(path: str, current: str | None = None, volume: str | None = None)
     return LogEnd(0, b"", b"")
 
 
-def _tail(path: str) -> bytes:
-    """Return the last part of a file, up to its very end."""
+def _tail(path: str, length: int) -> bytes:
+    """Return the last `length` bytes of a file, fewer if it is shorter."""
     if not is_compressed(path):
         with LogFile(path) as file:
             size = file.stat().st_size
-            return file.read_at(max(0, size - _TAIL_BYTES), _TAIL_BYTES)
+            return file.read_at(max(0, size - length), length)
     tail = b""
     with contextlib.suppress(DamagedError):
         for block in decompressed_blocks(path):
-            tail = (tail + block)[-_TAIL_BYTES:]
+            tail = (tail + block)[-length:]
     return tail

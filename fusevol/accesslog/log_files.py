@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
+from fusevol.accesslog.bounds import LONGEST_LINE_BYTES
 from fusevol.accesslog.compression import DamagedError, decompressed, is_compressed
 from fusevol.accesslog.lines import LogFile, explained
 from fusevol.accesslog.reader import first_record
@@ -27,7 +28,7 @@ _BEHIND: Final = re.compile(_TURN + r"(?:\.[a-z0-9]+)?")
 _BEFORE_EXTENSION: Final = re.compile(_TURN)
 _BY_FUSEVOL: Final = re.compile(r"-[0-9]{8}T[0-9]{6}\.[0-9]{3}(?:\.zst)?")
 
-_BEGINNING_BYTES: Final = 512 * 1024
+_BEGINNING_BYTES: Final = 8 * LONGEST_LINE_BYTES
 """How far into a file its first record is looked for."""
 _BLOCK_BYTES: Final = 64 * 1024
 

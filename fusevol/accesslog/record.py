@@ -6,6 +6,7 @@ together with this file.
 """
 
 import errno
+import re
 from typing import Final
 
 import msgspec
@@ -123,10 +124,27 @@ class MalformedRecordError(ValueError):
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(AccessRecord)
 
+_BREAKING: Final = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
+"""DEL, U+0080 to U+009F, U+2028 and U+2029 in UTF-8."""
+_DEL: Final = 0x7F
+
 
 def encode(record: AccessRecord) -> bytes:
     """Return the record as one JSON object, without the newline."""
-    return _encoder.encode(record)
+    line = _encoder.encode(record)
+    return line if line.isascii() and _DEL not in line else one_line(line)
+
+
+def one_line(text: bytes) -> bytes:
+    """Return a JSON text that means the same and is one line to every reader.
+
+    JSON escapes the control characters of ASCII but DEL. Some readers and terminals also end a line
+    at U+0085, U+2028 or U+2029, or obey the control characters from U+0080 on.
+    """
+    # Most other text has none of these bytes, and to look for them costs less.
+    if _DEL not in text and 0xC2 not in text and 0xE2 not in text:
+        return text
+    return _BREAKING.sub(lambda one: b"\\u%04x" % ord(one[0].decode()), text)
 
 
 def decode(line: bytes) -> AccessRecord:

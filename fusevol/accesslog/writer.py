@@ -14,8 +14,10 @@ import stat
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Final
 
+from fusevol.accesslog.bounds import LONGEST_LINE_BYTES, fitting
 from fusevol.accesslog.chain import keys, sealer
 from fusevol.accesslog.formats import encoder
+from fusevol.accesslog.lines import MAX_LINE_BYTES
 from fusevol.accesslog.log_end import end_of_file, end_of_log
 from fusevol.accesslog.names import encode_name
 from fusevol.accesslog.record import OK, AccessRecord
@@ -31,13 +33,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_RESERVE_BYTES: Final = 256 * 1024
-"""Room kept allocated behind the end of the log under `deny`: a record is far smaller."""
-_LARGEST_RECORD_BYTES: Final = 64 * 1024
+_RESERVE_RECORDS: Final = 4
+"""For how many more records than are needed room is made behind the end of the log, under `deny`:
+most are a two-hundredth of the largest."""
 _RETRY_NS: Final = 250_000_000
 """How often writing is tried again after a failure, so that a full disk does not cost a failing
 system call per operation."""
 
+_UNBOUNDED: Final = ("source", "filter", "reason")
+"""Keys of events whose values nothing else bounds."""
 
 # What outlives the writer, one word each.
 _FD: Final = 0
@@ -59,7 +63,8 @@ class LogWriter:
     """The access log of one volume. One thread only.
 
     Attributes:
-        admit: raises OSError EIO if an operation must be refused now; None under `continue`.
+        admit: raises OSError EIO if an operation must be refused now; None under `continue`. It
+            takes the number of operations that were admitted before and have no record yet.
         lost: operations without a record since the last `gap` record.
         next_seq: number of the next record.
     """
@@ -99,7 +104,7 @@ class LogWriter:
         self._torn = False
         self.next_seq = 1
         self._fd = self._cells[_FD] - 1
-        self.admit: Callable[[], None] | None = None
+        self.admit: Callable[[int], None] | None = None
         if on_failure is OnLogFailure.DENY:
             self.admit = self._admit
         if self._fd >= 0:
@@ -202,6 +207,9 @@ class LogWriter:
     def event(self, record: AccessRecord) -> None:
         """Write one of fusevol's own records: mount, unmount, restart."""
         record.volume = self._volume
+        for key in _UNBOUNDED:
+            if (text := getattr(record, key)) is not None:
+                setattr(record, key, fitting(text))
         self.catch_up()
         self.append(record, perf_counter_ns())
 
@@ -369,34 +377,35 @@ class LogWriter:
         torn = end_of_file(f"/proc/self/fd/{self._fd}").after
         return b"\n" + self._chain.encode_behind(gap, torn) + b"\n"
 
-    def _admit(self) -> None:
+    def _admit(self, pending: int) -> None:
         """Make sure that a record can be written before the operation has any effect."""
-        if self._reserved >= _LARGEST_RECORD_BYTES and not self.lost:
+        needed = (pending + 1) * LONGEST_LINE_BYTES
+        if self._reserved >= needed and not self.lost:
             return
         self.catch_up()
         if self.lost:
             raise OSError(errno.EIO, "access log cannot be written")
-        self._reserve()
+        self._reserve(needed + _RESERVE_RECORDS * LONGEST_LINE_BYTES)
 
-    def _reserve(self) -> None:
-        if not self._regular:
-            self._reserved = _RESERVE_BYTES
-            return
-        size = os.fstat(self._fd).st_size
-        try:
-            reserve(self._fd, size, _RESERVE_BYTES)
-        except OSError as error:
-            if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
+    def _reserve(self, length: int) -> None:
+        if self._regular:
+            size = os.fstat(self._fd).st_size
+            try:
+                reserve(self._fd, size, length)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
+                    raise OSError(errno.EIO, "access log cannot be written") from error
                 self._regular = False
-            else:
-                raise OSError(errno.EIO, "access log cannot be written") from error
-        self._reserved = _RESERVE_BYTES
+        self._reserved = length
 
 
 def _cut_torn_line(fd: int) -> None:
     """Remove what a writer that was killed wrote of its last record: that is written again."""
     size = os.fstat(fd).st_size
-    tail = os.pread(fd, _LARGEST_RECORD_BYTES, max(0, size - _LARGEST_RECORD_BYTES))
-    torn = len(tail) - tail.rfind(b"\n") - 1
-    if torn < len(tail) or size == len(tail):
-        os.ftruncate(fd, size - torn)
+    # The last line of a log that was begun before records had a bound may be a longer one.
+    for length in (LONGEST_LINE_BYTES, MAX_LINE_BYTES):
+        tail = os.pread(fd, length, max(0, size - length))
+        torn = len(tail) - tail.rfind(b"\n") - 1
+        if torn < len(tail) or size == len(tail):
+            os.ftruncate(fd, size - torn)
+            return

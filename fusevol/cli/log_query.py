@@ -18,6 +18,7 @@ from fusevol.accesslog.filter import Filter
 from fusevol.accesslog.parallel import in_child
 from fusevol.accesslog.plain_files import plain_files
 from fusevol.accesslog.query import Answer, Column, answered, imported
+from fusevol.accesslog.record import one_line
 from fusevol.accesslog.sections import Tally, opened
 from fusevol.accesslog.text import printable, printable_json
 from fusevol.cli.log_output import container_names, report, rotated_option
@@ -190,7 +191,7 @@ def _pad(column: Column, width: int) -> Callable[[str], str]:
 
 
 def _json(answer: Answer, _directory: str) -> Iterator[bytes]:
-    show: Callable[[bytes], bytes] = printable_json if sys.stdout.isatty() else lambda line: line
+    show: Callable[[bytes], bytes] = printable_json if sys.stdout.isatty() else one_line
     return _chunks(show(line) + b"\n" for line in answer.json())
 
 

@@ -16,6 +16,7 @@ from fusevol.accesslog.filter import Filter
 from fusevol.accesslog.follow import follow
 from fusevol.accesslog.parallel import in_order, usable_processors
 from fusevol.accesslog.reader import Predicate, Skipped
+from fusevol.accesslog.record import one_line
 from fusevol.accesslog.sections import Section, Tally, is_stream, opened
 from fusevol.accesslog.summary import GROUPINGS, Key, Summary, Totals
 from fusevol.accesslog.text import printable, quoted
@@ -186,7 +187,7 @@ class _Counter(threading.Thread):
 
 def _printer(as_json: bool, rows: int | None, *, is_live: bool) -> Print:
     if as_json:
-        return lambda summary: click.echo(msgspec.json.encode(_document(summary, rows)))
+        return lambda summary: click.echo(one_line(msgspec.json.encode(_document(summary, rows))))
 
     def print_table(summary: Summary) -> None:
         now = time.strftime("%Y-%m-%d %H:%M:%S: ") if is_live else ""

@@ -10,6 +10,7 @@ from typing import Final
 import click
 import msgspec
 
+from fusevol.accesslog.record import one_line
 from fusevol.accesslog.text import printable_json
 from fusevol.cli.log_output import name_of
 from fusevol.daemon import registry
@@ -141,7 +142,7 @@ def _json_printer(by: str, text: str, rows: int | None) -> Show:
     is_terminal = sys.stdout.isatty()
 
     def show(frame: Frame) -> None:
-        line = msgspec.json.encode(as_document(frame, by, text, rows))
+        line = one_line(msgspec.json.encode(as_document(frame, by, text, rows)))
         _write((printable_json(line) if is_terminal else line) + b"\n")
 
     return show

@@ -9,6 +9,7 @@ import sys
 from typing import Final
 
 from fusevol.accesslog import sinks
+from fusevol.accesslog.bounds import LONGEST_VOLUME_BYTES
 from fusevol.config import NO_LOG, STDOUT_LOG, MountConfig
 from fusevol.daemon import registry
 from fusevol.daemon.log_checks import check_log_options
@@ -35,11 +36,21 @@ def check(config: MountConfig) -> None:
         UsageError, NotFoundError, NotPermittedError, FusevolError: what is wrong.
     """
     check_log_options(config.logging, config.log, config.on_log_failure)
+    _check_name(config.name)
     source = check_source(config.served_path)
     _check_overlap(config)
     _check_mountpoint(config, source)
     _check_log(config)
     _check_sinks(config)
+
+
+def _check_name(name: str) -> None:
+    length = len(os.fsencode(name))
+    if length > LONGEST_VOLUME_BYTES:
+        raise UsageError(
+            f"the name of the volume, {name[:40]}..., has {length} bytes and stands in each "
+            f"record; give one of at most {LONGEST_VOLUME_BYTES} by --name"
+        )
 
 
 def check_source(source: str) -> os.stat_result:

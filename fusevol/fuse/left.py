@@ -4,8 +4,9 @@ Reads nothing but the recovery state: the source may hang.
 """
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from fusevol.accesslog.bounds import path_text
 from fusevol.accesslog.names import encode_name
 from fusevol.fuse.gathering import Gatherer
 from fusevol.inodes.table import ROOT_INO
@@ -16,9 +17,6 @@ from fusevol.recovery.runs import RunEntries
 if TYPE_CHECKING:
     from fusevol.accesslog.writer import LogWriter
     from fusevol.recovery.region import Region
-
-_DEEPEST: Final = 4096
-"""Directories above one another, as many as PATH_MAX has room for."""
 
 
 def tell_left(region: "Region", log: "LogWriter", volume: str) -> None:
@@ -41,12 +39,12 @@ def tell_left(region: "Region", log: "LogWriter", volume: str) -> None:
 
 def _path_of(nodes: NodeEntries, places: dict[int, int], ino: int) -> str | None:
     """Return the path of an inode by the names that stand in the state; None if one is missing."""
-    names: list[str] = []
-    while ino != ROOT_INO and len(names) < _DEEPEST:
+    names: list[bytes] = []
+    while ino != ROOT_INO:
         at = places.get(ino)
-        if at is None:
+        if at is None or len(names) == len(places):
             return None
         node = nodes.read(at)
-        names.append(encode_name(node.name))
+        names.append(node.name)
         ino = node.parent
-    return "/" + "/".join(reversed(names))
+    return path_text(names[::-1])

@@ -103,7 +103,7 @@ def _answer_to_caller(handler: Handler, op: str, once: bool, identified: bool) -
                     ctx.uid, ctx.gid, caller.pid, caller.comm, caller.container,
                 )  # fmt: skip
                 if self.admit is not None:
-                    _admit(self, record, args)
+                    _admit(self, record, entry, args)
             else:
                 # The thread does for the process where only its capabilities are asked for.
                 record = AccessRecord(pid=ctx.pid) if opens else _UNREAD
@@ -125,7 +125,9 @@ def _answer_to_caller(handler: Handler, op: str, once: bool, identified: bool) -
     return answer
 
 
-def _admit(operations: "Operations", record: AccessRecord, args: tuple[Any, ...]) -> None:
+def _admit(
+    operations: "Operations", record: AccessRecord, entry: Entry, args: tuple[Any, ...]
+) -> None:
     """Refuse an operation that could not be recorded; its record, if any, then tells on what.
 
     Raises:
@@ -135,10 +137,24 @@ def _admit(operations: "Operations", record: AccessRecord, args: tuple[Any, ...]
     if record.op not in operations.recorded:
         return
     try:
-        operations.admit()
+        operations.admit(operations.journal.pending(entry))
     except OSError:
         _note_path(operations, record, args)
         raise
+
+
+def _admit_to(operations: "Operations", op: str, entry: Entry) -> None:
+    """Refuse an operation on a handle that could not be recorded; closing is never refused.
+
+    Raises:
+        OSError: EIO if the operation must not have any effect.
+    """
+    assert operations.admit is not None
+    try:
+        operations.admit(operations.journal.pending(entry))
+    except OSError:
+        if not op.startswith("release"):
+            raise
 
 
 def _note_path(operations: "Operations", record: AccessRecord, args: tuple[Any, ...]) -> None:
@@ -270,8 +286,8 @@ def _answer_to_user(
                     "", -1, self.name, op, self.volume.paths.of(inode), inode.ino, OK, -1,
                     opened.uid, opened.gid, caller.pid, caller.comm, caller.container,
                 )  # fmt: skip
-                if self.admit is not None and not op.startswith("release"):
-                    self.admit()
+                if self.admit is not None:
+                    _admit_to(self, op, entry)
             else:
                 record = AccessRecord()
             given = (record, entry, opened, *args) if once else (record, opened, *args)

@@ -74,10 +74,11 @@ class Directory(Inode):
     Attributes:
         children: known inodes whose `parent` is this one; keep it known.
         opens: how often it is open; keeps it known, too.
-        prefix: text of its path with a trailing "/", valid while `epoch` is the table's.
+        path_bytes: length of its path with a trailing "/", as long as `epoch` is the table's.
+        prefix: text of that path; where it is too long to be written whole, that of an ancestor.
     """
 
-    __slots__ = ("children", "epoch", "opens", "prefix")
+    __slots__ = ("children", "epoch", "opens", "path_bytes", "prefix")
 
     def __init__(
         self, ino: int, dev: int, host_ino: int, parent: "Directory | None", name: bytes
@@ -85,5 +86,6 @@ class Directory(Inode):
         super().__init__(ino, dev, host_ino, stat.S_IFDIR, parent, name)
         self.children = 0
         self.opens = 0
+        self.path_bytes = 0
         self.prefix = ""
         self.epoch = -1

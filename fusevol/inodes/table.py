@@ -146,11 +146,12 @@ class InodeTable:
 
     def _wake(self, ino: int) -> Inode:
         """Make a dormant inode an object, and its ancestors before it."""
-        chain = [ino]
-        while (parent := self._entries.read(self._dormant[chain[-1]]).parent) in self._dormant:
-            if parent in chain:
+        chain = {ino: None}
+        above = ino
+        while (above := self._entries.read(self._dormant[above]).parent) in self._dormant:
+            if above in chain:
                 break
-            chain.append(parent)
+            chain[above] = None
         for link in reversed(chain):
             self._wake_one(link)
         return self._by_ino[ino]

@@ -165,6 +165,11 @@ class Journal:
             Entry(self.words, INLINE + number * _STRIDE) for number in range(_ENTRIES - 1, 0, -1)
         ]
 
+    def pending(self, entry: Entry) -> int:
+        """Return how many requests other than that of `entry` may have no record yet."""
+        taken = _ENTRIES - 1 - len(self._free) - len(self.finished)
+        return taken if entry is self.inline else taken - 1
+
     def take(self) -> Entry:
         """Return an entry for a request that may have to wait; put it in `finished` at the end."""
         return self._free.pop()

@@ -1,66 +1,81 @@
 """The path of an inode inside its volume, as text for the access log."""
 
-from typing import Final
+from collections.abc import Iterator
 
-from fusevol.accesslog.names import encode_name
+from fusevol.accesslog.bounds import END_BYTES, LONGEST_PATH_BYTES, last_names, left_out
+from fusevol.accesslog.names import decode_name, encode_name
 from fusevol.inodes.inode import Directory, Inode
 from fusevol.inodes.table import InodeTable
-
-_REMEMBERED: Final = 4096
-"""Longest path that a directory remembers. A container may nest directories without end; what is
-remembered would grow with the square of the depth."""
-_LONGEST: Final = 32_768
-"""Longest path in a record. Longer ones, which only nesting far beyond PATH_MAX makes, keep both
-ends around SHORTENED, so that a record always fits the line that readers accept."""
-
-SHORTENED: Final = "//...//"
-"""Stands where the middle of a path was left out; no path has two slashes in a row."""
 
 
 class Paths:
     """Builds paths from the links through which inodes were last seen.
 
     An object without a name any more keeps its last path. Directories remember theirs until some
-    directory moves, so that a path costs one concatenation in the usual case.
+    directory moves, so that a path costs one concatenation in the usual case. Those that are too
+    deep for a whole path remember how long it is, and the text of an ancestor: a container may nest
+    directories without end, and what is remembered would grow with the square of the depth.
     """
 
     def __init__(self, table: InodeTable) -> None:
         self._table = table
 
-    def prefix(self, directory: Directory) -> str:
-        """Return the path of `directory` with a trailing slash: "/" for the root."""
+    def of(self, inode: Inode) -> str:
+        """Return the path of `inode`: "/", "/a" or "/a/b"."""
+        parent = inode.parent
+        return "/" if parent is None else self.child(parent, inode.name)
+
+    def child(self, directory: Directory, name: bytes) -> str:
+        """Return the path of `name` in `directory`, whether it exists or not."""
+        if directory.epoch != self._table.epoch:
+            self._learn(directory)
+        if directory.path_bytes + len(name) <= LONGEST_PATH_BYTES:
+            return directory.prefix + encode_name(name)
+        return self._shortened(directory, name)
+
+    def _learn(self, directory: Directory) -> None:
+        """Find out the path of `directory`, and with it those of its ancestors."""
         epoch = self._table.epoch
-        if directory.epoch == epoch:
-            return directory.prefix
         chain = [directory]
-        known = "/"
+        prefix, length = "/", 1
         while (parent := chain[-1].parent) is not None:
             if parent.epoch == epoch:
-                known = parent.prefix
+                prefix, length = parent.prefix, parent.path_bytes
                 break
             chain.append(parent)
         for link in reversed(chain):
             if link.parent is not None:
-                known = f"{known}{encode_name(link.name)}/"
-            if len(known) <= _REMEMBERED:
-                link.prefix = known
-                link.epoch = epoch
-        return known
+                length += len(link.name) + 1
+                if length <= LONGEST_PATH_BYTES:
+                    prefix = f"{prefix}{encode_name(link.name)}/"
+            link.prefix, link.path_bytes, link.epoch = prefix, length, epoch
 
-    def of(self, inode: Inode) -> str:
-        """Return the path of `inode`: "/", "/a" or "/a/b"."""
-        parent = inode.parent
-        if parent is None:
-            return "/"
-        return _fitting(self.prefix(parent) + encode_name(inode.name))
-
-    def child(self, directory: Directory, name: bytes) -> str:
-        """Return the path of `name` in `directory`, whether it exists or not."""
-        return _fitting(self.prefix(directory) + encode_name(name))
+    def _shortened(self, directory: Directory, name: bytes) -> str:
+        """Return both ends of a path that is too long; what `path_text` makes of its names."""
+        tail, end = last_names(_upwards(directory, name))
+        head = _head(directory)
+        begin = len(decode_name(head))
+        middle = directory.path_bytes + len(name) - begin - end
+        return head.removesuffix("/") + left_out(middle) + tail
 
 
-def _fitting(path: str) -> str:
-    if len(path) <= _LONGEST:
-        return path
-    half = (_LONGEST - len(SHORTENED)) // 2
-    return path[:half] + SHORTENED + path[-half:]
+def _upwards(directory: Directory, name: bytes) -> Iterator[bytes]:
+    """Yield the names of a path, the last first."""
+    yield name
+    above: Directory | None = directory
+    while above is not None:
+        yield above.name
+        above = above.parent
+
+
+def _head(directory: Directory) -> str:
+    """Return the beginning of a long path, with a trailing slash.
+
+    The text that directories too deep for a whole path remember is cut to whole names.
+    """
+    kept = bytearray(b"/")
+    for name in decode_name(directory.prefix)[1:].split(b"/"):
+        if len(kept) + len(name) + 1 > END_BYTES:
+            break
+        kept += name + b"/"
+    return encode_name(bytes(kept))

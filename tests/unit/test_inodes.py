@@ -12,7 +12,7 @@ from fusevol.inodes.inode import Directory, Inode
 from fusevol.inodes.table import FIRST_OWN_INO, ROOT_INO, InodeTable
 from fusevol.recovery.nodes import NodeEntries
 from fusevol.recovery.region import Region
-from fusevol.volume.paths import SHORTENED, Paths
+from fusevol.volume.paths import Paths
 from tests.unit.regions import new_region
 
 _DEV, _OTHER_DEV = 7, 8
@@ -124,17 +124,6 @@ def test_paths_follow_a_moved_directory(table: _Known) -> None:
     assert paths.of(file) == "/moved/file"
     assert paths.of(outer) == "/outer"
     assert table.root.children == 2
-
-
-def test_a_path_of_any_depth_has_a_bounded_length(table: _Known) -> None:
-    parent = table.root
-    for depth in range(3000):
-        parent = table.look_up_directory(100 + depth, b"a-directory", parent)
-    path = Paths(table).of(parent)
-    assert len(path) < 40_000
-    assert path.startswith("/a-directory/a-directory")
-    assert path.endswith("/a-directory")
-    assert path.count(SHORTENED) == 1
 
 
 _names = st.sampled_from([b"a", b"b", b"c" * 255])

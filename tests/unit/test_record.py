@@ -1,11 +1,13 @@
 import errno
 import json
+import re
 from typing import get_type_hints
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from fusevol.accesslog import formats
 from fusevol.accesslog.record import (
     EVENTS,
     OK,
@@ -16,6 +18,7 @@ from fusevol.accesslog.record import (
     encode,
     errno_name,
 )
+from fusevol.log_options import LogFormat
 
 REQUIRED = {
     "time": st.text(min_size=1),
@@ -112,3 +115,17 @@ def test_deeply_nested_line_is_refused() -> None:
 def test_errno_name() -> None:
     assert errno_name(errno.ENOENT) == "ENOENT"
     assert errno_name(4711) == "errno 4711"
+
+
+@pytest.mark.parametrize("name", list(LogFormat))
+@given(st.text("\x7f\x80\x85\x9f\xa0\u2027\u2028\u2029\u202a\n\r\v\fa\u2014\u2e81\xe4"))
+def test_no_reader_takes_a_record_for_several_lines(name: str, text: str) -> None:
+    record = AccessRecord(
+        "2026-11-23T10:00:00.000000Z", 1, "data", "mkdir", f"/{text}", result="ok", us=1, uid=0,
+        gid=0, pid=1, comm=text, reason=text,
+    )  # fmt: skip
+    line = formats.encoder(name)(record)
+    shown = line.decode()
+    assert len(shown.splitlines()) == 1
+    assert not re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029]", shown)
+    assert formats.decode(line) == record

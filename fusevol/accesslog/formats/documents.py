@@ -48,7 +48,7 @@ def encode(document: Document) -> bytes:
         MalformedRecordError: it holds a number beyond 64 bits or text that is not Unicode.
     """
     try:
-        return msgspec.json.encode(document)
+        return native.one_line(msgspec.json.encode(document))
     except (OverflowError, UnicodeEncodeError, msgspec.MsgspecError) as error:
         raise MalformedRecordError(str(error)) from error
 

@@ -50,6 +50,8 @@ _TYPES: Final = {
 """Operation -> `event.type`; all others are "info"."""
 
 _NS_PER_US: Final = 1000
+_LONGEST_IN_MESSAGE: Final = 256
+"""Characters of a path in the message, which repeats it for people."""
 
 
 def encode(record: AccessRecord) -> bytes:
@@ -113,6 +115,8 @@ def _event(record: AccessRecord, us: int, result: str) -> Document:
 
 def _message(record: AccessRecord) -> str:
     what = record.path if record.path is not None else record.volume
+    if len(what) > _LONGEST_IN_MESSAGE:
+        what = f"...{what[-_LONGEST_IN_MESSAGE:]}"
     return f"{record.op} {what}: {record.result}"
 
 

@@ -15,12 +15,14 @@ from typing import Final
 
 import msgspec
 
+from fusevol.accesslog.bounds import LONGEST_LINE_BYTES
 from fusevol.accesslog.formats.documents import Document, epoch_us, matched, to_document, to_record
 from fusevol.accesslog.record import EVENTS, OK, AccessRecord, MalformedRecordError
 from fusevol.accesslog.text import printable, printable_json
 
-MAX_LINE_BYTES: Final = 64 * 1024 - 2
-"""What `juicefs profile` can read (bufio.MaxScanTokenSize, with newline); more would end it."""
+MAX_LINE_BYTES: Final = LONGEST_LINE_BYTES - 2
+"""What `juicefs profile` can read (bufio.MaxScanTokenSize, with newline); more would end it. Only
+records of logs that were begun before records had a bound make longer ones."""
 
 _OK: Final = "OK"
 _CALLER: Final = ("uid", "gid", "pid")

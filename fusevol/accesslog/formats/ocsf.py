@@ -170,7 +170,7 @@ def _group(process: Document) -> object:
 def _file(record: AccessRecord, own: Document) -> Document:
     path = own.pop("path", None)
     # The name is required, also for what is about no file in the volume.
-    name = base_name(path) if path is not None else record.source or record.volume
+    name = base_name(path or record.source or record.volume)
     file = {"name": name, "type_id": _file_type(record.op), "volume": own.pop("volume", "")}
     if path is not None:
         file["path"] = path
