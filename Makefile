@@ -2,6 +2,8 @@
 python := .venv/bin/python
 # How long `make soak` goes on.
 SECONDS ?= 60
+# How many processes share the whole suite; most of it waits.
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench lint format typecheck check pjdfstest soak lock man clean
@@ -13,9 +15,9 @@ demo:  ## show fusevol at work
 	@scripts/setup runtime
 	@scripts/demo $(ARGS)
 
-test:  ## run the tests: make test ARGS="-k rename"
+test:  ## run the tests; in one process those chosen: make test ARGS="tests/unit -k rename"
 	@scripts/setup test
-	$(python) -m pytest $(ARGS)
+	$(python) -m pytest $(or $(ARGS),-n $(WORKERS) --dist loadgroup)
 
 bench:  ## measure fusevol and its peers
 	@scripts/setup bench

@@ -1,11 +1,16 @@
-"""Rules for every run: no silent pass without FUSE, and no mount outlives its test module."""
+"""Rules for every run.
+
+No silent pass without FUSE. No mount outlives its test module. Signals mean what they mean on a
+terminal, however the run was started. With several processes (pytest-xdist), a module stays whole.
+"""
 
 import os
 import re
+import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,6 +18,11 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("fusevol", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # How long an example takes says how busy the machine is.
 settings.load_profile("fusevol")
+
+from tests.turns import turns
+
+_LONGEST_FIRST: Final = ("engines", "crash", "hung", "mounted", "programs")
+"""Folders whose modules take minutes, so that none of them is the last to run, on its own."""
 
 
 class FuseMount(NamedTuple):
@@ -37,6 +47,51 @@ def pytest_sessionstart() -> None:
     # A run that skips whatever mounts would look like one that passed.
     if (os.environ.get("CI") or os.geteuid() == 0) and not Path("/dev/fuse").exists():
         pytest.exit("/dev/fuse is missing: load the kernel's fuse module (modprobe fuse)", 1)
+
+
+def pytest_configure() -> None:
+    # What a script starts in its background has SIGINT and SIGQUIT ignored, what nohup(1) starts
+    # SIGHUP, and so have its children. A handler is not inherited: what the tests start has the
+    # defaults, and this process goes on to ignore what it was told to.
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda _number, _frame: None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadGroupScheduling
+
+    class Modules(LoadGroupScheduling):  # type: ignore[misc]
+        """Has the tests of a module run in one process, and the modules that take turns."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            return str(super()._split_scope(nodeid)).partition("::")[0]
+
+    return Modules(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=_order)
+
+
+def _order(item: pytest.Item) -> int:
+    folder = item.path.parent.name
+    return _LONGEST_FIRST.index(folder) if folder in _LONGEST_FIRST else len(_LONGEST_FIRST)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    # Here, and not in a fixture: the clock of pytest-timeout does not run yet.
+    turns.take(item)
+    try:
+        return (yield)
+    finally:
+        turns.give_back(nextitem)
 
 
 @pytest.fixture(scope="module", autouse=True)

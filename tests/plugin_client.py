@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-_TIMEOUT_S: Final = 30.0
+from tests.patience import PATIENCE_S
 
 PODMAN_ID: Final = "2f73349cfc4630255319c6c8dfc1b46a8996ace9d14d8e07563b165915918ec2"
 """By which Podman mounts every volume (libpod/volume_internal_common.go)."""
@@ -58,7 +58,7 @@ class Connection:
 
     def __init__(self, path: Path | str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.settimeout(_TIMEOUT_S)
+        self.socket.settimeout(PATIENCE_S)
         self.socket.connect(str(path))
         self._file = self.socket.makefile("rb")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from tests.patience import PATIENCE_S
 from tests.served import wait_until
 
 
@@ -52,7 +53,7 @@ class Prometheus:
         return [rule["query"] for rule in group["rules"]]
 
     def _get(self, what: str, **words: str) -> dict[str, Any]:
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=20)
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_S)
         try:
             connection.request("GET", f"/api/v1/{what}?{urlencode(words)}")
             return dict(json.loads(connection.getresponse().read()))
@@ -81,7 +82,7 @@ def prometheus(directory: Path, target: int, rules: Path) -> Iterator[Prometheus
     ):  # fmt: skip
         try:
             found = Prometheus(port)
-            wait_until(found.is_ready, "Prometheus", 30)
+            wait_until(found.is_ready, "Prometheus")
             yield found
         finally:
             process.kill()

@@ -2,15 +2,13 @@
 
 import time
 from http.client import HTTPConnection
-from typing import Final
 
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from fusevol.daemon.metrics_endpoint import FRESH_S
-
-_TIMEOUT_S: Final = 20
+from tests.patience import PATIENCE_S
 
 
 def parse(text: bytes, *, openmetrics: bool = False) -> dict[str, Metric]:
@@ -85,7 +83,7 @@ class Scraper:
     def get(self, accept: str = "") -> bytes:
         """Return a text that is not older than this call."""
         time.sleep(max(0.0, self._last + FRESH_S - time.monotonic()))
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=_TIMEOUT_S)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         try:
             connection.request("GET", "/metrics", headers={"Accept": accept} if accept else {})
             response = connection.getresponse()

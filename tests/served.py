@@ -17,9 +17,9 @@ import pytest
 
 from fusevol.accesslog.names import decode_name
 from fusevol.accesslog.record import decode
+from tests.patience import PATIENCE_S
 
 FUSEVOL = str(Path(sys.executable).parent / "fusevol")
-_COMMAND_S = 60
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes root: mounts, other users")
 
@@ -31,7 +31,7 @@ def fusevol(
 ) -> "subprocess.CompletedProcess[str]":
     """Run a command of fusevol; fail with what it said if `check` and it does not succeed."""
     done = subprocess.run(
-        [FUSEVOL, *map(str, arguments)], capture_output=True, text=True, timeout=_COMMAND_S,
+        [FUSEVOL, *map(str, arguments)], capture_output=True, text=True, timeout=PATIENCE_S,
         errors="surrogateescape", stdin=subprocess.DEVNULL, env=env, check=False,
     )  # fmt: skip
     if check:
@@ -142,7 +142,7 @@ def kill_for_good(keeper_and_worker: Callable[[], tuple[int, int]]) -> None:
     kill_mount(*keeper_and_worker())
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_S) -> None:
     """Wait for a condition; fail if it does not come true in time."""
     end = time.monotonic() + seconds
     while not condition():

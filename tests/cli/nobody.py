@@ -12,6 +12,8 @@ from typing import Final
 
 import pytest
 
+from tests.patience import PATIENCE_S
+
 NOBODY: Final = 65534
 AS_NOBODY: Final = (
     shutil.which("setpriv") or "setpriv",
@@ -45,7 +47,7 @@ class Nobody:
         """Run a program, as root, in the namespace."""
         enter = [_NSENTER, f"--target={self._namespace}", "--mount", "--"]
         return subprocess.run(
-            [*enter, *map(str, command)], cwd="/", timeout=30, check=False, text=True,
+            [*enter, *map(str, command)], cwd="/", timeout=PATIENCE_S, check=False, text=True,
             env=self._environment | {"PATH": path}, capture_output=True, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 

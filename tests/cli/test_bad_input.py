@@ -13,6 +13,7 @@ import pytest
 from fusevol.daemon import registry
 from fusevol.linux import mounts
 from tests.cli.nobody import AS_NOBODY, NOBODY, Nobody, ordinary_user
+from tests.patience import PATIENCE_S
 from tests.served import (
     FUSEVOL,
     Served,
@@ -290,7 +291,7 @@ def _in_namespace(script: str, place: Path) -> "subprocess.CompletedProcess[str]
     """Run a shell script as root in a mount namespace of its own."""
     return subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script], cwd=place,
-        capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=PATIENCE_S, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
 
@@ -408,7 +409,7 @@ def test_unmounting_what_belongs_to_another_program(place: Path) -> None:
 def test_other_ways_to_unmount(place: Path, command: list[str]) -> None:
     with serve(place) as mount:
         status = mount.status()
-        subprocess.run([*command, mount.mountpoint], check=True, timeout=30)
+        subprocess.run([*command, mount.mountpoint], check=True, timeout=PATIENCE_S)
         wait_until(lambda: not runs(status["pid"]) and not runs(status["worker"]), "end")
         assert registry.get(str(mount.mountpoint)) is None
         # A daemon that had nothing to say leaves no file of messages.
@@ -502,7 +503,7 @@ def test_the_foreground_says_that_its_mount_was_killed(place: Path) -> None:
         try:
             wait_until(lambda: registry.get(str(volume)) is not None, "entry")
             kill_for_good(lambda: _processes(volume))
-            _, errors = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=PATIENCE_S)
         finally:
             if is_mounted(volume):
                 fusevol("unmount", "--lazy", volume, check=False)
@@ -555,7 +556,7 @@ def test_the_foreground_ends_on_a_signal(place: Path, number: signal.Signals) ->
             wait_until(lambda: registry.get(str(volume)) is not None, "entry")
             assert (volume / "kept").read_text() == "kept"
             process.send_signal(number)
-            output, errors = process.communicate(timeout=20)
+            output, errors = process.communicate(timeout=PATIENCE_S)
         finally:
             if process.poll() is None:
                 process.kill()
@@ -575,7 +576,7 @@ def test_the_foreground_ends_on_control_c_of_a_terminal(place: Path) -> None:
         try:
             wait_until(lambda: registry.get(str(volume)) is not None, "entry")
             os.killpg(process.pid, signal.SIGINT)
-            assert process.wait(timeout=20) == 0
+            assert process.wait(timeout=PATIENCE_S) == 0
         finally:
             if is_mounted(volume):
                 fusevol("unmount", "--lazy", volume, check=False)

@@ -15,6 +15,7 @@ from fusevol.cli import mount_helper
 from fusevol.config import DEFAULT_FLAGS, Options
 from fusevol.errors import UsageError
 from fusevol.model import RecordLevel
+from tests.patience import PATIENCE_S
 
 BIN = Path(sys.executable).parent
 
@@ -39,7 +40,7 @@ def script(tmp_path: Path, text: str) -> "subprocess.CompletedProcess[str]":
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", PREPARE + text],
         env={**os.environ, "T": str(tmp_path), "BIN": str(BIN)},
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     if done.returncode == 77:
         pytest.skip(f"no overlay over /usr/sbin here: {done.stderr}")

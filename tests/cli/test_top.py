@@ -25,6 +25,7 @@ from textual.widget import Widget
 from fusevol.top.app import Help, Top
 from fusevol.top.collector import Collector
 from fusevol.top.table import Table
+from tests.patience import PATIENCE_S
 from tests.served import (
     FUSEVOL,
     Served,
@@ -36,7 +37,6 @@ from tests.served import (
     wait_until,
 )
 
-PATIENCE_S: Final = 20
 FRAME_S: Final = 0.3
 EVIL: Final = "[b]\x1b[1m\n[red]"
 SHOWN: Final = r"[b]\x1b[1m\n[red]"

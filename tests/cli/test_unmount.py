@@ -17,6 +17,7 @@ from fusevol.daemon import registry
 from fusevol.linux import mounts
 from tests.cli.nobody import AS_NOBODY, NOBODY, Nobody, ordinary_user
 from tests.engines.daemon import Daemon, plain_daemon
+from tests.patience import PATIENCE_S
 from tests.served import Served, fusevol, is_mounted, needs_root, runs, serve, wait_until
 
 pytestmark = needs_root
@@ -232,7 +233,7 @@ def test_force_ends_a_stopped_worker_and_who_waits_for_it(served: Served) -> Non
             began = time.monotonic()
             fusevol("unmount", "--force", served.mountpoint)
             assert time.monotonic() - began < 6
-            assert b"not connected" in (said := reader.communicate(timeout=10)[1]) or (
+            assert b"not connected" in (said := reader.communicate(timeout=PATIENCE_S)[1]) or (
                 b"abort" in said
             )
         assert not runs(status["worker"])
@@ -258,7 +259,7 @@ def test_a_bind_in_another_namespace_goes_on(served: Served) -> None:
         fusevol("unmount", served.mountpoint)
         assert time.monotonic() - began < 5
         assert not is_mounted(served.mountpoint)
-        assert container.communicate(b"\n", timeout=10)[0] == b"content" * 1000
+        assert container.communicate(b"\n", timeout=PATIENCE_S)[0] == b"content" * 1000
     wait_until(lambda: not runs(worker), "end of the worker")
 
 

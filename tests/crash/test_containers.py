@@ -15,8 +15,9 @@ from tests.engines.daemon import Daemon, daemon
 from tests.engines.docker import IMAGE, Docker, docker_daemon
 from tests.engines.rootfs import make_rootfs
 from tests.served import Record, assert_no_gap_in_numbers, needs_root
+from tests.turns import ONE_PLUGIN
 
-pytestmark = [needs_root, pytest.mark.timeout(240)]
+pytestmark = [needs_root, ONE_PLUGIN, pytest.mark.timeout(600)]
 
 _TOGETHER_S: Final = 2.0
 _ALONE_S: Final = 1.0

@@ -8,7 +8,7 @@ from tests.crash.killer import TAKEN_OVER, Target
 from tests.crash.run import STORM, Plan, run
 from tests.served import needs_root
 
-pytestmark = [needs_root, pytest.mark.timeout(240)]
+pytestmark = [needs_root, pytest.mark.timeout(600)]
 
 _LONGEST_PAUSE_S: Final = 10.0
 """Far more than it takes, as others may keep the machine busy."""

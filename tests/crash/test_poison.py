@@ -11,6 +11,7 @@ from typing import Final
 
 from tests.crash.installed import Installed
 from tests.crash.killer import Target, killer_at, serving_at
+from tests.patience import PATIENCE_S
 from tests.served import needs_root, read_log, status_of, wait_until
 
 pytestmark = needs_root
@@ -18,7 +19,6 @@ pytestmark = needs_root
 _CRASHES: Final = 3
 _KILLS: Final = 6
 """After the last one the successor is due in 1.6 s."""
-_PATIENCE_S: Final = 30.0
 _BUG: Final = """
     if name == b"poison":
         os.kill(os.getpid(), 11)
@@ -45,7 +45,7 @@ def another_client(volume: Path) -> Iterator[list[OSError]]:
         yield errors
     finally:
         end.set()
-        thread.join(_PATIENCE_S)
+        thread.join(PATIENCE_S)
 
 
 def test_a_request_that_ends_every_worker_is_refused(installed: Installed) -> None:
@@ -58,7 +58,7 @@ def test_a_request_that_ends_every_worker_is_refused(installed: Installed) -> No
         # In a process of its own: should it never be answered, the test goes on and fails.
         client = subprocess.Popen(["mkdir", "poison"], cwd=installed.mountpoint,
                                   stderr=subprocess.PIPE, text=True)  # fmt: skip
-        wait_until(lambda: client.poll() is not None, "an answer to the request", _PATIENCE_S)
+        wait_until(lambda: client.poll() is not None, "an answer to the request")
         assert "Input/output error" in client.communicate()[1]
         (installed.mountpoint / "harmless").mkdir()
     assert errors == []

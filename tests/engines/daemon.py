@@ -1,6 +1,5 @@
 """`fusevol serve` for tests: its own directories, told ready by itself, and gone afterwards."""
 
-import fcntl
 import json
 import os
 import select
@@ -17,12 +16,10 @@ import pytest
 from fusevol.daemon.control import Client
 from tests.engines.machine import command, end, mounts_below, workspace
 from tests.served import FUSEVOL, Record, read_log, wait_until
+from tests.turns import ONE_PLUGIN, turns
 
 PLUGIN_SOCKET: Final = Path("/run/docker/plugins/fusevol.sock")
 """Where dockerd looks; the path is built into it."""
-
-_PLUGIN_LOCK: Final = Path("/run/lock/fusevol-tests-plugin")
-_READY_S: Final = 30.0
 
 
 class Daemon:
@@ -73,7 +70,7 @@ class Daemon:
                     env={**os.environ, **self.env, "NOTIFY_SOCKET": str(address)},
                     start_new_session=True,
                 )  # fmt: skip
-            wait_until(lambda: self._said_ready(receiver), "READY=1 of fusevol serve", _READY_S)
+            wait_until(lambda: self._said_ready(receiver), "READY=1 of fusevol serve")
 
     def _said_ready(self, receiver: socket.socket) -> bool:
         assert self._process
@@ -198,21 +195,18 @@ class Daemon:
 
 @contextmanager
 def plugin_directory() -> Iterator[None]:
-    """Hold the fixed place of the plugin's socket, which two test runs cannot share."""
-    with _PLUGIN_LOCK.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        made = [
-            path for path in (PLUGIN_SOCKET.parent, PLUGIN_SOCKET.parents[1]) if not path.exists()
-        ]
-        PLUGIN_SOCKET.parent.mkdir(parents=True, exist_ok=True)
+    """Have the fixed place of the plugin's socket inside the block."""
+    turns.assert_taken(ONE_PLUGIN)
+    made = [path for path in (PLUGIN_SOCKET.parent, PLUGIN_SOCKET.parents[1]) if not path.exists()]
+    PLUGIN_SOCKET.parent.mkdir(parents=True, exist_ok=True)
+    PLUGIN_SOCKET.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
         PLUGIN_SOCKET.unlink(missing_ok=True)
-        try:
-            yield
-        finally:
-            PLUGIN_SOCKET.unlink(missing_ok=True)
-            for path in made:
-                if not any(path.iterdir()):
-                    path.rmdir()
+        for path in made:
+            if not any(path.iterdir()):
+                path.rmdir()
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from tests.engines.machine import (
 from tests.engines.rootfs import tar_of
 from tests.served import runs, wait_until
 
-_START_S: Final = 30.0
 IMAGE: Final = "bb"
 
 
@@ -68,7 +67,7 @@ class Docker:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env={**os.environ, "PATH": path},
             )  # fmt: skip
-        wait_until(self._answers, f"dockerd, see {self.directory}/dockerd.log", _START_S)
+        wait_until(self._answers, f"dockerd, see {self.directory}/dockerd.log")
 
     def _answers(self) -> bool:
         assert self._process

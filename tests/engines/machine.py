@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from fusevol.linux.mounts import MNT_DETACH, MS_BIND, make_shared, mount, umount
+from tests.patience import PATIENCE_S
 from tests.served import runs, wait_until
 
 DISK: Final = "/var/tmp"
 """Not a tmpfs (overlay2 wants trusted.* attributes below it); short, for the paths of sockets."""
 
-COMMAND_S: Final = 60.0
 
 TRACER: Final = (
     "strace", "-D", "-f", "-qq", "-ttt", "-s", "4096", "-e", "trace=mount,move_mount,pivot_root",
@@ -33,7 +33,6 @@ _TRACED: Final = """\
 if [ -d {trace} ]; then exec {tracer} -o {trace}/$$ {program} "$@"; fi
 exec {program} "$@"
 """
-_END_S: Final = 20.0
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 
 
@@ -97,7 +96,7 @@ def processes_of(directory: Path) -> list[int]:
     return found
 
 
-def end(pid: int, number: signal.Signals = signal.SIGTERM, seconds: float = _END_S) -> bool:
+def end(pid: int, number: signal.Signals = signal.SIGTERM, seconds: float = PATIENCE_S) -> bool:
     """End a process and wait until it is gone; SIGKILL if it takes too long.
 
     Returns:
@@ -169,7 +168,7 @@ def workspace(prefix: str) -> Iterator[Path]:
 
 def command(
     *words: str | Path, env: Mapping[str, str] | None = None, check: bool = True,
-    input: bytes | None = None, seconds: float = COMMAND_S,
+    input: bytes | None = None, seconds: float = PATIENCE_S,
 ) -> "subprocess.CompletedProcess[str]":  # fmt: skip
     """Run a program; fail with what it said if `check` and it does not succeed.
 

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from tests.engines.machine import end
+from tests.patience import PATIENCE_S
 
-_ANSWER_S: Final = 30.0
 _MARK: Final = "--end-of-answer--"
 
 
@@ -71,7 +71,7 @@ class Shell:
         assert self._process.stdin
         self._process.stdin.close()
         try:
-            status = self._process.wait(_ANSWER_S)
+            status = self._process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self.kill()
             raise ShellError("the container did not end with its shell") from None
@@ -92,12 +92,12 @@ class Shell:
     def _answer(self) -> tuple[str, int]:
         assert self._process.stdout
         got = b""
-        deadline = time.monotonic() + _ANSWER_S
+        deadline = time.monotonic() + PATIENCE_S
         mark = re.compile(rb"\n%s(\d+)\n" % _MARK.encode())
         while not (found := mark.search(got)):
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self._process.stdout], [], [], left)[0]:
-                raise ShellError(f"no answer within {_ANSWER_S:g} s; so far: {got!r}")
+                raise ShellError(f"no answer within {PATIENCE_S:g} s; so far: {got!r}")
             more = os.read(self._process.stdout.fileno(), 65536)
             if not more:
                 raise ShellError(self._said())
@@ -107,7 +107,7 @@ class Shell:
         )
 
     def _said(self) -> str:
-        self._process.wait(_ANSWER_S)
+        self._process.wait(PATIENCE_S)
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip()
         return f"the container ended with {self._process.returncode}: {said}"

@@ -11,8 +11,9 @@ import pytest
 from tests.engines.daemon import Daemon
 from tests.engines.engines import Container, DockerPlugin, Engine, Run, Volume, container
 from tests.served import Record, assert_no_gap_in_numbers, needs_root
+from tests.turns import ONE_PLUGIN
 
-pytestmark = needs_root
+pytestmark = [needs_root, ONE_PLUGIN]
 
 COUNT: Final = 50
 AT_A_TIME: Final = 8

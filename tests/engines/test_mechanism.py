@@ -28,8 +28,9 @@ from tests.engines.machine import mounts
 from tests.engines.podman import podman_with
 from tests.engines.rootfs import ORIGINAL
 from tests.served import needs_root
+from tests.turns import ONE_PLUGIN
 
-pytestmark = needs_root
+pytestmark = [needs_root, ONE_PLUGIN]
 
 ENGINES: Final = (
     "docker-bind", "podman-bind-crun", "podman-bind-runc",

@@ -25,8 +25,9 @@ from tests.otlp_receiver import Receiver, attributes, receiver
 from tests.prometheus import free_port, prometheus
 from tests.scraping import Scrape, Scraper, parse
 from tests.served import fusevol, kill_mount, needs_root, wait_until
+from tests.turns import ONE_PLUGIN
 
-pytestmark = needs_root
+pytestmark = [needs_root, ONE_PLUGIN]
 
 MONITORING = Path(__file__).parents[2] / "docs/monitoring"
 
@@ -263,7 +264,7 @@ def test_sinks_are_told_by_volume(metered: Metered, tmp_path: Path) -> None:
                 name = "fusevol_log_sink_sent_records_total"
                 return values(name, sink=works, volume="shipped") >= records > 0
 
-            wait_until(all_is_sent, "records at the sink", 20)
+            wait_until(all_is_sent, "records at the sink")
             values = scraper.scrape()
             up = values.by("sink", "fusevol_log_sink_up", volume="shipped")
             assert up == {works: 1, broken: 0}
@@ -322,7 +323,7 @@ def test_a_collector_that_is_down_costs_nothing_and_gets_the_numbers_later(
             assert scraper.scrape()("fusevol_written_bytes_total", volume="later") == 20_000
             collector.status = 200
             sent = len(collector.requests)
-            wait_until(lambda: len(collector.requests) > sent + 1, "metrics at the collector", 30)
+            wait_until(lambda: len(collector.requests) > sent + 1, "metrics at the collector")
             points = collector.metrics()["fusevol.written"].sum.data_points
             assert [p.as_int for p in points if attributes(p) == {"volume": "later"}] == [20_000]
     finally:

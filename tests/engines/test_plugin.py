@@ -17,8 +17,9 @@ from tests.engines.podman import Podman, podman_with
 from tests.engines.rootfs import ORIGINAL
 from tests.plugin_client import PODMAN_ID, Plugin
 from tests.served import Record, needs_root, wait_until
+from tests.turns import ONE_PLUGIN
 
-pytestmark = needs_root
+pytestmark = [needs_root, ONE_PLUGIN]
 
 IMAGES: Final = {Docker: DOCKER_IMAGE, Podman: PODMAN_IMAGE}
 

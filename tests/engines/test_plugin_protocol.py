@@ -19,8 +19,9 @@ from fusevol.daemon.volume_options import KNOWN
 from tests.engines.daemon import PLUGIN_SOCKET, Daemon
 from tests.plugin_client import PODMAN_ID, Connection, Plugin, request
 from tests.served import kill_for_good, needs_root, serve, wait_until
+from tests.turns import ONE_PLUGIN
 
-pytestmark = needs_root
+pytestmark = [needs_root, ONE_PLUGIN]
 
 PODMAN_S = 5.0
 """How long Podman waits for any answer (volume_plugin_timeout in containers.conf(5))."""

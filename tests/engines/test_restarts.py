@@ -10,11 +10,10 @@ import pytest
 from tests.engines.daemon import Daemon
 from tests.engines.docker import IMAGE, Docker
 from tests.served import assert_no_gap_in_numbers, kill_for_good, needs_root, wait_until
+from tests.turns import ONE_PLUGIN
 
-pytestmark = needs_root
+pytestmark = [needs_root, ONE_PLUGIN]
 
-FOUND_OUT_S: Final = 30.0
-"""Holders that are gone without a word are found out by looking for binds every 10 s."""
 
 SEEN_S: Final = 2.5
 """By then the daemon has seen that a container has bound its volume."""
@@ -61,7 +60,7 @@ def await_writes(source: Path) -> None:
 def await_references(daemon: Daemon, count: int) -> None:
     wait_until(
         lambda: sum(daemon.references("data").values()) == count,
-        f"{count} references", FOUND_OUT_S,
+        f"{count} references",
     )  # fmt: skip
 
 
@@ -192,7 +191,7 @@ def test_a_container_that_ended_while_the_daemon_was_away_is_found_out(
     docker.cli("rm", "--force", container)
     daemon.start()
     await_references(daemon, 0)
-    wait_until(lambda: daemon.inspect(volume)["state"] == "idle", "end of the worker", FOUND_OUT_S)
+    wait_until(lambda: daemon.inspect(volume)["state"] == "idle", "end of the worker")
 
 
 def test_a_mount_that_is_killed_takes_its_containers_volume_and_no_other(

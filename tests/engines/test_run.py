@@ -21,6 +21,7 @@ from tests.engines.machine import command
 from tests.engines.rootfs import tar_of
 from tests.engines.runner import Runner, control_groups, left_over
 from tests.engines.shell import Shell
+from tests.patience import PATIENCE_S
 from tests.served import needs_root, read_log, runs, wait_until
 
 pytestmark = needs_root
@@ -303,7 +304,7 @@ def test_signals_reach_the_command(runner: Runner) -> None:
     assert process.stdout.readline() == "ready\n"
     process.terminate()
     assert process.stdout.read() == "got\n"
-    assert process.wait(10) == 5
+    assert process.wait(PATIENCE_S) == 5
     process.stdout.close()
 
 
@@ -324,7 +325,7 @@ def test_sigkill_of_any_of_its_processes_ends_all_of_it(
     monitor = json.loads(entry.read_text())["monitor"]["pid"]
     os.kill({"caller": process.pid, "monitor": monitor, "command": found["pid"]}[victim],
             signal.SIGKILL)  # fmt: skip
-    status = process.wait(20)
+    status = process.wait(PATIENCE_S)
     process.stdout.close()
     wait_until(lambda: not runs(found["pid"]) and not runs(monitor), "end of the container")
     if victim == "command":
@@ -464,7 +465,7 @@ def test_containers_of_one_image_can_start_at_once(
         )
         for n in range(5)
     ]  # fmt: skip
-    assert [process.communicate(timeout=60)[0] for process in processes] == [
+    assert [process.communicate(timeout=PATIENCE_S)[0] for process in processes] == [
         f"{n}\n" for n in range(5)
     ]
 
@@ -488,7 +489,9 @@ def test_a_name_is_given_once(runner: Runner) -> None:
         )
     finally:
         os.close(directory)
-    ended = [(process.communicate(timeout=60)[1], process.returncode) for process in processes]
+    ended = [
+        (process.communicate(timeout=PATIENCE_S)[1], process.returncode) for process in processes
+    ]
     refused = "fusevol: there is a container wanted; remove it with `fusevol rm wanted`\n"
     assert sorted(ended) == [("", 0), (refused, 2)]
     runner.cli("rm", "wanted")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines.runner import Runner, control_groups, left_over
+from tests.patience import PATIENCE_S
 from tests.served import needs_root, runs, wait_until
 
 pytestmark = needs_root
@@ -64,7 +65,7 @@ def test_the_container_ends_with_its_monitor(runner: Runner, source: Path, scrip
     with started(runner, *words) as process:
         found = runner.find("watched")
         os.kill(monitor_of(runner, "watched"), signal.SIGKILL)
-        assert process.wait(20) == 1
+        assert process.wait(PATIENCE_S) == 1
         assert process.stderr
         assert "monitor of container watched was killed" in process.stderr.read()
     assert not runs(found["pid"])
@@ -103,7 +104,7 @@ def test_a_command_that_does_not_obey_ends_at_the_third_request(runner: Runner) 
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(0.3)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 128 + 9
+        assert process.wait(PATIENCE_S) == 128 + 9
     assert runner.ps() == []
 
 
@@ -121,7 +122,7 @@ def test_it_can_be_ended_before_it_has_begun(runner: Runner, number: signal.Sign
             connection, _ = daemon.accept()
             assert [one["status"] for one in runner.ps()] == ["starting"]
             process.send_signal(number)
-            assert process.wait(20) == 128 + number
+            assert process.wait(PATIENCE_S) == 128 + number
         finally:
             process.kill()
             process.wait()

@@ -12,6 +12,7 @@ from tests.engines.daemon import Daemon, plain_daemon
 from tests.engines.machine import command
 from tests.engines.runner import control_groups
 from tests.engines.shell import Shell
+from tests.patience import PATIENCE_S
 from tests.served import needs_root, runs, wait_until
 
 pytestmark = needs_root
@@ -89,7 +90,7 @@ def test_references_end_when_its_processes_are_killed(
         process.kill()
     if victim in ("monitor", "both"):
         os.kill(monitor, signal.SIGKILL)
-    process.wait(20)
+    process.wait(PATIENCE_S)
     process.stdout.close()
     wait_until(lambda: not runs(found["pid"]) and not runs(monitor), "end of the container")
     wait_until(lambda: serving.references(volume) == {}, "end of the references")

@@ -17,6 +17,7 @@ import pytest
 from fusevol.daemon.control import Client, VolumeState
 from tests.engines.daemon import Daemon, plain_daemon
 from tests.engines.machine import end, mounts
+from tests.patience import PATIENCE_S
 from tests.served import kill_for_good, kill_mount, needs_root, serve, wait_until
 
 pytestmark = needs_root
@@ -263,7 +264,7 @@ def test_a_hung_source_holds_up_nothing_else(
                 assert client.mount(volume, "two").state == "serving"
         finally:
             os.kill(worker, signal.SIGCONT)
-        assert waiting.wait(20) == 0
+        assert waiting.wait(PATIENCE_S) == 0
         assert waiting.stderr
         waiting.stderr.close()
         wait_until(lambda: client.inspect("hung").state == "serving", "the mount")
@@ -274,7 +275,7 @@ def test_a_hung_source_holds_up_nothing_else(
 def ask(daemon: Daemon, data: bytes) -> list[dict[str, Any]]:
     """Return the answers to some bytes that are followed by the end of the stream."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-        asking.settimeout(10)
+        asking.settimeout(PATIENCE_S)
         asking.connect(f"{daemon.env['FUSEVOL_RUNTIME_DIRECTORY']}/control.sock")
         try:
             asking.sendall(data)

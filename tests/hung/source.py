@@ -12,10 +12,10 @@ from typing import Final
 
 from fusevol.linux.mountinfo import mount_at
 from fusevol.linux.mounts import MNT_DETACH, umount
+from tests.patience import PATIENCE_S
 from tests.served import FUSEVOL, runs, wait_until
 
 _PROGRAM: Final = Path(__file__).with_name("file_system.py")
-_PATIENCE_S: Final = 15.0
 
 
 @dataclass
@@ -28,8 +28,8 @@ class SlowSource:
     def await_line(self, line: str) -> None:
         """Wait until the file system says that an operation hangs."""
         assert self.process.stdout
-        ready, _, _ = select.select([self.process.stdout], [], [], _PATIENCE_S)
-        assert ready, f"no {line!r} within {_PATIENCE_S} s"
+        ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE_S)
+        assert ready, f"no {line!r} within {PATIENCE_S} s"
         assert self.process.stdout.readline().decode().strip() == line
 
     def release(self) -> None:
@@ -59,7 +59,7 @@ class SlowSource:
                 if not keeps_hanging:
                     self.release()
                 process.kill()
-                process.wait(_PATIENCE_S)
+                process.wait(PATIENCE_S)
 
     def stop(self) -> None:
         """Have the file system not even take requests, until `release`."""
@@ -122,4 +122,4 @@ def _mounted(path: Path) -> Iterator[SlowSource]:
 
 def await_ends(*pids: int) -> None:
     """Wait until processes have ended."""
-    wait_until(lambda: not any(map(runs, pids)), f"end of {pids}", _PATIENCE_S)
+    wait_until(lambda: not any(map(runs, pids)), f"end of {pids}")

@@ -15,6 +15,7 @@ import pytest
 
 from tests.hung.file_system import CONTENT, NAMES
 from tests.hung.source import SlowSource, slow_source
+from tests.patience import PATIENCE_S
 from tests.served import Served, fusevol, needs_root, runs, serve, wait_until
 
 pytestmark = needs_root
@@ -60,7 +61,7 @@ except OSError as error:
         path,
         keeps_hanging=True,
     ) as client:
-        assert client.communicate(timeout=10) == ("EIO\n", "")
+        assert client.communicate(timeout=PATIENCE_S) == ("EIO\n", "")
     took = time.monotonic() - began
     assert DEADLINE_S <= took < DEADLINE_S + 3
 
@@ -155,7 +156,7 @@ with concurrent.futures.ThreadPoolExecutor(150) as pool:
     print(set(pool.map(ask, range(300))) == {{{errno.EIO}}})
 """
     with source.client(code, served.mountpoint / "none", keeps_hanging=True) as client:
-        assert client.communicate(timeout=60) == ("True\n", "")
+        assert client.communicate(timeout=PATIENCE_S) == ("True\n", "")
     source.release()
     wait_until(lambda: _reads(served.mountpoint / "file"), "an answer")
     with ThreadPoolExecutor(16) as pool:

@@ -16,6 +16,7 @@ from fusevol.daemon import registry
 from fusevol.linux.mounts import MNT_DETACH, umount
 from tests.hung.file_system import CONTENT
 from tests.hung.source import SlowSource, await_ends, slow_source
+from tests.patience import PATIENCE_S
 from tests.served import Served, fusevol, is_mounted, needs_root, runs, serve
 
 pytestmark = needs_root
@@ -129,7 +130,7 @@ def test_others_are_served(hung: Hung, op: str) -> None:
 def test_the_answer_comes_when_the_source_gives_it(hung: Hung, op: str) -> None:
     hung.source.release()
     said = {"lookup": "8\n", "stopped": "8\n", "read": CONTENT.decode()}.get(op, "")
-    assert hung.client.communicate(timeout=10) == (said, "")
+    assert hung.client.communicate(timeout=PATIENCE_S) == (said, "")
     assert (hung.served.mountpoint / "file").read_bytes() == CONTENT
 
 
@@ -153,7 +154,7 @@ def test_lazy_lets_who_waits_finish(hung: Hung, op: str) -> None:
     assert not is_mounted(hung.served.mountpoint)
     assert hung.client.poll() is None
     hung.source.release()
-    assert hung.client.communicate(timeout=10)[1] == ""
+    assert hung.client.communicate(timeout=PATIENCE_S)[1] == ""
     await_ends(*processes)
     last = hung.served.records()[-1]
     assert (last["op"], last["result"]) == ("unmount", "ok")
@@ -204,7 +205,7 @@ def test_a_source_that_is_unmounted_underneath_is_served_on(
     assert source.process.poll() is None
     served.unmount()
     # That was the last use of it.
-    assert source.process.wait(10) == 0
+    assert source.process.wait(PATIENCE_S) == 0
 
 
 def test_a_source_whose_server_dies_gives_errors_until_the_mount_is_ended(

@@ -10,6 +10,7 @@ import pytest
 from tests.engines.daemon import Daemon, plain_daemon
 from tests.hung.file_system import CONTENT
 from tests.hung.source import SlowSource, slow_source
+from tests.patience import PATIENCE_S
 from tests.served import is_mounted, needs_root, runs, wait_until
 
 pytestmark = needs_root
@@ -70,7 +71,7 @@ def test_others_are_served_while_a_client_waits(
         assert_others_are_served(daemon)
         assert waiting.poll() is None
         source.release()
-        assert waiting.communicate(timeout=10) == (CONTENT.decode(), "")
+        assert waiting.communicate(timeout=PATIENCE_S) == (CONTENT.decode(), "")
 
 
 def test_others_are_served_while_a_source_does_not_take_requests(
@@ -94,7 +95,7 @@ def test_a_volume_that_hangs_is_ended_by_force_and_can_be_had_again(
             source.await_line(op)
             with within(10):
                 daemon.cli("unmount", "--force", place)
-            _, said = waiting.communicate(timeout=10)
+            _, said = waiting.communicate(timeout=PATIENCE_S)
             assert "not connected" in said or "connection abort" in said, said
         assert not is_mounted(place)
         assert_others_are_served(daemon)
@@ -112,7 +113,7 @@ def test_a_volume_can_have_a_deadline(daemon: Daemon, source: SlowSource) -> Non
     with daemon.client() as client:
         client.mount("hung", "one")
     with source.client(_READ, daemon.mount_point("hung") / "lookup-hang") as waiting:
-        assert "Input/output error" in waiting.communicate(timeout=10)[1]
+        assert "Input/output error" in waiting.communicate(timeout=PATIENCE_S)[1]
     (late,) = [r for r in daemon.records("hung") if r.get("reason") == "deadline"]
     assert (late["op"], late["path"], late["result"]) == ("lookup", "/lookup-hang", "EIO")
 
@@ -130,7 +131,7 @@ def test_the_daemon_ends_and_is_started_again(daemon: Daemon, source: SlowSource
         assert daemon.inspect("hung")["worker"] == worker
         assert_others_are_served(daemon)
         source.release()
-        assert waiting.communicate(timeout=10) == (CONTENT.decode(), "")
+        assert waiting.communicate(timeout=PATIENCE_S) == (CONTENT.decode(), "")
 
 
 def test_a_daemon_that_is_killed_is_started_again(daemon: Daemon, source: SlowSource) -> None:
@@ -143,4 +144,4 @@ def test_a_daemon_that_is_killed_is_started_again(daemon: Daemon, source: SlowSo
             daemon.start()
         assert_others_are_served(daemon)
         source.release()
-        assert waiting.communicate(timeout=10) == (CONTENT.decode(), "")
+        assert waiting.communicate(timeout=PATIENCE_S) == (CONTENT.decode(), "")

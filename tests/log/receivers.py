@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from tests.patience import PATIENCE_S
 from tests.served import wait_until
 
 _JOURNALD: Final = "/lib/systemd/systemd-journald"
@@ -72,7 +73,7 @@ class Journal:
             ["unshare", "--mount", "sh", "-c", _LAUNCH, "sh", self._folder],
             stdin=subprocess.DEVNULL,
         )
-        wait_until(self.socket.is_socket, "the journal's socket", 10)
+        wait_until(self.socket.is_socket, "the journal's socket")
 
     def pause(self) -> None:
         self._signal(signal.SIGSTOP)
@@ -100,7 +101,7 @@ class Journal:
             found[:] = exported(self._journalctl("-o", "export", "SYSLOG_IDENTIFIER=fusevol"))
             return len(found) >= self._count
 
-        wait_until(are_there, f"{self._count} entries in the journal", 10)
+        wait_until(are_there, f"{self._count} entries in the journal")
         return found[-count:]
 
     def as_json(self, *matches: str) -> list[dict[str, Any]]:
@@ -111,7 +112,7 @@ class Journal:
         [directory] = (self._folder / "run/log/journal").iterdir()
         return subprocess.run(
             ["journalctl", "--quiet", "-D", directory, *words],
-            capture_output=True, check=True, timeout=20,
+            capture_output=True, check=True, timeout=PATIENCE_S,
         ).stdout  # fmt: skip
 
 
@@ -162,9 +163,7 @@ class Rsyslog:
     def messages(self, count: int) -> list[dict[str, str]]:
         """Return the next `count` messages, once they are there."""
         self._count += count
-        wait_until(
-            lambda: len(self._lines()) >= self._count, f"{self._count} messages at rsyslogd", 10
-        )
+        wait_until(lambda: len(self._lines()) >= self._count, f"{self._count} messages at rsyslogd")
         return [json.loads(line) for line in self._lines()[-count:]]
 
     def _lines(self) -> list[bytes]:
@@ -183,9 +182,9 @@ def rsyslog(folder: Path) -> Iterator[Rsyslog]:
         receiver = Rsyslog(folder)
         wait_until(
             lambda: receiver.stream.is_socket() and receiver.datagram.is_socket(),
-            "rsyslogd's sockets", 10,
+            "rsyslogd's sockets",
         )  # fmt: skip
         yield receiver
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE_S)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from fusevol.accesslog.names import decode_name
+from tests.patience import PATIENCE_S
 from tests.served import Record
 
 _ON_THE_WAY: Final = {
@@ -69,7 +70,8 @@ def trace(command: list[str | Path], output: Path, cwd: Path) -> list[Call]:
     done = subprocess.run(
         ["strace", "-f", "-y", "-xx", "-s", "4096", "-e", "trace=file,desc", "-e", "signal=none",
          "-o", output, *command],
-        cwd=cwd, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False,
+        cwd=cwd, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
+        stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return list(_calls(output.read_text()))

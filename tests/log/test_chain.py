@@ -14,6 +14,7 @@ import pytest
 
 from tests.engines.daemon import plain_daemon
 from tests.mounted.test_counters import worker_of
+from tests.patience import PATIENCE_S
 from tests.served import Served, fusevol, needs_root, read_log, serve, wait_until
 
 pytestmark = needs_root
@@ -42,7 +43,7 @@ def _loaded(mount: Served, stop: Path) -> Iterator[None]:
         try:
             yield
             stop.touch()
-            output, _ = process.communicate(timeout=30)
+            output, _ = process.communicate(timeout=PATIENCE_S)
         finally:
             process.kill()
     assert int(output) > 100
@@ -88,7 +89,7 @@ def test_a_chain_holds_whatever_happens_to_who_writes_it(tmp_path: Path) -> None
             fusevol("reload", mount.mountpoint)
             _verified("--mount", mount.mountpoint)
             _fill_for_a_while(disk)
-            wait_until(lambda: b'"op":"gap"' in log.read_bytes(), "gap record", 20)
+            wait_until(lambda: b'"op":"gap"' in log.read_bytes(), "gap record")
             _succeed(mount, signal.SIGKILL, worker_of(mount))
             _verified(log)
         told = json.loads(_verified("--json", log))
@@ -170,7 +171,7 @@ def test_files_that_the_log_agent_removes_are_told_from_files_that_are_gone(tmp_
                 (mount.mountpoint / "d").mkdir()
                 (mount.mountpoint / "d").rmdir()
             seen |= {path.name.removesuffix(".zst") for path in rotated()}
-        wait_until(lambda: len(rotated()) <= 3, "retention", 20)
+        wait_until(lambda: len(rotated()) <= 3, "retention")
         _verified(mount.log)
     told = _verified(mount.log)
     assert "were removed by fusevol, as its options say" in told

@@ -16,6 +16,7 @@ from fusevol.accesslog.record import AccessRecord, MalformedRecordError
 from fusevol.accesslog.text import format_record
 from fusevol.log_options import LogFormat
 from tests.log.records import RECORDS
+from tests.patience import PATIENCE_S
 
 FORMATS = [native, ecs, ocsf, juicefs, text]
 every_format = pytest.mark.parametrize("format_", FORMATS, ids=lambda module: module.__name__)
@@ -113,7 +114,7 @@ _TEXT = b"2026-11-24T02:03:07.816699Z 8 data write ok 35us"
 _JUICEFS = b"2026.11.24 02:03:07.816699 [uid:1,gid:2,pid:3] write (1,2,3"
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(PATIENCE_S)
 @pytest.mark.parametrize(
     "line",
     [_TEXT + b" " * 10**6, _TEXT + b" a=b" * 250_000 + b"!", _TEXT + b' a="' + b'\\"' * 500_000,

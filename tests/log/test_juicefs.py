@@ -11,6 +11,7 @@ from fusevol.accesslog.formats import juicefs
 from fusevol.accesslog.names import encode_name
 from fusevol.accesslog.record import OPERATIONS, AccessRecord
 from fusevol.accesslog.times import Timestamps
+from tests.patience import PATIENCE_S
 
 JUICEFS: Final = Path(sys.executable).with_name("juicefs")
 
@@ -34,7 +35,7 @@ def test_profile(tmp_path: Path) -> None:
             file.write(juicefs.encode(record) + b"\n")
     done = subprocess.run(
         [JUICEFS, "profile", "--interval", "0", log],
-        capture_output=True, text=True, check=True, timeout=60,
+        capture_output=True, text=True, check=True, timeout=PATIENCE_S,
     )  # fmt: skip
     # A line that it cannot read is a warning.
     assert done.stderr == ""

@@ -19,6 +19,7 @@ from fusevol.errors import UsageError
 from fusevol.log_options import LogOptions, changed
 from tests.mounted.acting import User, acting_as
 from tests.mounted.mounting import workspace
+from tests.patience import PATIENCE_S
 from tests.served import Record, fusevol, is_mounted, needs_root, serve, wait_until
 
 _EXAMPLE = Path("/usr/share/doc/loggedfs/examples/loggedfs.xml")
@@ -70,9 +71,9 @@ def _loggedfs(directory: Path, config: Path) -> Iterator[Path]:
         wait_until(lambda: is_mounted(place), "mount of LoggedFS")
         yield place
     finally:
-        subprocess.run(["fusermount3", "-u", place], check=False, timeout=20)
+        subprocess.run(["fusermount3", "-u", place], check=False, timeout=PATIENCE_S)
         try:
-            process.wait(20)
+            process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

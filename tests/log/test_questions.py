@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.questions import Question, questions
 from fusevol.accesslog.record import AccessRecord, encode
+from tests.patience import PATIENCE_S
 
 QUESTIONS: Final = {one.title: one for one in questions()}
 CONTAINER: Final = "4d5e" * 16
@@ -56,7 +57,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_question(log: Path, title: str, words: list[str]) -> None:
     question: Question = QUESTIONS[title]
     done = subprocess.run(
-        question.about(log), capture_output=True, text=True, timeout=60, check=True,
+        question.about(log), capture_output=True, text=True, timeout=PATIENCE_S, check=True,
         env={"TZ": "UTC", "LC_ALL": "C.UTF-8", "HOME": "/"},
     )  # fmt: skip
     assert done.stderr == ""

@@ -13,6 +13,7 @@ import pytest
 
 from fusevol.accesslog.formats import ecs, juicefs, ocsf
 from fusevol.accesslog.record import EVENTS, decode
+from tests.patience import PATIENCE_S
 from tests.served import FUSEVOL, Served, assert_no_gap_in_numbers, fusevol, needs_root, serve
 
 pytestmark = needs_root
@@ -59,7 +60,7 @@ def rotate(mount: Served, to: Path) -> None:
 
 def show(*arguments: str | Path) -> bytes:
     return subprocess.run(
-        [FUSEVOL, "log", "show", *arguments], capture_output=True, check=True, timeout=60
+        [FUSEVOL, "log", "show", *arguments], capture_output=True, check=True, timeout=PATIENCE_S
     ).stdout
 
 

@@ -32,9 +32,9 @@ from fusevol.report.page import json_for_html
 from fusevol.report.records import Texts, moment
 from fusevol.report.timeline import WIDTHS_S, Timeline, second_of
 from tests.log.records import OPERATION_RECORDS, RECORDS, make, text
+from tests.patience import PATIENCE_S
 
 FUSEVOL: Final = [sys.executable, "-c", "from fusevol.cli.main import main; main()"]
-PATIENCE_S: Final = 30
 
 
 def run(*arguments: object, stdin: bytes = b"") -> Result:

@@ -19,12 +19,12 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 
 from fusevol.accesslog.record import AccessRecord, encode
+from tests.patience import PATIENCE_S
 from tests.served import needs_root, serve, wait_until
 
 pytestmark = needs_root
 
 FUSEVOL: Final = [sys.executable, "-c", "from fusevol.cli.main import main; main()"]
-PATIENCE_S: Final = 30
 OLD: Final = 21_000
 
 NAMES: Final = (

@@ -14,6 +14,7 @@ import pytest
 
 from tests.engines.daemon import Daemon, plain_daemon
 from tests.mounted.test_counters import snapshot, worker_of
+from tests.patience import PATIENCE_S
 from tests.served import (
     Record,
     Served,
@@ -154,7 +155,7 @@ class _Writer:
         self.written = int(self._process.stdout.readline())
         self._process.stdin.write("end\n")
         self._process.stdin.close()
-        assert self._process.wait(20) == 0
+        assert self._process.wait(PATIENCE_S) == 0
         self._process.stdout.close()
 
     def kill(self) -> None:

@@ -24,10 +24,10 @@ from fusevol.accesslog.names import encode_name
 from fusevol.accesslog.record import AccessRecord, decode, encode
 from fusevol.cli.log import log as log_command
 from fusevol.errors import FusevolError, NotFoundError, UnsupportedError
+from tests.patience import PATIENCE_S
 from tests.served import runs, wait_until
 
 FUSEVOL: Final = [sys.executable, "-c", "from fusevol.cli.main import main; main()"]
-PATIENCE_S: Final = 30
 
 Compress = Callable[[bytes], bytes]
 

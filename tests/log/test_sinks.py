@@ -33,6 +33,7 @@ from tests.log import syslog_message
 from tests.log.receivers import exported
 from tests.log.records import RECORDS
 from tests.log.test_formats import GAP, RENAME
+from tests.patience import PATIENCE_S
 
 TIMEOUT_S: Final = 0.3
 ENTERPRISE: Final = 32473
@@ -251,12 +252,12 @@ class Listener:
         connection, _ = self._socket.accept()
         with connection:
             connection.shutdown(socket.SHUT_WR)
-            self.reads.wait(10)
+            self.reads.wait(PATIENCE_S)
             while block := connection.recv(65536):
                 self.got += block
 
     def lines(self) -> list[bytes]:
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
         return self.got.splitlines()
 
     def close(self) -> None:
@@ -348,7 +349,7 @@ def test_standard_output_that_nobody_reads_holds_up_nothing() -> None:
             thread.start()
             assert sink.send(entries) == len(entries)
         os.close(writer)
-        thread.join(10)
+        thread.join(PATIENCE_S)
     assert got[0].splitlines() == [line for line, _record in entries]
 
 
@@ -370,7 +371,7 @@ def test_lines_to_a_pipe_stay_whole_among_those_of_others() -> None:
         for one in threads:
             one.join()
         os.close(writer)
-        thread.join(10)
+        thread.join(PATIENCE_S)
     paths = [decode(line).path for line in got[0].splitlines()]
     assert len(paths) == 1500
     assert all(path is not None and len(set(path)) == 2 for path in paths)

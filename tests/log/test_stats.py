@@ -23,9 +23,9 @@ from fusevol.accesslog.summary import Summary
 from fusevol.cli.log import log as log_command
 from fusevol.errors import FusevolError, NotFoundError, UsageError
 from tests.log.records import RECORDS, make, text
+from tests.patience import PATIENCE_S
 
 FUSEVOL: Final = [sys.executable, "-c", "from fusevol.cli.main import main; main()"]
-PATIENCE_S: Final = 30
 
 
 def run(*arguments: object, stdin: bytes = b"") -> Result:

@@ -14,6 +14,7 @@ import pytest
 
 from fusevol.accesslog.record import FORMAT_VERSION
 from tests.log.system_calls import Comparison, trace
+from tests.patience import PATIENCE_S
 from tests.served import Served, assert_no_gap_in_numbers, fusevol, name_of, needs_root, serve
 
 _CLIENT = r"""
@@ -165,7 +166,7 @@ def _run(code: str, cwd: Path, *prefix: str) -> tuple[int, str]:
     with subprocess.Popen(
         [*prefix, sys.executable, "-c", code], cwd=cwd, stdout=subprocess.PIPE, text=True
     ) as process:
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
     return process.pid, output
 
@@ -189,7 +190,7 @@ def _run_sh(script: str, cwd: Path, *prefix: str) -> tuple[int, str]:
     with subprocess.Popen(
         [*prefix, "sh", "-c", script], cwd=cwd, stdout=subprocess.PIPE, text=True
     ) as process:
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
     return process.pid, output
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.served import (
     FUSEVOL,
     Record,
@@ -168,7 +169,7 @@ def piped(tmp_path: Path) -> Iterator["tuple[subprocess.Popen[bytes], Path]"]:
                 fusevol("unmount", "--lazy", mountpoint, check=False)
             if process.poll() is None:
                 process.terminate()
-            process.wait(timeout=20)
+            process.wait(timeout=PATIENCE_S)
 
 
 def test_records_go_to_a_pipe(piped: "tuple[subprocess.Popen[bytes], Path]") -> None:
@@ -176,7 +177,7 @@ def test_records_go_to_a_pipe(piped: "tuple[subprocess.Popen[bytes], Path]") -> 
     with _loading(mountpoint / "f") as load:
         load.write(100)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=PATIENCE_S)
     records = [json.loads(line) for line in output.splitlines()]
     assert_no_gap_in_numbers(records)
     assert _writes(records) == list(range(100))
@@ -194,7 +195,7 @@ def test_a_reader_that_goes_away_does_not_stop_the_volume(
         load.write(100)
     assert (mountpoint / "f").stat().st_size == 100
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=PATIENCE_S) == 0
 
 
 # --- rotation ---
@@ -260,7 +261,7 @@ def test_logrotate_loses_nothing(tmp_path: Path) -> None:
 
         def rotate() -> None:
             command = ["logrotate", "--force", "-s", str(tmp_path / "state"), str(configuration)]
-            subprocess.run(command, check=True, timeout=30)
+            subprocess.run(command, check=True, timeout=PATIENCE_S)
             # The shipped rules keep 30 files; fewer rotations than that keep all records.
             time.sleep(0.1)
 

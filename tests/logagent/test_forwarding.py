@@ -15,6 +15,7 @@ import pytest
 
 from fusevol.accesslog.log_files import rotated_by_fusevol
 from fusevol.logagent import status
+from tests.patience import PATIENCE_S
 from tests.served import (
     FUSEVOL,
     Served,
@@ -73,7 +74,7 @@ class Receiver:
         with contextlib.suppress(OSError):
             if self._connection is not None:
                 self._connection.shutdown(socket.SHUT_RDWR)
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=PATIENCE_S)
         self._path.unlink()
 
 
@@ -94,7 +95,7 @@ def make_directories(served: Served, count: int) -> None:
 
 
 def await_all(served: Served, one: Receiver) -> None:
-    wait_until(lambda: one.numbers[-1:] == [served.last_seq()], "all records", 30)
+    wait_until(lambda: one.numbers[-1:] == [served.last_seq()], "all records")
 
 
 @needs_root
@@ -113,7 +114,7 @@ def test_sinks_that_hang_or_are_not_there_hold_up_nobody(tmp_path: Path) -> None
                 agent = status.read(str(served.log))
                 return {one.sink: one for one in agent.sinks} if agent else {}
 
-            wait_until(lambda: all(one.error for one in list(told().values())[1:]), "errors", 30)
+            wait_until(lambda: all(one.error for one in list(told().values())[1:]), "errors")
             states = told()
             assert not states[f"unix:{good}"].error
             assert states[f"unix:{tmp_path}/nobody"].seq == 0
@@ -122,7 +123,7 @@ def test_sinks_that_hang_or_are_not_there_hold_up_nobody(tmp_path: Path) -> None
             slow.hangs = False
             wait_until(
                 lambda: json.loads(slow.lines[-1])["event"]["sequence"] == served.last_seq(),
-                "what the other one has got long since", 30,
+                "what the other one has got long since",
             )  # fmt: skip
         wait_until(lambda: json.loads(quick.lines[-1])["op"] == "unmount", "the last record")
 
@@ -192,7 +193,7 @@ def test_standard_output_beside_the_file(tmp_path: Path) -> None:
         wait_until(lambda: is_mounted(mountpoint), "the mount")
         (mountpoint / "x").mkdir()
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=PATIENCE_S)
     lines = output.decode().splitlines()
     assert len(lines) == len(log.read_bytes().splitlines())
     assert any(" mkdir ok " in line and "path=/x" in line for line in lines)

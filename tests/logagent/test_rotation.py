@@ -20,6 +20,7 @@ from fusevol.log_options import Compression, LogOptions
 from fusevol.logagent import status
 from fusevol.logagent.retention import Retention
 from fusevol.logagent.rotation import Rotation
+from tests.patience import PATIENCE_S
 from tests.served import fusevol, needs_root, serve, wait_until
 
 
@@ -104,7 +105,7 @@ def test_logrotate_under_load(tmp_path: Path) -> None:
         def rotate() -> None:
             subprocess.run(
                 ["logrotate", "-f", "-s", tmp_path / "logrotate.state", rules],
-                check=True, timeout=30, capture_output=True,
+                check=True, timeout=PATIENCE_S, capture_output=True,
             )  # fmt: skip
 
         made = under_load(served.mountpoint, 3, rotate)

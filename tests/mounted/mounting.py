@@ -16,14 +16,13 @@ from typing import Final, TypeVar
 from fusevol.accesslog.record import AccessRecord, decode
 from fusevol.linux.mountinfo import mount_at
 from fusevol.linux.mounts import MNT_DETACH, mount, umount
+from tests.patience import PATIENCE_S
 
 T = TypeVar("T")
 
 FUSEVOL: Final = Path(sys.executable).with_name("fusevol")
 DISK: Final = "/var/tmp"
 """On a disk also where /tmp is a tmpfs."""
-PATIENCE_S: Final = 20.0
-COMMAND_S: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def fusevol(*words: str | Path) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=COMMAND_S,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -93,7 +92,7 @@ def serving(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=COMMAND_S,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert started.returncode == 0, started.stderr

@@ -431,7 +431,6 @@ def test_directory_swapped_for_a_link_never_leads_outside(pair: Pair) -> None:
     assert done
 
 
-@pytest.mark.timeout(60)
 def test_fifo_swapped_in_holds_nobody_up(pair: Pair) -> None:
     (pair.host / "regular").write_bytes(b"inside")
     os.mkfifo(pair.host / "fifo")

@@ -24,7 +24,8 @@ from fusevol.fuse.resend import Leftovers, Request, look, refuse, refuse_unanswe
 from fusevol.linux.mountinfo import mount_at
 from fusevol.linux.mounts import MNT_DETACH, mount, umount
 from fusevol.recovery.journal import CODES, Key
-from tests.mounted.mounting import PATIENCE_S, workspace
+from tests.mounted.mounting import workspace
+from tests.patience import PATIENCE_S
 
 _IN: Final = struct.Struct("<IIQQIIIHH")
 _OUT: Final = struct.Struct("<IiQ")

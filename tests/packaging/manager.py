@@ -56,7 +56,7 @@ class Manager:
 
     def await_message(self, message: str, times: int = 1) -> None:
         """Wait until a service has said something."""
-        wait_until(lambda: self.said.count(message) >= times, f"{message}; said: {self.said}", 20)
+        wait_until(lambda: self.said.count(message) >= times, f"{message}; said: {self.said}")
 
     def _listen(self) -> None:
         while True:

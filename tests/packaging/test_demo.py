@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.served import wait_until
 
 DEMO = Path(__file__).parents[2] / "scripts/demo"
@@ -34,7 +35,7 @@ def assert_nothing_is_left(directory: Path) -> None:
 
 def test_demo_shows_the_log_and_leaves_nothing(tmp_path: Path) -> None:
     with start(tmp_path) as demo:
-        output, _ = demo.communicate(timeout=60)
+        output, _ = demo.communicate(timeout=PATIENCE_S)
     assert demo.returncode == 0, output
     for expected in (
         "/desk/note.txt -> /desk/done.txt", "ENOENT", "orders, sum: 100 49500",
@@ -51,7 +52,7 @@ def test_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signals)
     with start(tmp_path) as demo:
         wait_until(lambda: str(tmp_path) in Path("/proc/self/mountinfo").read_text(), "the mount")
         os.killpg(demo.pid, number)
-        output, _ = demo.communicate(timeout=60)
+        output, _ = demo.communicate(timeout=PATIENCE_S)
     assert demo.returncode == 128 + number, output
     assert_nothing_is_left(tmp_path)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fusevol.daemon.metrics import METRICS
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "docs/monitoring"
@@ -17,7 +18,7 @@ PAGE = ROOT / "docs/monitoring.md"
 
 def promtool(*words: str | Path) -> str:
     done = subprocess.run(
-        ["promtool", *words], capture_output=True, text=True, check=False, timeout=60
+        ["promtool", *words], capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -14,6 +14,7 @@ import pytest
 
 from fusevol.daemon import registry
 from tests.packaging.manager import Manager, managing
+from tests.patience import PATIENCE_S
 from tests.served import (
     FUSEVOL,
     assert_no_gap_in_numbers,
@@ -88,7 +89,7 @@ def _served(place: Path) -> registry.Served:
 
 def _stop(service: "subprocess.Popen[bytes]", manager: Manager) -> None:
     service.terminate()
-    assert service.wait(20) == 0
+    assert service.wait(PATIENCE_S) == 0
     assert "STOPPING=1" in manager.said
     wait_until(lambda: not manager.stored, "an empty store")
 
@@ -122,7 +123,7 @@ def test_a_mount_is_revived_when_all_its_processes_were_killed(
             before = _served(place)
             kill_mount(before.pid, before.worker)
             with _service(manager, place) as again:
-                assert client.communicate("go on\n", timeout=20)[0] == "content\n"
+                assert client.communicate("go on\n", timeout=PATIENCE_S)[0] == "content\n"
                 assert (place / "source/new").read_text() == "appended\n"
                 manager.await_message("READY=1", 2)
                 _stop(again, manager)
@@ -142,7 +143,7 @@ def test_the_service_revives_a_mount_whose_processes_are_killed(
         before = _served(place)
         with _client(place) as client:
             kill_mount(before.pid, before.worker)
-            assert client.communicate("go on\n", timeout=20)[0] == "content\n"
+            assert client.communicate("go on\n", timeout=PATIENCE_S)[0] == "content\n"
         assert os.path.exists(f"/proc/{service.pid}")
         service.send_signal(signal.SIGHUP)
         _stop(service, manager)

@@ -20,6 +20,7 @@ from fusevol.accesslog.sinks.spec import FORMS
 from tests.log.receivers import exported
 from tests.log.records import RECORDS
 from tests.log.test_formats import GAP, RENAME
+from tests.patience import PATIENCE_S
 from tests.served import needs_root, wait_until
 
 SHIPPING: Final = Path(__file__).parents[2] / "docs/shipping"
@@ -144,7 +145,7 @@ def test_rsyslog_writes_the_records(tmp_path: Path) -> None:
     configuration.write_text(
         f'global(workDirectory="{tmp_path}")\nmodule(load="imuxsock" SysSock.Use="off")\n{text}'
     )
-    subprocess.run(["rsyslogd", "-N1", "-f", configuration], check=True, timeout=20)
+    subprocess.run(["rsyslogd", "-N1", "-f", configuration], check=True, timeout=PATIENCE_S)
     process = subprocess.Popen(["rsyslogd", "-n", "-f", configuration, "-i", tmp_path / "pid"])
     try:
         wait_until(lambda: Path(parse(sink).path).is_socket(), "rsyslogd's socket")
@@ -153,7 +154,7 @@ def test_rsyslog_writes_the_records(tmp_path: Path) -> None:
         wait_until(lambda: received.exists() and received.read_bytes().count(b"\n") == 2, "records")
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE_S)
     for line, record in zip(received.read_text().splitlines(), [RENAME, GAP], strict=True):
         time, _, message = line.partition(" ")
         assert time == record.time

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.manager import managing
+from tests.patience import PATIENCE_S
 from tests.served import FUSEVOL, is_mounted, read_log, wait_until
 
 UNITS = Path(__file__).parents[2] / "systemd"
@@ -88,7 +89,7 @@ def service(directory: Path, *prefix: str) -> Iterator[tuple["subprocess.Popen[b
             if daemon.poll() is None:
                 daemon.send_signal(signal.SIGTERM)
                 manager.await_message("STOPPING=1")
-            assert daemon.wait(20) == 0
+            assert daemon.wait(PATIENCE_S) == 0
         finally:
             daemon.kill()
             subprocess.run(
@@ -137,9 +138,9 @@ def test_the_capabilities_of_the_unit_are_enough(tmp_path: Path) -> None:
 
 def ask_plugin(path: Path, call: str, body: object = None) -> dict[str, object]:
     """Call the volume plugin at a socket."""
-    connection = http.client.HTTPConnection("plugin", timeout=20)
+    connection = http.client.HTTPConnection("plugin", timeout=PATIENCE_S)
     connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.sock.settimeout(20)
+    connection.sock.settimeout(PATIENCE_S)
     try:
         connection.sock.connect(str(path))
         connection.request("POST", f"/{call}", json.dumps(body or {}))
@@ -170,7 +171,7 @@ def test_the_plugin_is_started_by_its_socket_and_leaves_it_there(tmp_path: Path)
             assert ask_plugin(path, "VolumeDriver.Create", created) == {"Err": ""}
             assert ask_plugin(path, "VolumeDriver.Path", {"Name": "data"})["Err"] == ""
             daemon.terminate()
-            assert daemon.wait(20) == 0
+            assert daemon.wait(PATIENCE_S) == 0
             assert path.exists()
         finally:
             daemon.kill()
@@ -192,7 +193,7 @@ def test_metrics_are_served_at_the_socket_that_is_passed_without_a_network(tmp_p
         stderr=subprocess.DEVNULL,
     ) as daemon:  # fmt: skip
         try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
             wait_until(lambda: _connects(connection), "the socket")
             connection.request("GET", "/metrics")
             assert b"fusevol_build_info" in connection.getresponse().read()
@@ -200,7 +201,7 @@ def test_metrics_are_served_at_the_socket_that_is_passed_without_a_network(tmp_p
             assert ready.exists()
             assert plugin.exists(), "the plugin took the socket for its own"
             daemon.terminate()
-            assert daemon.wait(20) == 0
+            assert daemon.wait(PATIENCE_S) == 0
         finally:
             daemon.kill()
 

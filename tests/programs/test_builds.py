@@ -52,7 +52,6 @@ def test_make_builds_what_changed_and_no_more(volume: Path, run: Run) -> None:
     assert not list(volume.glob("*.o"))
 
 
-@pytest.mark.timeout(120)
 def test_a_python_environment_works_on_the_volume(volume: Path, tmp_path: Path, run: Run) -> None:
     wheel = _wheel(tmp_path)
     environment = volume / "environment"

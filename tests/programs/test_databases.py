@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.programs.conftest import Run
 from tests.served import Served, needs_root
 
@@ -45,7 +46,7 @@ def test_sqlite_in_wal_mode_serves_two_processes(volume: Path, run: Run) -> None
     inserters = [
         subprocess.Popen([sys.executable, "-c", _INSERTER, path, mark]) for mark in ("one", "two")
     ]
-    assert [inserter.wait(timeout=60) for inserter in inserters] == [0, 0]
+    assert [inserter.wait(timeout=PATIENCE_S) for inserter in inserters] == [0, 0]
 
     database = sqlite3.connect(path)
     assert database.execute("select count(*) from row").fetchone() == (400,)
@@ -130,7 +131,6 @@ def postgres(served: Served, tmp_path: Path) -> Postgres:
     return Postgres(data, sockets)
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("level", ["all", "data"])
 def test_postgresql_keeps_its_data(postgres: Postgres) -> None:
     postgres("initdb", "--data-checksums", "--no-sync", "-A", "trust")
@@ -148,7 +148,6 @@ def test_postgresql_keeps_its_data(postgres: Postgres) -> None:
         assert postgres("psql", "-XAtc", "select count(*) from pgbench_history") == "150\n"
 
 
-@pytest.mark.timeout(180)
 def test_postgresql_recovers_from_a_crash(postgres: Postgres) -> None:
     postgres("initdb", "--data-checksums", "--no-sync", "-A", "trust")
     with postgres.running():

@@ -7,7 +7,7 @@ import pytest
 from tests.programs.conftest import Run
 from tests.served import needs_root, serve
 
-pytestmark = [needs_root, pytest.mark.timeout(120)]
+pytestmark = needs_root
 
 
 @pytest.fixture

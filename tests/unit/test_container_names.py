@@ -11,6 +11,7 @@ from fusevol.accesslog.text import format_record
 from fusevol.container import names as module
 from fusevol.container.names import ContainerNames
 from fusevol.errors import NotFoundError
+from tests.patience import PATIENCE_S
 from tests.served import wait_until
 
 WEB, DB, NEW = ("4d5e6f70" * 8, "0a1b2c3d" * 8, "ffffffff" * 8)
@@ -27,7 +28,7 @@ class Engine:
 
     def __call__(self, _timeout_s: float) -> dict[str, str]:
         self.asked += 1
-        self.may_answer.wait(10)
+        self.may_answer.wait(PATIENCE_S)
         return dict(self.names)
 
 

@@ -23,6 +23,7 @@ from fusevol.daemon.volume_options import KNOWN, parse
 from fusevol.daemon.volumes import Volumes
 from fusevol.errors import FusevolError, UsageError
 from fusevol.plugin import docker
+from tests.patience import PATIENCE_S
 from tests.plugin_client import Connection, Plugin, request
 from tests.served import wait_until
 
@@ -94,7 +95,7 @@ async def aside(function: Callable[[], T]) -> T:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_S):
         while not condition():  # noqa: ASYNC110  # there is nothing to wait for
             await trio.sleep(0.005)
 

@@ -13,8 +13,8 @@ from fusevol.accesslog.lines import MAX_LINE_BYTES
 from fusevol.accesslog.reader import Predicate, Skipped
 from fusevol.accesslog.record import AccessRecord, encode
 from fusevol.errors import NotFoundError
+from tests.patience import PATIENCE_S
 
-PATIENCE_S: Final = 20
 TIME: Final = "2026-11-23T10:00:00.000000Z"
 
 

@@ -7,8 +7,7 @@ from functools import partial
 import pytest
 
 from fusevol.fuse.lane import Call, Lane, TooLateError
-
-_PATIENCE_S = 10
+from tests.patience import PATIENCE_S
 
 
 class Hanging:
@@ -20,7 +19,7 @@ class Hanging:
 
     def __call__(self) -> str:
         self.begun.set()
-        assert self.released.wait(_PATIENCE_S)
+        assert self.released.wait(PATIENCE_S)
         return "result"
 
 
@@ -63,7 +62,7 @@ def test_what_has_begun_is_undone_when_it_is_back(lock: threading.Lock, hanging:
     over = threading.Event()
     call = Call(hanging, lock, undo=undone.append)
     lane(1).put(call)
-    assert hanging.begun.wait(_PATIENCE_S)
+    assert hanging.begun.wait(PATIENCE_S)
     with pytest.raises(TooLateError) as raised:
         call.result()
     assert raised.value.call is call
@@ -71,7 +70,7 @@ def test_what_has_begun_is_undone_when_it_is_back(lock: threading.Lock, hanging:
     call.when_over(over.set)
     assert (over.is_set(), undone) == (False, [])
     hanging.released.set()
-    assert over.wait(_PATIENCE_S)
+    assert over.wait(PATIENCE_S)
     assert undone == ["result"]
     now: list[int] = []
     call.when_over(partial(now.append, 1))
@@ -89,7 +88,7 @@ def test_what_has_not_begun_is_dropped_unless_it_must_run(
     third = Call(lambda: None, lock)
     one.put(first)
     one.put(second)
-    assert hanging.begun.wait(_PATIENCE_S)
+    assert hanging.begun.wait(PATIENCE_S)
     with pytest.raises(TooLateError):
         second.result()
     assert second.is_late is must_run
@@ -104,7 +103,7 @@ def test_a_call_that_hangs_takes_one_of_many_threads(lock: threading.Lock) -> No
     many = lane(3)
     for hanging in hangs:
         many.put(Call(hanging, lock))
-        assert hanging.begun.wait(_PATIENCE_S)
+        assert hanging.begun.wait(PATIENCE_S)
     for _ in range(20):
         call = Call(lambda: 1, lock)
         many.put(call)
@@ -122,12 +121,12 @@ def test_an_error_of_undoing_ends_nothing(lock: threading.Lock, hanging: Hanging
     call = Call(hanging, lock, undo=fail)
     one = lane(1)
     one.put(call)
-    assert hanging.begun.wait(_PATIENCE_S)
+    assert hanging.begun.wait(PATIENCE_S)
     with pytest.raises(TooLateError):
         call.result()
     call.when_over(over.set)
     hanging.released.set()
-    assert over.wait(_PATIENCE_S)
+    assert over.wait(PATIENCE_S)
     after = Call(lambda: 1, lock)
     one.put(after)
     assert back(after)

@@ -18,6 +18,7 @@ from fusevol.accesslog.record import AccessRecord, encode
 from fusevol.cli.log import log as log_command
 from fusevol.cli.main import cli
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UsageError
+from tests.patience import PATIENCE_S
 
 FUSEVOL: Final = [sys.executable, "-c", "from fusevol.cli.main import main; main()"]
 ENVIRONMENT: Final = {
@@ -25,7 +26,6 @@ ENVIRONMENT: Final = {
     "PYTHONPATH": str(Path(__file__).parents[2]),
     "PYTHONUNBUFFERED": "",
 }
-PATIENCE_S: Final = 20
 
 
 def line(seq: int, op: str = "read", path: str = "/a.txt", volume: str = "data") -> bytes:

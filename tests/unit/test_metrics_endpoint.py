@@ -18,6 +18,7 @@ from fusevol.daemon.metrics_collector import Collector
 from fusevol.daemon.settings import Metrics, Settings
 from fusevol.daemon.volumes import Volumes
 from fusevol.errors import FusevolError, UsageError
+from tests.patience import PATIENCE_S
 from tests.scraping import parse
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ class UnixConnection(HTTPConnection):
     """HTTP to a Unix socket."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=20)
+        super().__init__("localhost", timeout=PATIENCE_S)
         self._path = path
 
     def connect(self) -> None:
@@ -126,7 +127,7 @@ async def test_who_does_not_know_the_token_gets_nothing(token_file: Path) -> Non
     port = passed.getsockname()[1]
 
     def run() -> None:
-        connection = HTTPConnection("127.0.0.1", port, timeout=20)
+        connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
         for wrong in ("", TOKEN, f"Bearer {TOKEN}x", f"Basic {TOKEN}", "Bearer é"):
             response, body = ask(connection, authorization=wrong)
             assert (response.status, response.headers["WWW-Authenticate"]) == (401, "Bearer")

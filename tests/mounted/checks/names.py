@@ -9,6 +9,7 @@ from typing import Final
 
 from fusevol.linux.files import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, renameat2
 from tests.mounted.checks.table import check, fails_with, link_descriptor, opened
+from tests.patience import PATIENCE_S
 
 _AT_FDCWD: Final = -100
 
@@ -128,7 +129,7 @@ def symbolic_link_loops(directory: Path) -> None:
 def socket_carries_a_message(directory: Path) -> None:
     path = directory / "socket"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
-        server.settimeout(10)
+        server.settimeout(PATIENCE_S)
         server.bind(str(path))
         assert stat.S_ISSOCK(path.lstat().st_mode)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
