@@ -1,13 +1,15 @@
 """Rules for every run.
 
 No silent pass without FUSE. No mount outlives its test module. Signals mean what they mean on a
-terminal, however the run was started. With several processes (pytest-xdist), a module stays whole.
+terminal, however the run was started. Other runs on the machine change nothing in a run's folder.
+With several processes (pytest-xdist), a module stays whole.
 """
 
 import os
 import re
 import signal
 import subprocess
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -15,12 +17,13 @@ from typing import Any, Final, NamedTuple
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.turns import turns
+
 settings.register_profile("fusevol", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # How long an example takes says how busy the machine is.
 settings.load_profile("fusevol")
 
-from tests.turns import turns
-
+_FOLDER: Final = pytest.StashKey[str]()
 _LONGEST_FIRST: Final = ("engines", "crash", "hung", "mounted", "programs")
 """Folders whose modules take minutes, so that none of them is the last to run, on its own."""
 
@@ -49,7 +52,15 @@ def pytest_sessionstart() -> None:
         pytest.exit("/dev/fuse is missing: load the kernel's fuse module (modprobe fuse)", 1)
 
 
-def pytest_configure() -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.option.basetemp:
+        # Every run takes from others the right to enter pytest's own folder, /tmp/pytest-of-USER,
+        # below which programs of other users have their volumes.
+        folder = tempfile.mkdtemp(prefix="fv-tests-", dir="/tmp")
+        os.chmod(folder, 0o755)
+        config.option.basetemp = f"{folder}/tests"
+        config.stash[_FOLDER] = folder
     # What a script starts in its background has SIGINT and SIGQUIT ignored, what nohup(1) starts
     # SIGHUP, and so have its children. A handler is not inherited: what the tests start has the
     # defaults, and this process goes on to ignore what it was told to.
@@ -57,6 +68,19 @@ def pytest_configure() -> None:
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, lambda _number, _frame: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    folder = session.config.stash.get(_FOLDER, None)
+    if folder is not None and exitstatus in (
+        pytest.ExitCode.OK,
+        pytest.ExitCode.NO_TESTS_COLLECTED,
+    ):
+        subprocess.run(["rm", "-rf", "--one-file-system", folder], check=True)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"folder: {config.option.basetemp}"
 
 
 @pytest.hookimpl(optionalhook=True)

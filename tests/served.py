@@ -17,6 +17,7 @@ import pytest
 
 from fusevol.accesslog.names import decode_name
 from fusevol.accesslog.record import decode
+from fusevol.daemon import registry
 from tests.patience import PATIENCE_S
 
 FUSEVOL = str(Path(sys.executable).parent / "fusevol")
@@ -89,7 +90,7 @@ class Served:
 
     def unmount(self) -> None:
         """Unmount, and fail if that does not work at once."""
-        fusevol("unmount", self.mountpoint)
+        end(self.mountpoint)
 
     def await_released(self, path: str, since: int = 0) -> None:
         """Wait until every open of `path` was closed in the log: the kernel releases later."""
@@ -151,6 +152,18 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = PATI
         time.sleep(0.005)
 
 
+def end(mountpoint: Path) -> None:
+    """Unmount, and wait for the end of who served it.
+
+    That comes later where others on the machine have just copied all mounts, for a container of
+    theirs: in their copy it is mounted still.
+    """
+    entry = registry.get(str(mountpoint))
+    fusevol("unmount", mountpoint)
+    if entry is not None:
+        wait_until(lambda: not runs(entry.pid) and not runs(entry.worker), "end of the mount")
+
+
 @contextmanager
 def serve(directory: Path, *options: str | Path, log: Path | None = None) -> Iterator[Served]:
     """Serve `directory`/source at `directory`/volume, with the log beside them.
@@ -171,4 +184,4 @@ def serve(directory: Path, *options: str | Path, log: Path | None = None) -> Ite
         fusevol("unmount", "--lazy", mountpoint, check=False)
         raise
     if is_mounted(mountpoint):
-        fusevol("unmount", mountpoint)
+        end(mountpoint)
