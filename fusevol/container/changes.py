@@ -29,6 +29,10 @@ SELinux belongs to this container and this host."""
 _WHITEOUT: Final = b".wh."
 _OPAQUE_FILE: Final = b".wh..wh..opq"
 _CHUNK_BYTES: Final = 1 << 18
+_KEPT_FDS: Final = 128
+_NAMES_AT_ONCE: Final = 15
+"""So many names of 255 bytes are a path that the kernel takes."""
+
 _SECOND_NS: Final = 1_000_000_000
 
 _TYPES: Final = {
@@ -87,25 +91,19 @@ class _Writer:
         self._links: dict[tuple[int, int], bytes] = {}
 
     def write(self, root_fd: int) -> None:
-        """Write the tree; a stack instead of recursion: a container can nest very deeply."""
-        stack: list[tuple[int, bytes, Iterator[bytes]]] = []
+        """Write the tree, however deep a container has nested it."""
+        way = _Way(self._directory(root_fd, b""))
         try:
-            below = self._directory(root_fd, b"")
-            stack.append((below, b"", iter(_sorted(below))))
-            while stack:
-                fd, path, names = stack[-1]
-                name = next(names, None)
+            while way.is_inside:
+                name = way.next_name()
                 if name is None:
-                    os.close(fd)
-                    stack.pop()
+                    way.leave()
                     continue
-                child = os.path.join(path, name)
-                below = self._entry(fd, child, name)
+                below = self._entry(way.fd, way.path_of(name), name)
                 if below >= 0:
-                    stack.append((below, child, iter(_sorted(below))))
+                    way.enter(below, name)
         finally:
-            for fd, _path, _names in stack:
-                os.close(fd)
+            way.close()
 
     def _entry(self, dir_fd: int, path: bytes, name: bytes) -> int:
         """Write one entry; return a descriptor of it if it is a directory, else -1."""
@@ -135,7 +133,7 @@ class _Writer:
 
     def _directory(self, fd: int, path: bytes) -> int:
         """Write a directory; return a descriptor that it can be read by."""
-        self._archive.addfile(self._described(fd, os.fstat(fd), path + b"/" if path else b"./"))
+        self._add(self._described(fd, os.fstat(fd), path + b"/" if path else b"./"))
         if self._is_overlay and _is_opaque(fd) and self._is_in_lower(path):
             self._empty(os.path.join(path, _OPAQUE_FILE))
         return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
@@ -146,19 +144,19 @@ class _Writer:
             first = self._links.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
                 entry.type, entry.linkname, entry.pax_headers = tarfile.LNKTYPE, _text(first), {}
-                self._archive.addfile(entry)
+                self._add(entry)
                 return
         if stat.S_ISREG(status.st_mode):
             entry.size = status.st_size
             # The very file that was looked at: what has its name by now may be a FIFO.
             with _Exactly(os.open(descriptor_path(fd), os.O_RDONLY), status.st_size) as content:
-                self._archive.addfile(entry, content)  # type: ignore[arg-type]  # it only reads
+                self._add(entry, content)
             return
         if stat.S_ISLNK(status.st_mode):
             entry.linkname = _text(os.readlink(b"", dir_fd=fd))
         else:
             entry.devmajor, entry.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
-        self._archive.addfile(entry)
+        self._add(entry)
 
     def _described(self, fd: int, status: os.stat_result, name: bytes) -> tarfile.TarInfo:
         entry = tarfile.TarInfo(_text(name))
@@ -175,19 +173,117 @@ class _Writer:
             entry.pax_headers["mtime"] = f"{'-' if ns < 0 else ''}{seconds}.{rest:09d}"
         return entry
 
+    def _add(self, entry: tarfile.TarInfo, content: "_Exactly | None" = None) -> None:
+        self._archive.addfile(entry, content)  # type: ignore[arg-type]  # it only reads
+        # It would keep them all.
+        self._archive.members.clear()  # type: ignore[attr-defined]
+
     def _empty(self, path: bytes) -> None:
-        self._archive.addfile(tarfile.TarInfo(_text(path)))
+        self._add(tarfile.TarInfo(_text(path)))
 
     def _is_in_lower(self, path: bytes) -> bool:
-        for lower in self._lower_fds:
-            try:
-                os.close(open_beneath(lower, path or b".", os.O_PATH | os.O_DIRECTORY))
-            except OSError as error:
-                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                    continue
-                # Not known, such as of a path that is too long. A marker too many does no harm.
-            return True
-        return False
+        return any(_has_directory(lower, path) for lower in self._lower_fds)
+
+
+class _Level:
+    """A directory on the way, and what in it is still to come."""
+
+    def __init__(self, fd: int, name: bytes) -> None:
+        self.fd = fd
+        self.name = name
+        self.identity = _identity(fd)
+        self.rest = iter(_sorted(fd))
+
+
+class _Way:
+    """The way to a directory. The last descriptors are kept; further up it goes by ".."."""
+
+    def __init__(self, fd: int) -> None:
+        """Begin at a root; own `fd`."""
+        self._levels: list[_Level] = []
+        self.enter(fd, b"")
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the root has not been left."""
+        return bool(self._levels)
+
+    @property
+    def fd(self) -> int:
+        """The directory."""
+        return self._levels[-1].fd
+
+    def next_name(self) -> bytes | None:
+        """Return the next name in the directory; None if there is none."""
+        return next(self._levels[-1].rest, None)
+
+    def path_of(self, name: bytes) -> bytes:
+        """Return the path of something in the directory."""
+        return b"/".join((*(level.name for level in self._levels[1:]), name))
+
+    def enter(self, fd: int, name: bytes) -> None:
+        """Go to a directory in this one; own `fd`."""
+        try:
+            self._levels.append(_Level(fd, name))
+        except OSError:
+            os.close(fd)
+            raise
+        if len(self._levels) > _KEPT_FDS and (above := self._levels[-1 - _KEPT_FDS]).fd >= 0:
+            os.close(above.fd)
+            above.fd = -1
+
+    def leave(self) -> None:
+        """Go back to the directory above.
+
+        Raises:
+            FusevolError: it was moved, and there is no descriptor of it any more.
+        """
+        left = self._levels.pop()
+        try:
+            if self._levels and self._levels[-1].fd < 0:
+                self._reopen(self._levels[-1], left.fd)
+        finally:
+            os.close(left.fd)
+
+    def _reopen(self, level: _Level, below: int) -> None:
+        level.fd = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=below)
+        if _identity(level.fd) != level.identity:
+            raise FusevolError(
+                "a directory was moved while it was read; commit the container with --pause, or "
+                "when it has ended"
+            )
+
+    def close(self) -> None:
+        """Close what is open."""
+        for level in self._levels:
+            if level.fd >= 0:
+                os.close(level.fd)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def _has_directory(root_fd: int, path: bytes) -> bool:
+    """Tell whether a path of any length leads to a directory, without symbolic links."""
+    names = path.split(b"/") if path else [b"."]
+    fd = root_fd
+    try:
+        for start in range(0, len(names), _NAMES_AT_ONCE):
+            part = b"/".join(names[start : start + _NAMES_AT_ONCE])
+            below = open_beneath(fd, part, os.O_PATH | os.O_DIRECTORY)
+            if fd != root_fd:
+                os.close(fd)
+            fd = below
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return False
+        raise
+    finally:
+        if fd != root_fd:
+            os.close(fd)
+    return True
 
 
 class _Exactly:

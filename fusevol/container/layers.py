@@ -5,35 +5,29 @@ its root, so whatever names and links it holds lead nowhere else. It is put in p
 only when the digests of the blob and of the unpacked archive are what the image says.
 """
 
-import errno
 import fcntl
 import gzip
 import hashlib
 import os
-import shutil
-import stat
 import sys
 import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from decimal import Decimal
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import IO, Final, cast
+from typing import IO, Final, Self, cast
 
 from fusevol import config
+from fusevol.accesslog.names import encode_name
+from fusevol.accesslog.text import printable
 from fusevol.container.blobs import BlobReader, split_digest
 from fusevol.container.child import in_child
 from fusevol.container.image import Image, Layer
 from fusevol.container.trees import remove_tree
+from fusevol.container.unpacking import Unpacker
 from fusevol.errors import FusevolError, UnsupportedError
 
-WHITEOUT: Final = b".wh."
-OPAQUE: Final = b".wh..wh..opq"
-"""image-spec, layer.md, "Whiteouts"."""
-
-OVERLAY_OPAQUE: Final = "trusted.overlay.opaque"
 _DAMAGES: Final = (
     tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, ValueError, ArithmeticError,
     RecursionError,
@@ -41,7 +35,8 @@ _DAMAGES: Final = (
 """What is raised for an archive that is none, or that holds what makes no sense."""
 
 _UNFINISHED: Final = "unpacking-"
-_XATTR: Final = "SCHILY.xattr."
+_SHOWN: Final = 1000
+"""Bytes of a path in a message."""
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 
@@ -49,10 +44,19 @@ _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 def unpack(image: Image) -> list[str]:
     """Return the directories of the image's layers, the topmost first; unpack what is missing.
 
+    An image of no layers has one empty directory.
+
     Raises:
         FusevolError: a layer is missing, damaged, or cannot be unpacked.
     """
-    return [_unpacked(image.layout, layer) for layer in reversed(image.layers)]
+    return [_unpacked(image.layout, layer) for layer in reversed(image.layers)] or [_nothing()]
+
+
+def _nothing() -> str:
+    path = os.path.join(layers_directory(), "none")
+    with suppress(FileExistsError):
+        os.mkdir(path, 0o755)
+    return path
 
 
 def layers_directory() -> str:
@@ -103,6 +107,50 @@ def _locked(directory: str) -> Iterator[None]:
         os.close(fd)
 
 
+class _Member(tarfile.TarInfo):
+    """A member; what is none is an error, not the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.InvalidHeaderError as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(f"{error} at byte {archive.offset}") from None
+
+
+class _Padded:
+    """An archive that is whole records long, whatever the stream is that it is read from.
+
+    Some archives end with the last byte of the last file, or are empty.
+    """
+
+    def __init__(self, stream: "_Hashed") -> None:
+        self._stream = stream
+        self._size = 0
+        """Of the stream, as far as it was read."""
+        self._padding: int | None = None
+        """How much is still to be added; None as long as the stream has not ended."""
+
+    def read(self, size: int) -> bytes:
+        data = b"" if self._padding is not None else self._stream.read(size)
+        self._size += len(data)
+        if data:
+            return data
+        if self._padding is None:
+            self._padding = -self._size % tarfile.BLOCKSIZE if self._size else 2 * tarfile.BLOCKSIZE
+        data = bytes(min(size, self._padding))
+        self._padding -= len(data)
+        return data
+
+    def check_end(self, archive: tarfile.TarFile, last: tarfile.TarInfo | None) -> None:
+        """Raise ReadError if padding became part of a file."""
+        if last is None or not last.isreg():
+            return
+        end = archive.offset if last.issparse() else last.offset_data + last.size
+        if self._size < end:
+            raise tarfile.ReadError(f"it ends inside of {last.name}")
+
+
 class _Hashed:
     """A stream whose bytes are hashed as they are read."""
 
@@ -148,6 +196,7 @@ def _unpack_here(blob: BlobReader, layer: Layer, directory: str) -> bytes:
         )
     stream = gzip.GzipFile(fileobj=raw) if head.startswith(_GZIP) else raw
     hashed = _Hashed(cast("IO[bytes]", stream), algorithm)
+    padded = _Padded(hashed)
     # The module search path leads into the layer from now on.
     sys.meta_path.clear()
     os.chroot(directory)
@@ -155,124 +204,16 @@ def _unpack_here(blob: BlobReader, layer: Layer, directory: str) -> bytes:
     os.umask(0)
     try:
         with tarfile.open(
-            fileobj=cast("IO[bytes]", hashed), mode="r|", encoding="utf-8", errors="surrogateescape"
-        ) as archive:
-            _Unpacker().unpack(archive)
+            fileobj=cast("IO[bytes]", padded), mode="r|", encoding="utf-8",
+            errors="surrogateescape", tarinfo=_Member,
+        ) as archive:  # fmt: skip
+            padded.check_end(archive, Unpacker().unpack(archive))
         if hashed.hexdigest() != digits:
             raise FusevolError(f"layer {digest} is damaged: it does not hold {layer.diff_id}")
     except _DAMAGES as error:
         raise FusevolError(f"layer {digest} cannot be unpacked: {error}") from None
     except OSError as error:
-        name = os.fsdecode(error.filename or b"")
+        name = printable(encode_name((error.filename or b"")[-_SHOWN:]))
         raise FusevolError(f"layer {digest}: {name}: {error.strerror or error}") from None
     blob.verify()
     return b""
-
-
-class _Unpacker:
-    """Makes of the members of a layer what overlayfs wants, below the root of this process."""
-
-    def __init__(self) -> None:
-        self._directories: dict[bytes, tarfile.TarInfo] = {}
-
-    def unpack(self, archive: tarfile.TarFile) -> None:
-        for member in archive:
-            path = _normal(member.name)
-            parent, name = os.path.split(path)
-            os.makedirs(parent or b"/", mode=0o755, exist_ok=True)
-            if name == OPAQUE:
-                os.setxattr(parent or b"/", OVERLAY_OPAQUE, b"y")
-            elif name.startswith(WHITEOUT):
-                _hide(parent, name[len(WHITEOUT) :])
-            else:
-                self._make(archive, member, path)
-        for path, member in reversed(self._directories.items()):
-            _set_times(path, member)
-
-    def _make(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: bytes) -> None:
-        if member.isdir():
-            if not (os.path.isdir(path) and not os.path.islink(path)):
-                _remove(path)
-                os.mkdir(path)
-            self._directories[path] = member
-        elif path == b"/":
-            raise OSError(errno.ENOTDIR, "the root is no directory", path)
-        else:
-            _remove(path)
-            self._directories.pop(path, None)
-            if not _make_file(archive, member, path):
-                return
-        os.chown(path, member.uid, member.gid, follow_symlinks=False)
-        if not member.issym():
-            os.chmod(path, member.mode & 0o7777)
-        for key, value in member.pax_headers.items():
-            if key.startswith(_XATTR) and not key.startswith(f"{_XATTR}trusted.overlay."):
-                _set_xattr(path, key[len(_XATTR) :], value)
-        if not member.isdir():
-            _set_times(path, member)
-
-
-def _hide(parent: bytes, name: bytes) -> None:
-    """Make a whiteout, in the form that overlayfs has for it."""
-    path = os.path.join(parent, name)
-    if name in (b"", b".", b".."):
-        raise OSError(errno.EINVAL, "a whiteout of nothing", path)
-    _remove(path)
-    os.mknod(path, stat.S_IFCHR | 0o000, os.makedev(0, 0))
-
-
-def _make_file(archive: tarfile.TarFile, member: tarfile.TarInfo, path: bytes) -> bool:
-    """Make what is no directory; return whether it is a new inode."""
-    if member.islnk():
-        os.link(_normal(member.linkname), path, follow_symlinks=False)
-        return False
-    if member.issym():
-        os.symlink(_bytes(member.linkname), path)
-    elif member.isreg():
-        content = archive.extractfile(member)
-        assert content
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with open(fd, "wb") as file:
-            shutil.copyfileobj(content, file, 1 << 20)
-    elif member.isfifo():
-        os.mkfifo(path)
-    elif member.ischr() or member.isblk():
-        kind = stat.S_IFCHR if member.ischr() else stat.S_IFBLK
-        os.mknod(path, kind | 0o600, os.makedev(member.devmajor, member.devminor))
-    else:
-        raise OSError(errno.EINVAL, f"entry of unknown type {member.type!r}", path)
-    return True
-
-
-def _normal(name: str) -> bytes:
-    """Return the name of a member as an absolute path without "..", in the layer's root."""
-    return os.path.normpath(b"/" + _bytes(name)).replace(b"//", b"/")
-
-
-def _bytes(text: str) -> bytes:
-    """Return what the archive holds, whatever the encoding of this process."""
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _remove(path: bytes) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
-    except (IsADirectoryError, PermissionError):
-        remove_tree(path)
-
-
-def _set_xattr(path: bytes, name: str, value: str) -> None:
-    try:
-        os.setxattr(path, _bytes(name), _bytes(value), follow_symlinks=False)
-    except OSError as error:
-        # What this file system cannot hold, such as attributes of SELinux without it.
-        if error.errno != errno.ENOTSUP:
-            raise
-
-
-def _set_times(path: bytes, member: tarfile.TarInfo) -> None:
-    # A float cannot hold nanoseconds; the extended header can.
-    ns = int(Decimal(member.pax_headers.get("mtime", str(member.mtime))) * 1_000_000_000)
-    os.utime(path, ns=(ns, ns), follow_symlinks=False)

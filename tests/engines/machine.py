@@ -5,7 +5,6 @@ Everything is found below one directory that belongs to the test run, so nothing
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from fusevol.container.trees import remove_tree
 from fusevol.linux.mounts import MNT_DETACH, MS_BIND, make_shared, mount, umount
 from tests.patience import PATIENCE_S
 from tests.served import runs, wait_until
@@ -162,7 +162,8 @@ def workspace(prefix: str) -> Iterator[Path]:
     finally:
         left = sweep(path)
         umount(str(path), MNT_DETACH)
-        shutil.rmtree(path)
+        # Also what is deeper than paths reach.
+        remove_tree(path)
     assert not left, f"left behind in {path}: {left}"
 
 

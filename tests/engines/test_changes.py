@@ -5,6 +5,7 @@ Unpacked by umoci, and by fusevol itself, it is the tree that was there.
 
 import hashlib
 import os
+import resource
 import shutil
 import stat
 import struct
@@ -26,6 +27,7 @@ from fusevol.container.image import open_image
 from fusevol.container.layers import unpack
 from fusevol.container.reference import parse_target
 from fusevol.container.state import Container
+from fusevol.container.trees import remove_tree
 from fusevol.errors import FusevolError, UnsupportedError
 from fusevol.linux.mounts import MS_BIND, mount, umount
 from tests.engines.machine import command, workspace
@@ -366,6 +368,63 @@ def test_a_file_that_changes_while_it_is_read_does_not_spoil_the_archive(place: 
         data = content.read()
         assert data.rstrip(b"\0") == b"x" * len(data.rstrip(b"\0"))
         assert len(data) == size
+
+
+def _make_deep(root: Path, name: str, depth: int) -> int:
+    """Make directories in each other; return a descriptor of the deepest."""
+    root.mkdir()
+    fd = os.open(root, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=fd)
+        below = os.open(name, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    return fd
+
+
+@pytest.mark.parametrize("is_below", [True, False])
+def test_a_tree_deeper_than_paths_and_descriptors_reach(place: Path, is_below: bool) -> None:
+    upper, lower = place / f"deep-upper-{is_below}", place / f"deep-lower-{is_below}"
+    name, depth = "d" * 100, 300
+    assert depth * len(name) > os.pathconf("/", "PC_PATH_MAX")
+    deepest = _make_deep(upper, name, depth)
+    os.close(_make_deep(lower, name, depth if is_below else depth - 1))
+    os.setxattr(deepest, "trusted.overlay.opaque", b"y")
+    os.close(os.open("file", os.O_WRONLY | os.O_CREAT, 0o640, dir_fd=deepest))
+    os.close(deepest)
+    (upper / "last").touch()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    out = BytesIO()
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (250, before[1]))
+        write_layer(str(upper), out, [str(lower)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        remove_tree(upper)
+        remove_tree(lower)
+    out.seek(0)
+    with tarfile.open(fileobj=out) as archive:
+        members = archive.getnames()
+    path = "/".join([name] * depth)
+    marker = [f"{path}/.wh..wh..opq"] if is_below else []
+    levels = ["/".join([name] * level) for level in range(1, depth + 1)]
+    assert members == [".", *levels, *marker, f"{path}/file", "last"]
+
+
+def test_a_deep_directory_that_is_moved_meanwhile_is_told(place: Path) -> None:
+    root = place / "moved"
+    os.close(_make_deep(root, "d", 400))
+    (root / "d/d/d/last").touch()
+    middle = "/".join(["d"] * 20)
+
+    def move() -> None:
+        os.rename(root / middle, root / "elsewhere")
+
+    try:
+        with pytest.raises(FusevolError, match="moved while it was read"):
+            write_layer(str(root), _Meddling("/".join(["d"] * 150).encode(), move))
+    finally:
+        remove_tree(root)
 
 
 # --- random changes --------------------------------------------------------------------------
