@@ -19,7 +19,7 @@ from fusevol.container import cgroup
 from fusevol.container.bind import Binding, open_subpath
 from fusevol.container.root import Bind
 from fusevol.container.state import Container, all_containers
-from fusevol.daemon import registry, starting
+from fusevol.daemon import registry, starting, store
 from fusevol.daemon.checks import check
 from fusevol.errors import FusevolError
 from fusevol.linux.mountinfo import is_below, mounts
@@ -82,8 +82,7 @@ def _end_servers(servers: "dict[str, subprocess.Popen[bytes]]") -> None:
     for mountpoint in servers:
         _signal_keeper(mountpoint, signal.SIGTERM)
     for mountpoint, process in servers.items():
-        # A mount namespace that was made meanwhile may have a copy of the mount. A second request
-        # does not wait for it.
+        # What uses the mount from elsewhere has its time to finish; a second request does not wait.
         for number in (signal.SIGTERM, signal.SIGKILL):
             if _has_ended(mountpoint):
                 break
@@ -101,6 +100,9 @@ def _signal_keeper(mountpoint: str, number: signal.Signals) -> None:
 def _has_ended(mountpoint: str) -> bool:
     deadline = time.monotonic() + _END_S
     while (served := registry.get(mountpoint)) is not None and served.keeper.runs():
+        # A mount namespace that was made meanwhile may have a copy of the mount, which goes with
+        # the mount point.
+        store.remove_mountpoint(mountpoint)
         if time.monotonic() > deadline:
             return False
         time.sleep(_POLL_S)

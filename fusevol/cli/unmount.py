@@ -59,6 +59,8 @@ def unmount(mountpoint: str, lazy: bool, force: bool) -> None:
         _check_unreferenced(mount.mountpoint)
         binds = _binds(mount)
         _remove(mount)
+        if _volume_of(mount.mountpoint):
+            store.remove_mountpoint(mount.mountpoint)
         if served is not None and not _are_there(binds):
             _await_end(served)
     if served is not None and served.is_dead:
@@ -175,8 +177,8 @@ def _binds(mount: Mount) -> set[int]:
     """
     return {
         other.mount_id
-        for _namespace, table in mount_tables()
-        for other in table
+        for table in mount_tables()
+        for other in table.mounts
         if other.device == mount.device and other.mount_id != mount.mount_id
     }
 
@@ -184,7 +186,7 @@ def _binds(mount: Mount) -> set[int]:
 def _are_there(binds: set[int]) -> bool:
     """Tell whether any of these mounts is there: it keeps the worker going, which is fine."""
     return bool(binds) and any(
-        mount.mount_id in binds for _namespace, table in mount_tables() for mount in table
+        mount.mount_id in binds for table in mount_tables() for mount in table.mounts
     )
 
 

@@ -39,6 +39,23 @@ def mount(config: MountConfig, single_file: bool) -> int:
     return _mount_by_fusermount(config)
 
 
+def mount_again(config: MountConfig, fuse_fd: int, single_file: bool) -> None:
+    """Mount a file system once more that was unmounted and lives on elsewhere.
+
+    It stays one file system, with one server: what is open on it, and its log, go on. The kernel
+    finds it by its /dev/fuse (Linux 5.15).
+
+    Raises:
+        OSError: ENOTCONN if it has ended, EINVAL on older kernels, EPERM without root.
+    """
+    if os.geteuid() != 0:
+        # fusermount3 takes no descriptor that is in use.
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), config.mountpoint)
+    data = _mount_data(config, fuse_fd, single_file)
+    mounts.mount(config.source, config.mountpoint, FSTYPE, config.flags, data)
+    mounts.make_shared(config.mountpoint)
+
+
 def read_init(fuse_fd: int) -> bytes:
     """Return the kernel's INIT request."""
     return os.read(fuse_fd, _INIT_BYTES)
@@ -82,10 +99,7 @@ def open_device() -> int:
 
 def _mount_as_root(config: MountConfig, single_file: bool) -> int:
     fd = open_device()
-    mode = stat.S_IFREG if single_file else stat.S_IFDIR
-    data = f"fd={fd},rootmode={mode:o},user_id=0,group_id=0,default_permissions"
-    if config.allow_other:
-        data += ",allow_other"
+    data = _mount_data(config, fd, single_file)
     try:
         mounts.mount(config.source, config.mountpoint, FSTYPE, config.flags, data)
     except OSError as error:
@@ -96,6 +110,12 @@ def _mount_as_root(config: MountConfig, single_file: bool) -> int:
             ) from None
         raise MountError(f"mount on {config.mountpoint} failed: {error.strerror}") from None
     return fd
+
+
+def _mount_data(config: MountConfig, fd: int, single_file: bool) -> str:
+    mode = stat.S_IFREG if single_file else stat.S_IFDIR
+    data = f"fd={fd},rootmode={mode:o},user_id=0,group_id=0,default_permissions"
+    return data + (",allow_other" if config.allow_other else "")
 
 
 def _mount_by_fusermount(config: MountConfig) -> int:

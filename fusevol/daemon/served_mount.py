@@ -10,18 +10,22 @@ import math
 import os
 import signal
 import socket
+import stat
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import trio
 
 from fusevol.config import MountConfig
 from fusevol.daemon import mounting, registry, starting
 from fusevol.daemon.channel import Mounted, Start, pack, receive
+from fusevol.daemon.checks import Answer, answer
 from fusevol.daemon.encoding import encode
 from fusevol.daemon.ending import Ending
 from fusevol.daemon.forkserver import ForkServer
 from fusevol.daemon.spare import Spare
 from fusevol.errors import FusevolError
+from fusevol.linux.mountinfo import mount_at
 from fusevol.linux.process import Process, has_ended
 
 if TYPE_CHECKING:
@@ -153,6 +157,47 @@ class ServedMount:
                 await trio.sleep(starting.POLL_S)
         return keeper or starting.keeper_after(mountpoint, self.keeper)
 
+    async def put_back(self, config: MountConfig) -> bool:
+        """Mount it at its place again, where use elsewhere has kept it alive.
+
+        Args:
+            config: what is wanted there; its flags count, whatever they were before.
+
+        Returns:
+            Whether it is served there now. If not, it has to end: it is dead, or another one is
+            wanted.
+        """
+        await self._hold_spare()
+        if self._spare is None or not _is_served_alike(config, self.config):
+            return False
+        if not await trio.to_thread.run_sync(self._mount_again, config, self._spare.device_fd):
+            return False
+        self.config = msgspec.structs.replace(self.config, flags=config.flags)
+        return True
+
+    def _mount_again(self, config: MountConfig, device_fd: int) -> bool:
+        place = config.mountpoint
+        try:
+            mounting.mount_again(config, device_fd, stat.S_ISREG(os.lstat(place).st_mode))
+        except OSError as error:
+            logger.info("%s cannot be mounted again: %s", place, error.strerror)
+            return False
+        mount = mount_at(place)
+        # What it was mounted with at first holds for all mounts of it.
+        is_stuck = mount is not None and not config.read_only and (
+            "ro" in mount.super_options.split(",")
+        )  # fmt: skip
+        if is_stuck or answer(place) is Answer.DEAD:
+            self.detach()
+            return False
+        return True
+
+    def end(self) -> None:
+        """Have it end now, whoever uses it, wherever: open files fail."""
+        # The second one says that there is no time to finish. One signal sent twice may come once.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.signal(number)
+
     async def unmount(self) -> bool:
         """Unmount if nothing in this mount namespace uses it; return whether that was so.
 
@@ -178,10 +223,14 @@ class ServedMount:
         """Take the mount from the name space, whoever uses it."""
         self._ending.detach()
 
-    def is_serving(self) -> bool:
-        """Tell whether somebody keeps the mount and it is there."""
+    def is_mounted(self) -> bool:
+        """Tell whether it is at its place."""
+        return self._ending.is_mounted()
+
+    def is_kept(self) -> bool:
+        """Tell whether somebody keeps it."""
         served = registry.get(self.config.mountpoint)
-        return served is not None and served.keeper.runs() and self._ending.is_mounted()
+        return served is not None and served.keeper.runs()
 
     def change(self, config: MountConfig) -> None:
         """Have it served by another configuration; its mount point, flags and log stay."""
@@ -217,3 +266,10 @@ class ServedMount:
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
+
+
+def _is_served_alike(one: MountConfig, other: MountConfig) -> bool:
+    """Tell whether two mounts differ only in what a mount that is served can follow."""
+    return (one.source, one.subpath, one.log, one.level) == (
+        other.source, other.subpath, other.log, other.level
+    )  # fmt: skip

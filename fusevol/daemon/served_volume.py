@@ -7,7 +7,6 @@ this one volume.
 import logging
 import os
 import signal
-import stat
 import time
 from typing import Final
 
@@ -31,8 +30,10 @@ from fusevol.model import RecordLevel
 
 logger = logging.getLogger(__name__)
 
-_END_S: Final = 10.0
-"""How long a worker has to end after its mount is gone."""
+_END_S: Final = 15.0
+"""How long a mount has to end that is told to, or to be kept by another after its keeper died."""
+_SETTLE_S: Final = 5.0
+"""How long a worker has to end after its mount is gone; it may be in use elsewhere."""
 
 
 class ServedVolume:
@@ -62,6 +63,7 @@ class ServedVolume:
         self._thread = trio.CapacityLimiter(1)
         self._mount: ServedMount | None = None
         self._ended = trio.Event()
+        self._is_lingering = False
 
     @property
     def name(self) -> str:
@@ -85,7 +87,12 @@ class ServedVolume:
 
     @property
     def is_serving(self) -> bool:
-        """Whether a worker serves it."""
+        """Whether it is mounted and a worker serves it."""
+        return self._mount is not None and not self._is_lingering
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a worker serves it, be it only for those who have it from another place."""
         return self._mount is not None
 
     def state(self) -> VolumeState:
@@ -138,43 +145,67 @@ class ServedVolume:
             FusevolError: it cannot be served, and why.
         """
         async with self._lock:
-            if self._mount is not None and self._mount.is_serving():
+            if await self._is_served():
                 return
-            await self._await_end()
             config = await trio.to_thread.run_sync(
                 self._prepare, limiter=self._thread, abandon_on_cancel=True
             )
+            if self._mount is not None:
+                # Two workers would number the same records.
+                if await self._mount.put_back(config) and self.is_alive:
+                    self._is_lingering = False
+                    self.follow_options()
+                    return
+                await self._end()
             mount = ServedMount(config)
             await mount.start(self._forks)
             self._watch(mount)
 
     async def stop(self, *, although_referred: bool = False) -> bool:
-        """Unmount it if nothing on the host uses it; return whether it is served no more.
+        """Unmount it if nothing on the host uses it; return whether it is at its place no more.
+
+        It may live on elsewhere: in a mount namespace that has bound it, or by what is open there.
 
         Args:
             although_referred: also if somebody refers to it. Without, who came to refer to it while
                 this waited for its turn keeps it.
         """
         async with self._lock:
-            if self._mount is None:
-                return True
-            if self.references and not although_referred:
-                return False
-            if not await self._mount.unmount():
-                return False
-            with trio.move_on_after(_END_S):
-                await self._ended.wait()
-            return self._mount is None
+            if self.is_serving:
+                assert self._mount
+                if self.references and not although_referred:
+                    return False
+                if not await self._mount.unmount():
+                    return False
+            store.remove_mountpoint(self.mountpoint)
+            if self.is_serving:
+                try:
+                    with trio.move_on_after(_SETTLE_S):
+                        await self._ended.wait()
+                finally:
+                    self._is_lingering = self.is_alive
+            return True
+
+    async def end(self) -> None:
+        """End what lives on after a stop; open files fail.
+
+        Raises:
+            FusevolError: it does not end.
+        """
+        async with self._lock:
+            if self._mount is not None:
+                await self._end()
 
     def adopt(self) -> None:
         """Go on with the worker of an earlier daemon; remove what is dead at the mount point."""
         served = registry.get(self.mountpoint)
         if served is not None:
             config = self._config(served.source)
-            config.log = served.log
+            config.log, config.level = served.log, RecordLevel(served.level)
             mount = ServedMount(config)
             if mount.adopt(served) or mount.revive_stored(served):
                 self._watch(mount)
+                self._is_lingering = not registry.is_mounted(served)
                 return
             registry.remove(self.mountpoint)
         self._remove_dead()
@@ -214,6 +245,7 @@ class ServedVolume:
 
     def _watch(self, mount: ServedMount) -> None:
         self._mount, self._ended, self.message = mount, trio.Event(), ""
+        self._is_lingering = False
         self._nursery.start_soon(self._watch_until_end, mount)
 
     async def _watch_until_end(self, mount: ServedMount) -> None:
@@ -229,17 +261,27 @@ class ServedVolume:
         if status:
             await trio.to_thread.run_sync(mount.record_end, self.message)
 
-    async def _await_end(self) -> None:
-        """Wait for a worker that has lost its mount: two of them would number the same records."""
-        if self._mount is None:
-            return
+    async def _is_served(self) -> bool:
+        """Tell whether it is served at its place; waits while one keeper succeeds another."""
+        with trio.move_on_after(_END_S):
+            while self._mount is not None and self._mount.is_mounted():
+                if self._mount.is_kept():
+                    return True
+                await trio.sleep(starting.POLL_S)
+        return False
+
+    async def _end(self) -> None:
+        """End the mount, wherever it is used; FusevolError if it does not end."""
+        assert self._mount
+        keeper = self._mount.keeper
+        self._mount.end()
         with trio.move_on_after(_END_S):
             await self._ended.wait()
-        if self._mount is not None:
-            raise FusevolError(
-                f"volume {self.name} was unmounted on the host and is still in use elsewhere; "
-                f"end what uses it (its keeper is process {self._mount.keeper})"
-            )
+            return
+        raise FusevolError(
+            f"volume {self.name} is in use elsewhere and does not end (its keeper is process "
+            f"{keeper}); see to its source {self.source}"
+        )
 
     def _config(self, source: str) -> MountConfig:
         options = self.stored.options
@@ -268,7 +310,7 @@ class ServedVolume:
             store.make_data_directory(self.name)
         config = self._config(os.path.realpath(self.source))
         self._remove_dead()
-        _make_mountpoint(self.mountpoint, config.served_path)
+        store.make_mountpoint(self.mountpoint, config.served_path)
         if not self.stored.options.log:
             os.makedirs(log_directory(), mode=0o700, exist_ok=True)
         check(config)
@@ -277,23 +319,3 @@ class ServedVolume:
     def _remove_dead(self) -> None:
         while (mount := mount_at(self.mountpoint)) and mount.fstype == registry.FSTYPE:
             mounting.unmount(self.mountpoint, lazily=True)
-
-
-def _make_mountpoint(path: str, source: str) -> None:
-    """Make an empty mount point, of the kind that `source` is, that nobody can use unmounted."""
-    is_file = os.path.isfile(source)
-    try:
-        status = os.lstat(path)
-    except FileNotFoundError:
-        pass
-    else:
-        if stat.S_ISREG(status.st_mode) == is_file:
-            return
-        if stat.S_ISDIR(status.st_mode):
-            os.rmdir(path)
-        else:
-            os.unlink(path)
-    if is_file:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o000))
-    else:
-        os.mkdir(path, 0o000)

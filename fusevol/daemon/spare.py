@@ -28,6 +28,11 @@ class Spare:
         self._alive_fd = -1
         self._keeper = 0
 
+    @property
+    def device_fd(self) -> int:
+        """/dev/fuse."""
+        return self._fds[1]
+
     @classmethod
     def of(cls, served: registry.Served) -> "Spare | None":
         """Get them from the keeper; None if it has ended or this process may not have them."""

@@ -12,6 +12,8 @@ Files carry a schema version. Who writes a newer one than this code knows is not
 import os
 import secrets
 import shutil
+import stat
+from collections.abc import Container
 from typing import Any, Final
 
 import msgspec
@@ -100,6 +102,56 @@ def mountpoints_directory() -> str:
     path = os.path.join(runtime_directory(), "volumes")
     os.makedirs(path, mode=0o700, exist_ok=True)
     return path
+
+
+def make_mountpoint(path: str, source: str) -> None:
+    """Make an empty mount point, of the kind that `source` is, that nobody can use unmounted."""
+    is_file = os.path.isfile(source)
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        pass
+    else:
+        if stat.S_ISREG(status.st_mode) == is_file:
+            return
+        if stat.S_ISDIR(status.st_mode):
+            os.rmdir(path)
+        else:
+            os.unlink(path)
+    if is_file:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o000))
+    else:
+        os.mkdir(path, 0o000)
+
+
+def remove_mountpoint(path: str) -> bool:
+    """Remove an empty mount point that nothing is mounted on; return whether there is none now.
+
+    With it goes what other mount namespaces have mounted there: the kernel detaches it (Linux
+    3.18). A namespace that was made while the volume was mounted has a copy of the mount, which
+    would keep it alive as long as that namespace lives.
+    """
+    try:
+        status = os.lstat(path)
+        if stat.S_ISDIR(status.st_mode):
+            os.rmdir(path)
+        elif status.st_size == 0:
+            os.unlink(path)
+        else:
+            return False
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def remove_other_mountpoints(names: Container[str]) -> None:
+    """Remove the mount points of volumes that are there no more."""
+    directory = mountpoints_directory()
+    for name in os.listdir(directory):
+        if name not in names:
+            remove_mountpoint(os.path.join(directory, name))
 
 
 def load_volumes() -> list[StoredVolume]:

@@ -6,8 +6,10 @@ from fusevol.daemon.registry import FSTYPE
 from fusevol.linux.mountinfo import mount_tables
 
 
-def bound_devices(directory: str) -> set[int]:
+def bound_devices(directory: str) -> dict[int, int]:
     """Return the devices (st_dev) of mounts of fusevol that are bound anywhere.
+
+    Each with a process of a mount namespace where it is.
 
     Not counted is a mount at its own place below `directory`, as other namespaces that copy all
     mounts of the host see it too, at the same path or below the path that they have the host at.
@@ -16,9 +18,9 @@ def bound_devices(directory: str) -> set[int]:
         directory: where volumes are mounted on the host.
     """
     return {
-        mount.device
-        for _namespace, table in mount_tables()
-        for mount in table
+        mount.device: table.pid
+        for table in mount_tables()
+        for mount in table.mounts
         if mount.fstype == FSTYPE and not _is_own_place(mount.mountpoint, directory)
     }
 

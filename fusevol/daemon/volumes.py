@@ -12,7 +12,7 @@ had mounted before it was killed).
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final, Never
@@ -20,7 +20,7 @@ from typing import Final, Never
 import trio
 
 from fusevol.container.bind import is_volume_name
-from fusevol.daemon import store
+from fusevol.daemon import starting, store
 from fusevol.daemon.control import VolumeState
 from fusevol.daemon.forkserver import ForkServer
 from fusevol.daemon.served_volume import ServedVolume
@@ -38,6 +38,8 @@ _SOURCE_S: Final = 10.0
 _MOUNT_S: Final = 90.0
 """How long a mount may take. Docker gives up after 120 s."""
 _STOP_S: Final = 20.0
+_LOOKS: Final = 50
+"""How often a volume is tried to be unmounted that is removed."""
 _TEND_S: Final = 1.0
 _SCAN_S: Final = 10.0
 _MISSING_S: Final = 10.0
@@ -77,6 +79,7 @@ class Volumes:
         """
         for stored in store.load_volumes():
             self._volumes[stored.name] = ServedVolume(stored, self._nursery, self._forks)
+        store.remove_other_mountpoints(self._volumes)
         for name, references in store.load_references().items():
             if name in self._volumes:
                 self._volumes[name].references = references
@@ -175,14 +178,18 @@ class Volumes:
             )
         state = volume.state()
         await self._forget(volume)
-        if not await volume.stop():
+        try:
+            if not await _stop(volume):
+                raise FusevolError(
+                    f"volume {name} is in use on the host; close what uses {state.mountpoint} "
+                    f"(fuser -vm {state.mountpoint} shows it)"
+                )
+            await self._end_unreferenced(volume)
+        except FusevolError:
             async with self._changing:
                 self._volumes.setdefault(name, volume)
                 await self._save()
-            raise FusevolError(
-                f"volume {name} is in use on the host; close what uses {state.mountpoint} "
-                f"(fuser -vm {state.mountpoint} shows it)"
-            )
+            raise
         if not volume.stored.options.source:
             trash = store.discard_data(name)
             if trash:
@@ -266,7 +273,7 @@ class Volumes:
                         nursery.start_soon(partial(volume.stop, although_referred=True))
         self._forks.close()
         for volume in self._volumes.values():
-            if volume.is_serving:
+            if volume.is_alive:
                 logger.warning(
                     "volume %s is in use: it is served on, and taken up again by the next "
                     "`fusevol serve`", volume.name,
@@ -320,6 +327,15 @@ class Volumes:
         volume.follow_options()
         return volume.state()
 
+    async def _end_unreferenced(self, volume: ServedVolume) -> None:
+        """End what a stopped volume lives on by; FusevolError if it is bound somewhere."""
+        if volume.is_alive and (pid := (await _scan()).get(volume.device)):
+            raise FusevolError(
+                f"volume {volume.name} is bound where process {pid} runs; end it, or unmount it "
+                f"there"
+            )
+        await volume.end()
+
     async def _forget(self, volume: ServedVolume) -> None:
         async with self._changing:
             if self._volumes.get(volume.name) is not volume or volume.references:
@@ -360,7 +376,7 @@ class Volumes:
             )
         )  # fmt: skip
 
-    def _note_bound(self, devices: set[int]) -> bool:
+    def _note_bound(self, devices: Container[int]) -> bool:
         """Note which references have their volume bound; return whether any is new in that."""
         is_new = False
         for volume in self._volumes.values():
@@ -443,7 +459,16 @@ class Volumes:
             self._stopping.discard(volume.name)
 
 
-async def _scan() -> set[int]:
+async def _stop(volume: ServedVolume) -> bool:
+    """Stop a volume, if need be when somebody is done who only looked at all mounts, as df does."""
+    for _ in range(_LOOKS):
+        if await volume.stop():
+            return True
+        await trio.sleep(starting.POLL_S)
+    return False
+
+
+async def _scan() -> dict[int, int]:
     return await trio.to_thread.run_sync(bound_devices, store.mountpoints_directory())
 
 

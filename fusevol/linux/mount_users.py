@@ -43,11 +43,11 @@ class _Places:
     def __init__(self, device: int) -> None:
         self.mount_ids: set[bytes] = set()
         self.mountpoints: dict[str, list[str]] = defaultdict(list)
-        for namespace, table in mount_tables():
-            for mount in table:
+        for table in mount_tables():
+            for mount in table.mounts:
                 if mount.device == device:
                     self.mount_ids.add(b"%d" % mount.mount_id)
-                    self.mountpoints[namespace].append(mount.mountpoint)
+                    self.mountpoints[table.namespace].append(mount.mountpoint)
 
 
 def _has_open(pid: str, places: _Places) -> bool:

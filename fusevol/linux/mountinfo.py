@@ -63,8 +63,21 @@ def mounts() -> list[Mount]:
         return list(parse(file.read()))
 
 
-def mount_tables() -> Iterator[tuple[str, list[Mount]]]:
-    """Yield each mount namespace that has a process, by the name in /proc/PID/ns, with its mounts.
+class MountTable(NamedTuple):
+    """The mounts of a mount namespace.
+
+    Attributes:
+        namespace: its name, as in /proc/PID/ns.
+        pid: one of its processes.
+    """
+
+    namespace: str
+    pid: int
+    mounts: list[Mount]
+
+
+def mount_tables() -> Iterator[MountTable]:
+    """Yield the table of each mount namespace that has a process.
 
     Namespaces whose processes are not ours to look at are left out.
     """
@@ -82,7 +95,7 @@ def mount_tables() -> Iterator[tuple[str, list[Mount]]]:
             # It ended, or is ending and has no namespace any more.
             continue
         seen.add(namespace)
-        yield namespace, list(parse(text))
+        yield MountTable(namespace, int(name), list(parse(text)))
 
 
 def mount_at(path: str) -> Mount | None:

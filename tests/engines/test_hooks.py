@@ -4,6 +4,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -141,6 +142,29 @@ def test_a_user_namespace_takes_the_hook_of_the_runtime(
         # It runs inside of the namespace, where it has no rights over the host.
         assert "made on the host" not in said
         assert "hook" in said
+
+
+def test_a_volume_that_goes_idle_while_a_container_is_made_is_bound(
+    daemon: Daemon, bundle: Bundle, volume: str, tmp_path: Path
+) -> None:
+    """The container's mount namespace holds a copy of the mount that ends meanwhile."""
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    wait = f"echo > {begun}; while [ ! -e {go} ]; do sleep 0.05; done"
+    bundle.add_hook("createContainer", "/bin/sh", "-c", wait, env={"PATH": "/usr/bin:/bin"})
+    bundle.add_hook(
+        "createContainer", FUSEVOL, "hook", f"{volume}:/data",
+        env={"PATH": "/usr/bin:/bin", **daemon.env},
+    )  # fmt: skip
+    with daemon.client() as client, ThreadPoolExecutor(1) as executor:
+        client.mount(volume, "earlier")
+        making = executor.submit(bundle.run, "c1", "cat", "/data/from-host")
+        try:
+            wait_until(begun.exists, "making of the container", 30)
+            client.unmount(volume, "earlier")
+            wait_until(lambda: client.inspect(volume).state == "idle", "end of the mount", 30)
+        finally:
+            go.touch()
+        assert making.result() == "made on the host\n"
 
 
 def test_without_the_daemon_the_container_is_not_made(bundle: Bundle, tmp_path: Path) -> None:

@@ -259,9 +259,8 @@ def test_answers_come_while_sources_hang_and_others_work(
     point = plugin.do("Mount", Name=data, ID="aa")["Mountpoint"]
     took: list[float] = []
     failed: list[BaseException] = []
-    ends = time.monotonic() + 2
 
-    def engine(number: int) -> None:
+    def engine(number: int, ends: float) -> None:
         try:
             while time.monotonic() < ends:
                 begun = time.monotonic()
@@ -282,7 +281,8 @@ def test_answers_come_while_sources_hang_and_others_work(
             with Connection(PLUGIN_SOCKET) as waiting, Connection(PLUGIN_SOCKET) as silent:
                 waiting.send(request("VolumeDriver.Mount", {"Name": "hung", "ID": "aa"}))
                 silent.send(request("VolumeDriver.List")[:30])
-                threads = [threading.Thread(target=engine, args=(n,)) for n in range(8)]
+                ends = time.monotonic() + 2
+                threads = [threading.Thread(target=engine, args=(n, ends)) for n in range(8)]
                 for thread in threads:
                     thread.start()
                 for thread in threads:
