@@ -30,25 +30,23 @@ from fusevol.accesslog.selection import Selection
 from fusevol.accesslog.times import rfc3339_ns
 from fusevol.accesslog.writer import LogWriter
 from fusevol.fuse import convert
+from fusevol.fuse.caching import Caching
 from fusevol.fuse.deadline import Deadline
 from fusevol.fuse.gathering import Gatherer
-from fusevol.fuse.init import Flag
 from fusevol.fuse.recorder import conclusions, recorded
 from fusevol.fuse.requestloop import RequestLoop
 from fusevol.fuse.seam import OPENING, by_caller, by_handle
 from fusevol.fuse.undo import undos
-from fusevol.inodes.inode import Inode
+from fusevol.inodes.inode import NO_SIZE, Inode
 from fusevol.inodes.opened import OpenDirectory, OpenFile
 from fusevol.model import Caller, RecordLevel
 from fusevol.recovery.counters import Counters
 from fusevol.recovery.journal import DONE, Entry, Journal
-from fusevol.volume import attributes, data, directories, namespace, xattrs
+from fusevol.volume import attributes, data, directories, lengths, namespace, xattrs
 from fusevol.volume.volume import Creator, Volume
 
 logger = logging.getLogger(__name__)
 
-_CACHED_S: Final = 1.0
-"""How long the kernel may answer for names and attributes itself at level `data`, in seconds."""
 _SET_ID: Final = 0o6000
 _RENAME_FLAGS: Final = {1: "NOREPLACE", 2: "EXCHANGE", 4: "WHITEOUT"}
 
@@ -133,7 +131,7 @@ class Operations(pyfuse3.Operations):
         self.conclude = conclusions(counters, log, level, selection, gatherer)
         for op in OPERATIONS:
             answer = builtins.getattr(type(self), op)
-            is_needed = log is not None and op in OPENING
+            is_needed = op in OPENING and (log is not None or op != "opendir")
             if op not in self.recorded and not is_needed:
                 builtins.setattr(self, op, partial(answer.unrecorded, self))
         if not flushes:
@@ -143,16 +141,7 @@ class Operations(pyfuse3.Operations):
         self.enable_acl = acl
         self._loop = loop
         self._reader = data.Reader()
-        self._direct_io = level is RecordLevel.ALL
-        self._direct_writes = self._direct_io
-        self._timeout = 0.0 if level is RecordLevel.ALL else _CACHED_S
-
-    def use(self, flags: Flag) -> None:
-        """Take note of the INIT flags that are in force."""
-        if flags & Flag.DIRECT_IO_ALLOW_MMAP:
-            # Who only writes has no use for cached pages, and the kernel asks for a file
-            # capability before each write to them. It keeps maps by others in step.
-            self._direct_writes = True
+        self.caching = Caching(level)
 
     # --- names and inodes ---
 
@@ -345,6 +334,8 @@ class Operations(pyfuse3.Operations):
         status = attributes.setattr(self.volume, changed, changes, file, keeps)
         if changes.mode is not None and changes.mode & _SET_ID:
             self._set_id_appeared(changed)
+        if changes.size is not None:
+            lengths.truncated(self.volume, changed, status.st_size)
         return self._attributes(changed, status)
 
     @by_caller("statfs")
@@ -406,11 +397,12 @@ class Operations(pyfuse3.Operations):
         file, status = data.open(
             self.volume, found, flags, _opener(record), ctx.uid, ctx.gid, keeps, entry
         )
+        if flags & os.O_TRUNC:
+            # The reply tells no length: the kernel takes it for empty, whatever was added since.
+            lengths.emptied(self.volume, found)
         if status.st_mode & _SET_ID and flags & os.O_ACCMODE:
             self.volume.set_keeps_set_id(file, self._keeps_set_id(found, ctx))
-        if self._is_direct(flags):
-            return FileInfo(fh=file.fh, direct_io=True, keep_cache=True)
-        return FileInfo(fh=file.fh, direct_io=False, keep_cache=data.pages_are_right(found, status))
+        return self.caching.opened(file, status)
 
     @by_caller("create", once=True)
     def create(
@@ -434,8 +426,7 @@ class Operations(pyfuse3.Operations):
         self.volume.inodes.refer(file.inode)
         if mode & _SET_ID:
             self._set_id_appeared(file.inode)
-        info = FileInfo(fh=file.fh, direct_io=self._is_direct(flags), keep_cache=False)
-        return info, self._attributes(file.inode, status)
+        return self.caching.created(file), self._attributes(file.inode, status)
 
     @by_handle("read", after=_count_read)
     async def read(
@@ -449,6 +440,11 @@ class Operations(pyfuse3.Operations):
         except data.WouldWaitError:
             content = await self._offload(data.read_waiting, file, off, size)
         record.bytes_read = len(content)
+        end = off + len(content)
+        is_short = len(content) < size and end < file.inode.size < NO_SIZE
+        if is_short and not self.caching.is_direct(file):
+            # For the kernel the file ends where a read into the page cache has ended.
+            lengths.told(self.volume, file.inode, end)
         return content
 
     @by_handle("write", once=True, after=_count_written)
@@ -458,13 +454,17 @@ class Operations(pyfuse3.Operations):
         record.offset = off
         record.size = len(buf)
         written: int
+        appends = lengths.is_append(file, off, len(buf))
         if file.waits:
-            written = await self._offload(data.write, file, off, buf, entry)
+            written = await self._offload(data.write, file, off, buf, appends, entry)
         else:
-            written = data.write(file, off, buf, entry)
+            written = data.write(file, off, buf, appends, entry)
         record.bytes_written = written
-        if off + written > file.inode.size:
-            self.volume.set_size(file.inode, off + written)
+        end = off + written
+        if appends:
+            lengths.appended(self.volume, file, off, end)
+        elif end > file.inode.size or file.inode.other_sizes:
+            lengths.written(self.volume, file.inode, end)
         return written
 
     @by_handle("flush")
@@ -484,6 +484,8 @@ class Operations(pyfuse3.Operations):
     def release(self, record: AccessRecord, entry: Entry, file: OpenFile) -> None:
         record.bytes_read = file.bytes_read
         record.bytes_written = file.bytes_written
+        if file.flags & os.O_TRUNC:
+            lengths.closed(self.volume, file)
         if entry.phase < DONE:
             self._close(data.release, file)
             entry.done()
@@ -508,10 +510,7 @@ class Operations(pyfuse3.Operations):
         entries = 0
         known = []
         for name, after, inode, status in directories.readdir(self.volume, directory, start_id):
-            if inode is None:
-                entry = convert.attributes(None, status, self._timeout)
-            else:
-                entry = self._attributes(inode, status)
+            entry = self._reply(inode, status)
             if not self._readdir_reply(token, name, entry, after):
                 if inode is not None:
                     self.volume.inodes.drop_if_unused(inode)
@@ -520,6 +519,7 @@ class Operations(pyfuse3.Operations):
             entries += 1
             if inode is not None:
                 self.volume.inodes.refer(inode)
+                self._told(inode, status.st_size)
                 known.append(inode.ino)
         record.entries = entries
         return known
@@ -548,13 +548,17 @@ class Operations(pyfuse3.Operations):
         return self._attributes(inode, status)
 
     def _attributes(self, inode: Inode, status: os.stat_result) -> EntryAttributes:
-        if inode.size != status.st_size and (self.deadline is None or not self.deadline.is_late()):
-            self.volume.set_size(inode, status.st_size)
-        return convert.attributes(inode, status, self._timeout)
+        if inode.size != status.st_size:
+            self._told(inode, status.st_size)
+        return self._reply(inode, status)
 
-    def _is_direct(self, flags: int) -> bool:
-        """Tell whether reads and writes of a file opened with `flags` pass the page cache by."""
-        return self._direct_io or (self._direct_writes and flags & os.O_ACCMODE == os.O_WRONLY)
+    def _reply(self, inode: Inode | None, status: os.stat_result) -> EntryAttributes:
+        return self.caching.limit(convert.attributes(inode, status, self.caching.timeout))
+
+    def _told(self, inode: Inode, size: int) -> None:
+        """Note that the kernel learns the length of `inode` by the reply, if it is not too late."""
+        if self.deadline is None or not self.deadline.is_late():
+            lengths.told(self.volume, inode, size)
 
     def _keeps_set_id(self, inode: Any, ctx: RequestContext) -> bool:
         """Tell whether the caller may change the data and leave set-ID bits: rare, so looked up."""

@@ -147,7 +147,7 @@ class Session:
                 reply, flags = amend_reply(init, reply, WANTED)
                 os.write(fuse_fd, reply)
                 self._region.words[FLAGS] = flags
-            operations.use(Flag(self._region.words[FLAGS]))
+            operations.caching.use(Flag(self._region.words[FLAGS]))
             os.dup2(fuse_fd, theirs.fileno(), inheritable=False)
             if is_first:
                 self._tell_options(self._mount_record())

@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from fusevol.inodes.opened import OpenFile
 
 NO_FD: Final = -1
+NO_SIZE: Final = (1 << 64) - 1
+"""No length of a file, and no place in one."""
 
 
 class Inode:
@@ -26,7 +28,9 @@ class Inode:
         removed: no name leads here any more; the pin must be kept. Changed by the table.
         files: open files of this inode, or None.
         at: place of its node entry in the recovery state.
-        size: length in bytes as the kernel was last told.
+        size: length in bytes as the kernel was last told, or NO_SIZE if that is not known.
+        other_sizes: what it may be for the kernel instead: requests of others come between a reply
+            that changes the length and the kernel's taking note of it.
         stamp: (mtime, ctime, size) of the data that the kernel may have cached, or None.
     """
 
@@ -41,6 +45,7 @@ class Inode:
         "kind",
         "lookups",
         "name",
+        "other_sizes",
         "parent",
         "removed",
         "size",
@@ -64,7 +69,8 @@ class Inode:
         self.used = False
         self.removed = False
         self.files: dict[int, OpenFile] | None = None
-        self.size = 0
+        self.size = NO_SIZE
+        self.other_sizes: tuple[int, ...] = ()
         self.stamp: tuple[int, int, int] | None = None
 
 

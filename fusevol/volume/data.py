@@ -22,9 +22,7 @@ from fusevol.volume.volume import Creator, Volume
 MAX_READ_BYTES: Final = 1 << 20
 """Largest READ the kernel sends: 256 pages (FUSE_DEFAULT_MAX_PAGES_LIMIT, fuse_i.h)."""
 
-_NOT_PASSED_ON: Final = (
-    os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_DIRECT | os.O_NOFOLLOW | os.O_NOATIME
-)
+_NOT_PASSED_ON: Final = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_DIRECT | os.O_NOFOLLOW
 """O_DIRECT is dropped because it wants aligned buffers, which FUSE does not hand us."""
 
 _ALWAYS: Final = os.O_CLOEXEC | os.O_NONBLOCK
@@ -64,7 +62,7 @@ def open(
         os.close(fd)
         raise stale(inode)
     file = OpenFile(inode, fd, flags, caller, uid, gid)
-    volume.add_file(file, status.st_size)
+    volume.add_file(file)
     entry.done(file.fh)
     return file, status
 
@@ -76,16 +74,29 @@ def _open_inode(volume: Volume, inode: Inode, flags: int, keeps_set_id: bool) ->
             return _open_inode(volume, inode, flags, False)
     parent = inode.parent
     if parent is None or inode.fd != NO_FD or inode.files or inode.handle is not None:
-        return os.open(descriptor_path(volume.descriptors.pin(inode)), wanted)
+        return _open_host(descriptor_path(volume.descriptors.pin(inode)), wanted)
     if flags & os.O_TRUNC:
         # Whatever stands under the name by then would be truncated before it could be checked.
-        return os.open(descriptor_path(volume.descriptors.pin(inode)), wanted)
+        return _open_host(descriptor_path(volume.descriptors.pin(inode)), wanted)
+    dir_fd = volume.descriptors.pin(parent)
     try:
-        return os.open(inode.name, wanted | os.O_NOFOLLOW, dir_fd=volume.descriptors.pin(parent))
+        return _open_host(inode.name, wanted | os.O_NOFOLLOW, dir_fd=dir_fd)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENOTDIR):
             raise stale(inode) from None
         raise
+
+
+def _open_host(
+    path: bytes | str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None
+) -> int:
+    try:
+        return os.open(path, flags, mode, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno != errno.EPERM or not flags & os.O_NOATIME:
+            raise
+    # The kernel asked for the owner or CAP_FOWNER, and the client had it; this process has not.
+    return os.open(path, flags & ~os.O_NOATIME, mode, dir_fd=dir_fd)
 
 
 def create(
@@ -107,7 +118,7 @@ def create(
         wanted &= ~os.O_EXCL
     try:
         fd = volume.with_descriptors(
-            volume.create_as, creator, mode, os.open, name, wanted, mode, dir_fd=dir_fd
+            volume.create_as, creator, mode, _open_host, name, wanted, mode, dir_fd=dir_fd
         )
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO) and not flags & os.O_EXCL:
@@ -121,7 +132,7 @@ def create(
     file = OpenFile(
         volume.inodes.seen(parent, name, status), fd, flags, caller, creator.uid, creator.gid
     )
-    volume.add_file(file, status.st_size)
+    volume.add_file(file)
     entry.done(file.fh)
     return file, status
 
@@ -186,30 +197,28 @@ def read_waiting(file: OpenFile, offset: int, size: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def write(file: OpenFile, offset: int, data: bytes, entry: Entry) -> int:
+def write(file: OpenFile, offset: int, data: bytes, appends: bool, entry: Entry) -> int:
     """Write all of `data`; return the number of bytes. Runs on any thread.
 
     An error after some bytes were written is reported by the next call, as write(2) does. The
     caller notes the length that the file has for the kernel afterwards.
+
+    Args:
+        appends: it is to go to the end (`lengths.is_append`).
     """
     if file.keeps_set_id:
         with keeping_set_id_bits():
-            return _write(file, offset, data, entry)
-    return _write(file, offset, data, entry)
+            return _write(file, offset, data, appends, entry)
+    return _write(file, offset, data, appends, entry)
 
 
-def _write(file: OpenFile, offset: int, data: bytes, entry: Entry) -> int:
-    inode = file.inode
-    # The kernel places an append at the end as it knows it; the host may have a later one, and
-    # O_APPEND on the host goes there. Any other place is meant: mapped memory is written back
-    # through whatever handle there is, and O_APPEND may have been switched off (fcntl(2)).
-    appends = bool(file.flags & os.O_APPEND)
-    if appends and entry.phase >= DONE:
+def _write(file: OpenFile, offset: int, data: bytes, appends: bool, entry: Entry) -> int:
+    may_append = bool(file.flags & os.O_APPEND)
+    if may_append and entry.phase >= DONE:
         return len(data)
-    placed = appends and offset != inode.size
-    pwrite = _pwrite_in_place if placed else os.pwrite
+    pwrite = _pwrite_in_place if may_append and not appends else os.pwrite
     done = 0
-    if appends and not placed:
+    if appends:
         done = once.appended(entry, file.fd, data)
     if not done:
         done = pwrite(file.fd, data, offset)
@@ -221,7 +230,7 @@ def _write(file: OpenFile, offset: int, data: bytes, entry: Entry) -> int:
         if more == 0:
             break
         done += more
-    if appends:
+    if may_append:
         entry.done()
     return done
 

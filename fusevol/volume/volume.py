@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Final, ParamSpec, TypeVar
 
-from fusevol.inodes.inode import Directory, Inode
+from fusevol.inodes.inode import NO_SIZE, Directory, Inode
 from fusevol.inodes.opened import (
     UNKNOWN_POSITION,
     OpenDirectory,
@@ -41,9 +41,8 @@ from fusevol.recovery.region import NEXT_DIRECTORY, NEXT_FILE, Region
 from fusevol.volume.descriptors import Descriptors
 from fusevol.volume.paths import Paths
 
-_KEPT_FLAGS: Final = os.O_ACCMODE | os.O_APPEND | os.O_SYNC | os.O_DSYNC
+_KEPT_FLAGS: Final = os.O_ACCMODE | os.O_APPEND | os.O_SYNC | os.O_DSYNC | os.O_NOATIME
 """Flags of open(2) that still mean something when a file is opened once more."""
-
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
@@ -151,14 +150,16 @@ class Volume:
             inode.files = {}
         inode.files[file.fh] = file
 
-    def add_file(self, file: OpenFile, size: int) -> None:
-        """Enter an open file; `size` is its length now."""
+    def add_file(self, file: OpenFile) -> None:
+        """Enter an open file."""
         fh = self.files.add(file)
         self._words[NEXT_FILE] = fh
         self._words[OPEN_FILES] = len(self.files)
         caller = file.caller
+        inode = file.inode
         file.at = self._opens.add(
-            FILE, fh, file.inode.ino, file.fd, file.flags, file.uid, file.gid, caller.pid, size,
+            FILE, fh, inode.ino, file.fd, file.flags, file.uid, file.gid, caller.pid,
+            NO_SIZE if inode.other_sizes else inode.size,
             caller.comm, caller.container,
         )  # fmt: skip
         self._enter(file)
@@ -216,13 +217,13 @@ class Volume:
         self.inodes.count_children()
         self.descriptors.count_asleep()
 
-    def set_size(self, inode: Inode, size: int) -> None:
-        """Note the length of `inode` as the kernel knows it from now on."""
-        if inode.size != size:
-            inode.size = size
-            if inode.files is not None:
-                for file in inode.files.values():
-                    self._words[file.at + SIZE] = size
+    def set_sizes(self, inode: Inode, size: int, others: tuple[int, ...] = ()) -> None:
+        """Note the length of `inode` as the kernel knows it, and what it may be instead."""
+        inode.size, inode.other_sizes = size, others
+        if inode.files is not None:
+            known = NO_SIZE if others else size
+            for file in inode.files.values():
+                self._words[file.at + SIZE] = known
 
     def directory(self, ino: int) -> Directory:
         """Return the known directory with node id `ino`.

@@ -14,7 +14,7 @@ from fusevol.inodes.inode import Inode
 from fusevol.inodes.opened import OpenFile
 from fusevol.model import Caller
 from fusevol.recovery.journal import CODES, DONE, INTENDED, RECORDED, STARTED, Entry, Journal
-from fusevol.volume import data, once
+from fusevol.volume import data, lengths, once
 from tests.mounted.mounting import workspace
 from tests.unit.regions import new_region
 
@@ -285,10 +285,12 @@ def test_an_append_that_took_place_is_left_as_it_is(place: Place, log_fd: int, p
     file = OpenFile(inode, log_fd, os.O_WRONLY | os.O_APPEND, Caller(1, None, None), 0, 0)
     entry = place.entry("write")
     inode.size = 3  # as the kernel was last told
-    assert data.write(file, 3, _DATA, entry) == len(_DATA)
+    assert lengths.is_append(file, 3, len(_DATA))
+    assert data.write(file, 3, _DATA, True, entry) == len(_DATA)
     inode.size += len(_DATA)
     place.set_phase(entry, phase)
-    assert data.write(file, 3, _DATA, entry) == len(_DATA)
+    assert not lengths.is_append(file, 3, len(_DATA))
+    assert data.write(file, 3, _DATA, False, entry) == len(_DATA)
     assert entry.phase == phase, "it would be recorded once more"
     assert (place.path / "log").read_bytes() == b"before" + _DATA
 

@@ -9,7 +9,9 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from tests.mounted.acting import User, acting_as
 from tests.mounted.checks.table import check, fails_with, lacking, link_descriptor, opened
+from tests.mounted.io_uring import Ring, has_io_uring
 from tests.mounted.mounting import other_process, said_by_other_process
 
 _PAGE: Final = mmap.PAGESIZE
@@ -147,6 +149,75 @@ def append_can_be_switched_on_and_off(directory: Path) -> None:
         fcntl.fcntl(fd, fcntl.F_SETFL, 0)
         os.pwrite(fd, b"X", 0)
     assert path.read_bytes() == b"X23456"
+
+
+@check
+def time_of_access_is_left_alone_on_demand(directory: Path) -> None:
+    path = directory / "file"
+    path.write_text("content")
+    long_ago = 10**18
+    os.utime(path, ns=(long_ago, 2 * long_ago))
+    with opened(path, os.O_RDONLY | os.O_NOATIME) as fd:
+        assert os.read(fd, 10) == b"content"
+    assert path.stat().st_atime_ns == long_ago
+    with opened(path, os.O_RDONLY) as fd:
+        assert os.read(fd, 10) == b"content"
+    assert path.stat().st_atime_ns > long_ago
+    path.chmod(0o666)
+
+    def by_another() -> None:
+        with fails_with(errno.EPERM):
+            os.open(path, os.O_RDONLY | os.O_NOATIME)
+
+    directory.chmod(0o755)
+    acting_as(User(4001, 4001), by_another)
+    with opened(directory / "new", os.O_RDWR | os.O_CREAT | os.O_NOATIME) as fd:
+        os.write(fd, b"x")
+
+
+@check
+def flags_that_mean_nothing_for_files_do_no_harm(directory: Path) -> None:
+    path = directory / "file"
+    path.write_bytes(b"content")
+    for flags in (os.O_NONBLOCK, os.O_NOCTTY, os.O_ASYNC, os.O_SYNC, os.O_DSYNC, os.O_LARGEFILE):
+        with opened(path, os.O_RDWR | flags) as fd:
+            assert os.pread(fd, 10, 0) == b"content"
+            os.pwrite(fd, b"content", 0)
+    with opened(path, os.O_ACCMODE) as fd:  # neither read nor write (open(2), notes)
+        with fails_with(errno.EBADF):
+            os.read(fd, 1)
+        with fails_with(errno.EBADF):
+            os.write(fd, b"x")
+
+
+@check
+def a_ring_goes_on_where_it_stopped(directory: Path) -> None:
+    if not has_io_uring():
+        return
+    path = directory / "file"
+    with Ring() as ring:
+        for flags in (os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND):
+            fd = ring.open(path, flags | os.O_CREAT | os.O_TRUNC)
+            assert [ring.write(fd, b"line %d\n" % number) for number in range(3)] == [7, 7, 7]
+            assert os.lseek(fd, 0, os.SEEK_CUR) == 21
+            os.close(fd)
+            assert path.read_bytes() == b"line 0\nline 1\nline 2\n"
+        fd = ring.open(path, os.O_RDONLY)
+        assert [ring.read(fd, 8) for _ in range(4)] == [b"line 0\nl", b"ine 1\nli", b"ne 2\n", b""]
+        os.close(fd)
+
+
+@check
+def a_ring_reads_and_writes_at_given_places(directory: Path) -> None:
+    if not has_io_uring():
+        return
+    path = directory / "file"
+    with Ring() as ring, opened(path, os.O_RDWR | os.O_CREAT) as fd:
+        assert ring.write(fd, b"a" * 5000, 0) == 5000
+        assert ring.write(fd, b"b" * 5000, 5000) == 5000
+        assert ring.read(fd, 8000, 4000) == b"a" * 1000 + b"b" * 5000
+        assert ring.read(fd, 10, 10_000) == b""
+    assert path.read_bytes() == b"a" * 5000 + b"b" * 5000
 
 
 @check

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import struct
+import subprocess
 from pathlib import Path
 from typing import Final
 
@@ -205,6 +206,30 @@ def writing_clears_set_id_bits(directory: Path) -> None:
             # writer who is no member loses it on newer kernels only.
             allowed = {left, 0o767} if mode == 0o2767 else {left}
             assert mode_of(path) in allowed, f"{change.__name__} {mode:o} -> {mode_of(path):o}"
+
+
+@check
+def cleared_set_id_bits_show_at_once(directory: Path) -> None:
+    """Also to who asks for the mode alone, which the kernel thinks it knows."""
+    open_to_all(directory)
+
+    def shown(path: Path) -> str:
+        command = ["stat", "--format=%a", str(path)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    def write(path: Path) -> None:
+        with opened(path, os.O_WRONLY) as fd:
+            os.write(fd, b"x")
+
+    def truncate(path: Path) -> None:
+        with opened(path, os.O_WRONLY | os.O_TRUNC):
+            pass
+
+    for change in (write, truncate):
+        path = _program(directory, f"clear-{change.__name__}", 0o4777)
+        assert shown(path) == "4777"
+        acting_as(BOB, lambda change=change, path=path: change(path))  # type: ignore[misc]
+        assert shown(path) == "777"
 
 
 @check

@@ -1,0 +1,75 @@
+"""What the kernel may keep of names, attributes and data, by record level and by who opens."""
+
+import os
+import stat
+from os import stat_result
+from typing import Final
+
+from pyfuse3 import EntryAttributes, FileInfo
+
+from fusevol.fuse.init import Flag
+from fusevol.inodes.opened import OpenFile
+from fusevol.model import RecordLevel
+from fusevol.volume import data
+
+_CACHED_S: Final = 1.0
+"""How long the kernel may answer for names and attributes itself at level `data`, in seconds."""
+_SET_ID: Final = 0o6000
+_IO_URING: Final = "iou-"
+"""Names of the kernel's threads that do the work of a process's io_uring: iou-wrk-N, iou-sqp-N."""
+
+
+class Caching:
+    """Decides for one mount.
+
+    Attributes:
+        timeout: how long names and attributes are valid, in seconds.
+    """
+
+    def __init__(self, level: RecordLevel) -> None:
+        """Start without what INIT flags allow."""
+        self._direct_io = level is RecordLevel.ALL
+        self._direct_writes = self._direct_io
+        self.timeout = 0.0 if level is RecordLevel.ALL else _CACHED_S
+
+    def use(self, flags: Flag) -> None:
+        """Take note of the INIT flags that are in force."""
+        if flags & Flag.DIRECT_IO_ALLOW_MMAP:
+            # Who only writes has no use for cached pages, and the kernel asks for a file
+            # capability before each write to them. It keeps maps by others in step.
+            self._direct_writes = True
+
+    def is_direct(self, file: OpenFile) -> bool:
+        """Tell whether reads and writes through `file` pass the page cache by.
+
+        Direct I/O by io_uring at the current position does not move it (fuse_direct_IO, Linux
+        6.18): all reads return the same, all writes go over one another. What a ring has opened is
+        for a ring to use, so it goes through the page cache.
+        """
+        direct = self._direct_io or (
+            self._direct_writes and file.flags & os.O_ACCMODE == os.O_WRONLY
+        )
+        comm = file.caller.comm
+        return direct and (comm is None or not comm.startswith(_IO_URING))
+
+    def opened(self, file: OpenFile, status: stat_result) -> FileInfo:
+        """Return the reply to the open of `file`, which has `status` then."""
+        if self.is_direct(file):
+            return FileInfo(fh=file.fh, direct_io=True, keep_cache=True)
+        right = not self._direct_io and data.pages_are_right(file.inode, status)
+        if file.flags & os.O_NOATIME:
+            # Pages that it reads leave the time of access as it is; who comes next has to set it.
+            file.inode.stamp = None
+        return FileInfo(fh=file.fh, direct_io=False, keep_cache=right)
+
+    def created(self, file: OpenFile) -> FileInfo:
+        """Return the reply to the creation of `file`."""
+        return FileInfo(fh=file.fh, direct_io=self.is_direct(file), keep_cache=False)
+
+    def limit(self, entry: EntryAttributes) -> EntryAttributes:
+        """Have the kernel ask each time for attributes that it does not keep right itself."""
+        mode = entry.st_mode
+        if mode & _SET_ID and stat.S_ISREG(mode) and self.timeout:
+            # A write clears the bits on the host, and the kernel takes its own copy for right.
+            entry.attr_timeout = 0.0
+        return entry
