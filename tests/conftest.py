@@ -118,6 +118,14 @@ def pytest_runtest_protocol(
         turns.give_back(nextitem)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    # What is kept of logs outlives them, and would go on with a path of an earlier run.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FUSEVOL_STATE_DIRECTORY", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _no_leftover_mounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     # Only what this run made: others may mount and unmount on the machine meanwhile.

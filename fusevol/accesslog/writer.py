@@ -6,11 +6,10 @@ makes room for a record before each operation and refuses the operation if there
 """
 
 import array
+import contextlib
 import errno
-import fcntl
 import logging
 import os
-import stat
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Final
 
@@ -18,13 +17,16 @@ from fusevol.accesslog.bounds import LONGEST_LINE_BYTES, fitting
 from fusevol.accesslog.chain import keys, sealer
 from fusevol.accesslog.formats import encoder
 from fusevol.accesslog.lines import MAX_LINE_BYTES
-from fusevol.accesslog.log_end import end_of_file, end_of_log
+from fusevol.accesslog.log_end import LogEnd, end_of_file, end_of_log, first_seq
+from fusevol.accesslog.log_state import Known, LogState
 from fusevol.accesslog.names import encode_name
+from fusevol.accesslog.opening import is_regular, open_to_write, why_not
 from fusevol.accesslog.record import OK, AccessRecord
 from fusevol.accesslog.record import encode as encode_json
 from fusevol.accesslog.times import Timestamps
+from fusevol.accesslog.unlinked import first_unnamed, lines_from
 from fusevol.config import STDOUT_LOG, MountConfig
-from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
+from fusevol.errors import FusevolError
 from fusevol.linux.files import reserve
 from fusevol.model import OnLogFailure
 
@@ -39,6 +41,11 @@ most are a two-hundredth of the largest."""
 _RETRY_NS: Final = 250_000_000
 """How often writing is tried again after a failure, so that a full disk does not cost a failing
 system call per operation."""
+_LOOK_NS: Final = 50_000_000
+"""How often to look whether the file still has a name, while records are written."""
+_HIDDEN_NS: Final = 1_000_000_000
+"""How long to wait before a file at the log's path that cannot be opened is tried again."""
+_TRUNCATED: Final = "records at the end of the log are gone"
 
 _UNBOUNDED: Final = ("source", "filter", "reason")
 """Keys of events whose values nothing else bounds."""
@@ -56,6 +63,16 @@ _BYTES: Final = 5
 """Bytes written in all, records written in all, and operations that got no record."""
 _RECORDS: Final = 6
 _UNRECORDED: Final = 7
+_STATE_FD: Final = 8
+"""Descriptor of what is kept in the state directory, plus one; 0 if there is none."""
+_SEEN: Final = 9
+"""`next_seq` when the file was last seen to have a name."""
+_FAULT: Final = 10
+"""errno of what keeps the log from being opened anew; 0 if nothing does."""
+_NAMELESS: Final = 11
+"""1 while the file has no name and no other can be opened."""
+_DELETED_NS: Final = 12
+"""When the file was found to have been deleted last, in nanoseconds since 1970; 0 for never."""
 _CELLS: Final = 40
 
 
@@ -67,6 +84,7 @@ class LogWriter:
             takes the number of operations that were admitted before and have no record yet.
         lost: operations without a record since the last `gap` record.
         next_seq: number of the next record.
+        on_written: called now and then when there are new records: `keep` is due soon.
     """
 
     def __init__(
@@ -96,12 +114,18 @@ class LogWriter:
         self._encode = encode if chain is None else chain.encode
         self._volume = encode_name(os.fsencode(volume))
         self._cells = memoryview(array.array("Q", bytes(8 * _CELLS))) if cells is None else cells
-        self.lost = self._cells[_LOST]
+        self.lost = 0
         self._bytes, self._records = self._cells[_BYTES], self._cells[_RECORDS]
         self._timestamps = Timestamps()
         self._retry_ns = 0
         self._reserved = 0
         self._torn = False
+        self._look_ns = 0
+        self._first = 0
+        self._nameless = bool(self._cells[_NAMELESS])
+        self._stopped = self._nameless
+        self._state = LogState.none(path)
+        self.on_written: Callable[[], None] = _nothing
         self.next_seq = 1
         self._fd = self._cells[_FD] - 1
         self.admit: Callable[[int], None] | None = None
@@ -112,8 +136,7 @@ class LogWriter:
         elif path == STDOUT_LOG:
             self._use(os.dup(1))
         else:
-            self._use(self._open())
-            self.next_seq = self._last_seq(path) + 1
+            self._begin()
 
     @classmethod
     def of(cls, config: MountConfig, cells: "memoryview | None" = None) -> "LogWriter":
@@ -140,29 +163,90 @@ class LogWriter:
 
     def _use(self, fd: int) -> None:
         self._fd = fd
-        self._regular = stat.S_ISREG(os.fstat(fd).st_mode)
+        self._is_file = self._regular = is_regular(fd)
+        self._place = self._path_of_file() if self._is_at_its_path() else ""
         self._cells[_FD] = fd + 1
+
+    def _begin(self) -> None:
+        """Open the log for a new mount."""
+        if not os.path.exists(self.path) or os.path.isfile(self.path):
+            self._state = LogState.open(self.path)
+        try:
+            self._use(self._open())
+            self._find_end(self.path)
+        except BaseException:
+            self._state.close()
+            raise
+        self._cells[_STATE_FD] = self._state.fd + 1
+        self._cells[_SEEN] = self.next_seq
 
     def _go_on(self) -> None:
         """Go on where another writer ended, maybe within a record."""
         self._use(self._fd)
         self.next_seq = max(1, self._cells[_SEQ])
-        if self._regular and self.path != STDOUT_LOG:
+        if self._is_file and self.path != STDOUT_LOG:
+            self._state = LogState.open(self.path, self._cells[_STATE_FD] - 1)
+            self._cells[_STATE_FD] = self._state.fd + 1
             _cut_torn_line(self._fd)
-            number = self._last_seq(f"/proc/self/fd/{self._fd}")
-            self.next_seq = max(self.next_seq, number + 1)
+            self._find_end(f"/proc/self/fd/{self._fd}")
 
-    def _last_seq(self, current: str) -> int:
-        """Return the number of the newest record; the chain, if there is one, goes on behind it.
+    def _find_end(self, current: str) -> None:
+        """Find the number of the newest record, and what was lost; a chain goes on behind it.
 
         Args:
             current: the way to the file that is being written.
         """
-        end = end_of_log(self.path, current, self._volume)
+        known, cells = self._state.load(), self._cells
+        end = self._end_of_files(current, known)
+        first = self._first_in(current)
+        newest = max(known.seq, cells[_SEQ] - 1)
+        # What was lost is told by the record behind the newest one, if that is there.
+        untold = [(0, 0, 0)]
+        if end.seq < cells[_SEQ]:
+            untold.append((cells[_LOST], cells[_LOST_ERRNO], cells[_LOST_SINCE]))
+        if end.seq <= known.seq:
+            untold.append((known.lost, known.errno, known.since_ns))
+        self.lost, number, since_ns = max(untold)
+        cells[_LOST_ERRNO], cells[_LOST_SINCE] = (number, since_ns) if self.lost else (0, 0)
+        if first and first == known.first and end.seq < newest:
+            self.lost += newest - end.seq
+        self._stopped = self._stopped or self.lost > 0
+        cells[_LOST] = self.lost
+        if end.seq < known.seq:
+            end = LogEnd(known.seq, known.hash, b"")
         if self._chain is not None:
-            return self._chain.go_on(end)
-        sealer.stop(self.path, end)
-        return end.seq
+            number = self._chain.go_on(end)
+        else:
+            number = end.seq
+            sealer.stop(self.path, end)
+        self.next_seq = cells[_SEQ] = max(number, newest) + 1
+        self._first = first or self.next_seq
+        self.keep()
+
+    def _end_of_files(self, current: str, known: Known) -> LogEnd:
+        try:
+            return end_of_log(self.path, current, self._volume)
+        except FusevolError as error:
+            if not known.seq:
+                raise
+            logger.warning("%s; numbers go on behind %d", error, known.seq)
+            return LogEnd(0, b"", b"")
+
+    def _first_in(self, path: str) -> int:
+        if self._is_file:
+            with contextlib.suppress(FusevolError):
+                return first_seq(path)
+        return 0
+
+    def keep(self) -> None:
+        """Keep what has to be known of the log whatever becomes of its files."""
+        cells = self._cells
+        self._state.save(
+            Known(
+                self.next_seq - 1, self._first, self.lost, cells[_LOST_ERRNO], cells[_LOST_SINCE],
+                self._chain.newest if self._chain is not None else b"",
+            )
+        )  # fmt: skip
 
     def append(self, record: AccessRecord, started_ns: int) -> None:
         """Complete `record` with number, time and duration, and write it.
@@ -176,12 +260,12 @@ class LogWriter:
         """
         if not record.time:
             record.time = self._timestamps.of(time_ns())
-            record.us = (perf_counter_ns() - started_ns) // 1000
-        if self.lost:
-            operations = record.count or 1
-            self.lost += operations
-            self._cells[_LOST] = self.lost
-            self._cells[_UNRECORDED] += operations
+            now = perf_counter_ns()
+            record.us = (now - started_ns) // 1000
+            if now >= self._look_ns:
+                self._look(now)
+        if self._stopped:
+            self._lose(record.count or 1, self._cells[_FAULT])
             return
         record.seq = self.next_seq
         line = self._encode(record) + b"\n"
@@ -201,8 +285,10 @@ class LogWriter:
 
     def catch_up(self) -> None:
         """Report what is `lost`, if writing works again; to be called before `append` then."""
-        if self.lost and perf_counter_ns() >= self._retry_ns:
-            self._report_gap()
+        if self._stopped and (now := perf_counter_ns()) >= self._retry_ns:
+            self._look(now)
+            if self.lost and not self._nameless:
+                self._report_gap()
 
     def event(self, record: AccessRecord) -> None:
         """Write one of fusevol's own records: mount, unmount, restart."""
@@ -221,7 +307,7 @@ class LogWriter:
     def checkpoint(self) -> None:
         """Sign what is in the log, if it is chained and anything came to it since the last time."""
         chain = self._chain
-        if chain is None or self.lost or self.next_seq - 1 == chain.signed_seq:
+        if chain is None or self._stopped or self.next_seq - 1 == chain.signed_seq:
             return
         number = self.next_seq
         signature = chain.signature(number - 1)
@@ -233,19 +319,13 @@ class LogWriter:
 
     def reopen(self) -> None:
         """Open the file anew, after it was renamed (logrotate); keep the old one if that fails."""
-        if self.path == STDOUT_LOG or self._is_at_its_path():
+        if self.path == STDOUT_LOG:
+            return
+        if self._is_at_its_path():
+            self._cells[_FAULT] = 0
             return
         self.checkpoint()
-        try:
-            fd = self._open()
-        except FusevolError as error:
-            logger.error("%s; still writing to the old file", error)
-            return
-        old = self._fd
-        self._use(fd)
-        os.close(old)
-        self._reserved = 0
-        self._torn = False
+        self._begin_anew()
 
     def _is_at_its_path(self) -> bool:
         """Tell whether the file was not renamed; its own lock would keep it from being reopened."""
@@ -254,56 +334,121 @@ class LogWriter:
         except OSError:
             return False
 
+    def _look(self, now: int) -> None:
+        """See whether the file still has a name; if not, go on in a new one."""
+        self._look_ns = now + _LOOK_NS
+        self.on_written()
+        if not self._is_file or self.path == STDOUT_LOG:
+            return
+        if self._is_nameless():
+            if not self._nameless or now >= self._retry_ns:
+                self._begin_anew()
+        elif self._path_of_file() == self._place and not self._is_at_its_path():
+            # Another file system was mounted above it.
+            self._look_ns = now + _HIDDEN_NS
+            self._begin_anew()
+        else:
+            self._cells[_SEEN] = self.next_seq
+
+    def _is_nameless(self) -> bool:
+        try:
+            return os.fstat(self._fd).st_nlink == 0
+        except OSError:
+            return True
+
+    def _path_of_file(self) -> str:
+        """Return where the file is, as the kernel knows it."""
+        with contextlib.suppress(OSError):
+            return os.readlink(f"/proc/self/fd/{self._fd}")
+        return ""
+
+    def _begin_anew(self) -> None:
+        """Go on in the file at the log's path, which another has taken the place of."""
+        is_nameless = self._is_nameless()
+        try:
+            fd = open_to_write(self.path)
+        except OSError as error:
+            self._not_begun_anew(error.errno or errno.EIO, is_nameless)
+            return
+        old, was_counted = self._fd, self._nameless
+        self._nameless = False
+        self._cells[_NAMELESS] = self._cells[_FAULT] = 0
+        self._stopped = self.lost > 0
+        if is_nameless and not was_counted:
+            self._bring_over(fd)
+        self._use(fd)
+        os.close(old)
+        self._reserved = 0
+        self._torn = False
+        self._first = self._first_in(self.path) or self.next_seq
+        self._cells[_SEEN] = self.next_seq
+        self.keep()
+
+    def _not_begun_anew(self, number: int, is_nameless: bool) -> None:
+        if self._cells[_FAULT] != number:
+            rest = (
+                "it was deleted, and operations go unrecorded" if is_nameless
+                else "still writing to the old file"
+            )  # fmt: skip
+            logger.error("%s; %s", why_not(self.path, number), rest)
+        self._cells[_FAULT] = number
+        self._retry_ns = perf_counter_ns() + _RETRY_NS
+        if is_nameless and not self._nameless:
+            self._cells[_DELETED_NS] = time_ns()
+            unnamed = self.next_seq - self._first_unnamed()
+            self._nameless = self._stopped = True
+            self._cells[_NAMELESS] = 1
+            if unnamed:
+                self._lose(unnamed, number)
+
+    def _first_unnamed(self) -> int:
+        seen = self._cells[_SEEN] or self.next_seq
+        try:
+            return first_unnamed(self.path, self._volume, f"/proc/self/fd/{self._fd}", seen)
+        except FusevolError:
+            return seen
+
+    def _bring_over(self, fd: int) -> None:
+        """Write to `fd` what was written to a file since it has lost its name."""
+        self._cells[_DELETED_NS] = time_ns()
+        begin = following = self._first_unnamed()
+        number = errno.EIO
+        try:
+            for line, seq in lines_from(f"/proc/self/fd/{self._fd}", begin):
+                _write_whole(fd, line)
+                following = seq + 1
+        except OSError as error:
+            number = error.errno or errno.EIO
+        except FusevolError as error:
+            logger.error("%s", error)
+        logger.warning(
+            "access log %s was deleted while it was written; begun anew, with the %d records that "
+            "were written since", self.path, following - begin,
+        )  # fmt: skip
+        if following < self.next_seq:
+            self._lose(self.next_seq - following, number)
+
     def close(self) -> None:
-        """Close the log; a loss that could not be reported in it is reported in the messages."""
-        if self.lost:
+        """Close the log; a loss that could not be reported in it is told by the next one."""
+        self._look(perf_counter_ns())
+        if self.lost and not self._nameless:
             self._report_gap()
         if self.lost:
             logger.error(
                 "access log %s: %d operations since %s were not recorded (%s)",
-                self.path, self.lost, self._lost_since(), self._lost_why(),
+                self.path, self.lost, self._lost_since() or "an unknown time", self._lost_why(),
             )  # fmt: skip
         self.checkpoint()
-        self._cells[_FD] = 0
+        self.keep()
+        self._state.close()
+        self._cells[_FD] = self._cells[_STATE_FD] = 0
         os.close(self._fd)
 
     def _open(self) -> int:
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
         try:
-            fd = os.open(self.path, flags, 0o600)
-        except FileNotFoundError:
-            raise NotFoundError(
-                f"cannot open access log {self.path}: its directory does not exist; create it"
-            ) from None
-        except PermissionError:
-            raise NotPermittedError(
-                f"cannot open access log {self.path}: permission denied; choose another --log"
-            ) from None
+            return open_to_write(self.path)
         except OSError as error:
-            raise FusevolError(f"cannot open access log {self.path}: {error.strerror}") from None
-        os.set_blocking(fd, True)
-        self._regular = stat.S_ISREG(os.fstat(fd).st_mode)
-        if self._regular:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(fd)
-                raise FusevolError(
-                    f"access log {self.path} is in use by another mount; give each its own --log"
-                ) from None
-            self._end_torn_line(fd)
-        return fd
-
-    def _end_torn_line(self, fd: int) -> None:
-        """End a line that a crash or a full disk left half-written."""
-        size = os.fstat(fd).st_size
-        if size and os.pread(fd, 1, size - 1) != b"\n":
-            try:
-                os.write(fd, b"\n")
-            except OSError as error:
-                raise FusevolError(
-                    f"cannot write access log {self.path}: {error.strerror}"
-                ) from None
+            raise why_not(self.path, error.errno or errno.EIO) from None
 
     def _take_back(self, written: int, operations: int) -> None:
         """Remove the part of a record that was written, for a line is whole or not there."""
@@ -323,17 +468,27 @@ class LogWriter:
             "access log %s cannot be written (%s); operations go unrecorded", self.path,
             error.strerror,
         )  # fmt: skip
-        self._retry_ns = perf_counter_ns() + _RETRY_NS
-        self._cells[_LOST_ERRNO] = error.errno or errno.EIO
-        self._cells[_LOST_SINCE] = time_ns()
-        self.lost = self._cells[_LOST] = operations
-        self._cells[_UNRECORDED] += operations
+        self._lose(operations, error.errno or errno.EIO)
 
-    def _lost_since(self) -> str:
-        return self._timestamps.of(self._cells[_LOST_SINCE])
+    def _lose(self, operations: int, number: int) -> None:
+        """Count operations that get no record, because of errno `number`."""
+        cells = self._cells
+        if not self.lost:
+            cells[_LOST_ERRNO], cells[_LOST_SINCE] = number, time_ns()
+            self._retry_ns = perf_counter_ns() + _RETRY_NS
+        self._stopped = True
+        self.lost += operations
+        cells[_LOST] = self.lost
+        cells[_UNRECORDED] += operations
+        self.keep()
+
+    def _lost_since(self) -> str | None:
+        since_ns = self._cells[_LOST_SINCE]
+        return self._timestamps.of(since_ns) if since_ns else None
 
     def _lost_why(self) -> str:
-        return os.strerror(self._cells[_LOST_ERRNO])
+        number = self._cells[_LOST_ERRNO]
+        return os.strerror(number) if number else _TRUNCATED
 
     def _report_gap(self) -> None:
         """Write the `gap` record; nothing is `lost` any more if that works."""
@@ -350,12 +505,13 @@ class LogWriter:
             logger.warning(
                 "access log %s works again; %d operations lost", self.path, self.lost
             )  # fmt: skip
-            self._torn = False
+            self._torn = self._stopped = False
             self.lost = self._cells[_LOST] = 0
             self.next_seq = self._cells[_SEQ] = gap.seq + 1
             self._reserved -= written
             self._bytes = self._cells[_BYTES] = self._bytes + written
             self._records = self._cells[_RECORDS] = self._records + 1
+            self.keep()
             return
         if self._chain is not None:
             self._chain.take_back()
@@ -379,11 +535,13 @@ class LogWriter:
 
     def _admit(self, pending: int) -> None:
         """Make sure that a record can be written before the operation has any effect."""
+        if (now := perf_counter_ns()) >= self._look_ns:
+            self._look(now)
         needed = (pending + 1) * LONGEST_LINE_BYTES
-        if self._reserved >= needed and not self.lost:
+        if self._reserved >= needed and not self._stopped:
             return
         self.catch_up()
-        if self.lost:
+        if self._stopped:
             raise OSError(errno.EIO, "access log cannot be written")
         self._reserve(needed + _RESERVE_RECORDS * LONGEST_LINE_BYTES)
 
@@ -409,3 +567,15 @@ def _cut_torn_line(fd: int) -> None:
         if torn < len(tail) or size == len(tail):
             os.ftruncate(fd, size - torn)
             return
+
+
+def _write_whole(fd: int, line: bytes) -> None:
+    """Write a line; OSError if no part of it was written."""
+    written = os.write(fd, line)
+    if written != len(line):
+        os.ftruncate(fd, os.fstat(fd).st_size - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _nothing() -> None:
+    pass

@@ -2,15 +2,18 @@
 
 import signal
 import time
+from collections.abc import Iterator
 from typing import Final
 
 import click
 
 from fusevol.cli.completion import complete_mountpoint
-from fusevol.daemon import registry
+from fusevol.daemon import log_trouble, registry
 from fusevol.errors import FusevolError, NotFoundError
+from fusevol.recovery.log_trouble import LogTrouble
 
 _DONE_S: Final = 60.0
+_LOG_S: Final = 10.0
 _POLL_S: Final = 0.01
 
 
@@ -37,13 +40,19 @@ def reload(mountpoints: tuple[str, ...], logs: bool) -> None:
     """
     chosen = _chosen(mountpoints)
     number = signal.SIGHUP if logs else registry.RELOAD
+    before = {mount.mountpoint: log_trouble.of(mount) for mount in chosen} if logs else {}
     told = [mount for mount in chosen if mount.keeper.signal(number)]
-    if not logs:
-        for mount in told:
+    failures: list[str] = []
+    for mount in told:
+        if logs:
+            failures += _await_log(mount, before[mount.mountpoint])
+        else:
             _await_change(mount)
     gone = [mount.mountpoint for mount in chosen if mount not in told]
     if gone:
-        raise FusevolError(f"the keeper of {', '.join(gone)} is gone; unmount and mount anew")
+        failures.append(f"the keeper of {', '.join(gone)} is gone; unmount and mount anew")
+    if failures:
+        raise FusevolError("; ".join(failures))
 
 
 def _chosen(mountpoints: tuple[str, ...]) -> list[registry.Served]:
@@ -55,6 +64,29 @@ def _chosen(mountpoints: tuple[str, ...]) -> list[registry.Served]:
             f"nothing is served at {', '.join(sorted(unknown))}; `fusevol status` lists what is"
         )
     return [mount for mount in served if not wanted or mount.mountpoint in wanted]
+
+
+def _await_log(mount: registry.Served, before: LogTrouble | None) -> Iterator[str]:
+    """Wait until a mount has tried to open its log anew; yield why it could not, if it could not.
+
+    Args:
+        before: how it stood before the mount was told to.
+    """
+    end = time.monotonic() + _LOG_S
+    while before is not None and time.monotonic() < end:
+        now = log_trouble.of(mount)
+        if now is None:
+            return  # It was unmounted meanwhile, or is changing its processes.
+        if now.opened >= now.wanted > before.wanted:
+            if now.fault:
+                yield f"{mount.mountpoint}: {log_trouble.why_not_opened(mount.log, now)}"
+            return
+        time.sleep(_POLL_S)
+    if before is not None:
+        yield (
+            f"{mount.mountpoint} has not opened its log anew within {_LOG_S:g} s; "
+            f"`fusevol status` shows its state"
+        )
 
 
 def _await_change(before: registry.Served) -> None:

@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from fusevol.accesslog.text import printable
-from fusevol.daemon import registry
+from fusevol.daemon import log_trouble, registry
 from fusevol.daemon.encoding import encode
 from fusevol.logagent import status as agent
 
@@ -17,7 +17,11 @@ def status(as_json: bool) -> None:
     """List the mounts that you serve on this host."""
     served = registry.all_served()
     if as_json:
-        told = [msgspec.to_builtins(mount) | {"agent": agent.read(mount.log)} for mount in served]
+        told = [
+            msgspec.to_builtins(mount)
+            | {"log_message": log_trouble.in_words(mount), "agent": agent.read(mount.log)}
+            for mount in served
+        ]
         sys.stdout.buffer.write(encode(told) + b"\n")
         return
     if not served:
@@ -27,6 +31,8 @@ def status(as_json: bool) -> None:
         click.echo(f"  source {printable(mount.source)}")
         click.echo(f"  level  {mount.level}")
         click.echo(f"  log    {printable(mount.log)}")
+        if message := log_trouble.in_words(mount):
+            click.echo(f"         {printable(message)}")
         worker = f"worker {mount.worker}" if mount.worker else "no worker"
         times = {0: "", 1: ", restarted once"}.get(
             mount.restarts, f", restarted {mount.restarts} times"

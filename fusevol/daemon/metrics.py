@@ -128,6 +128,11 @@ LOG_LOST: Final = Metric(
     "fusevol_log_lost_records_total", Kind.COUNTER,
     "Operations without a record, because the access log could not be written.", unit="{record}",
 )  # fmt: skip
+LOG_UP: Final = Metric(
+    "fusevol_log_up",
+    Kind.GAUGE,
+    "1 if the access log can be written, 0 if operations go unrecorded or are refused.",
+)
 LOG_FILTERED: Final = Metric(
     "fusevol_log_filtered_records_total", Kind.COUNTER,
     "Operations that a filter kept from the access log.", unit="{record}",
@@ -184,7 +189,7 @@ START: Final = Metric(
 
 METRICS: Final = (
     UP, VOLUMES, OPERATIONS, ERRORS, DURATION, READ, WRITTEN, INODES, FILES, DIRECTORIES, RESTARTS,
-    LOG_BYTES, LOG_RECORDS, LOG_LOST, LOG_FILTERED, LOG_SIZE, LOG_FILES, LOG_FREE,
+    LOG_UP, LOG_BYTES, LOG_RECORDS, LOG_LOST, LOG_FILTERED, LOG_SIZE, LOG_FILES, LOG_FREE,
     SINK_UP, SINK_SENT, SINK_BEHIND, VOLUME_CPU, VOLUME_MEMORY,
     BUILD, CPU, MEMORY, DESCRIPTORS, START,
 )  # fmt: skip

@@ -18,7 +18,7 @@ from fusevol.daemon.metrics import Histogram, Reading
 from fusevol.errors import FusevolError
 from fusevol.linux.process import Process
 from fusevol.logagent import status as agents
-from fusevol.recovery import counters
+from fusevol.recovery import counters, log_trouble
 
 _STATES: Final = ("failed", "idle", "serving")
 
@@ -80,11 +80,13 @@ class Collector:
         reading.add(metrics.UP, int(is_up), name)
         keeper = _add_process(reading, mount.keeper, "keeper", name)
         _add_process(reading, mount.server, "worker", name)
-        fd = _state_of(mount)
+        fd = registry.open_state(mount)
         if fd < 0:
             return
         try:
             _add_counters(reading, counters.read(fd), name)
+            if mount.log != NO_LOG:
+                reading.add(metrics.LOG_UP, int(not log_trouble.read(fd).is_stopped), name)
             state = os.fstat(fd).st_ino
             started = before.get(state, keeper.started_ns if keeper else None)
             if started is not None:
@@ -119,20 +121,6 @@ def _names(mounts: Sequence[registry.Served], ours: Mapping[str, str]) -> dict[s
 
 def _text(name: str) -> str:
     return encode_name(os.fsencode(name))
-
-
-def _state_of(mount: registry.Served) -> int:
-    """Return a descriptor of the recovery state; -1 if nobody has it whom we may ask."""
-    for process in (mount.keeper, mount.server):
-        if not process.runs():
-            continue  # The keeper has just died, and the worker shares its descriptors.
-        path = f"/proc/{process.pid}/fd/{mount.state_fd}"
-        try:
-            # Not to wait, should the number have gone to something else: a FIFO waits for a writer.
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError:
-            continue
-    return -1
 
 
 def _add_counters(reading: Reading, counts: counters.Snapshot, name: str) -> None:

@@ -206,6 +206,20 @@ def _identify(served: Served) -> None:
                 setattr(served, start, process.start_ticks)
 
 
+def open_state(served: Served) -> int:
+    """Return a descriptor of a mount's recovery state; -1 if nobody has it whom we may ask."""
+    for process in (served.keeper, served.server):
+        if not process.runs():
+            continue  # The keeper has just died, and the worker shares its descriptors.
+        path = f"/proc/{process.pid}/fd/{served.state_fd}"
+        try:
+            # Not to wait, should the number have gone to something else: a FIFO waits for a writer.
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            continue
+    return -1
+
+
 def is_mounted(served: Served) -> bool:
     """Tell whether the mount of an entry is the one at its mount point."""
     return _is_of(served, mount_at(served.mountpoint))

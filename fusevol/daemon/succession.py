@@ -17,6 +17,7 @@ from fusevol.recovery.region import (
     ALIVE_WRITE_FD,
     FUSE_FD,
     LOG_FD,
+    LOG_STATE_FD,
     ROOT_FD,
     VERSION,
     Region,
@@ -26,7 +27,7 @@ RESUME: Final = "--resume"
 REVIVE: Final = "--revive"
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, RELOAD)
 """What a keeper obeys."""
-_CELLS: Final = (FUSE_FD, ROOT_FD, LOG_FD, ALIVE_FD, ALIVE_WRITE_FD)
+_CELLS: Final = (FUSE_FD, ROOT_FD, LOG_FD, LOG_STATE_FD, ALIVE_FD, ALIVE_WRITE_FD)
 _CHECK_S: Final = 30.0
 
 
@@ -69,6 +70,7 @@ def revive(region: Region, fuse_fd: int) -> None:
     region.set_descriptor(FUSE_FD, fuse_fd)
     region.set_descriptor(ROOT_FD, -1)
     region.set_descriptor(LOG_FD, -1)
+    region.set_descriptor(LOG_STATE_FD, -1)
     region.make_alive_pipe()
     region.add_restart("all processes were killed; what was open is opened anew")
 

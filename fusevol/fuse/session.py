@@ -68,6 +68,8 @@ _NEEDED: Final = (
 _MOST_PINS: Final = 8192
 _MOST_CALLERS: Final = 512
 _MESSAGE_BYTES: Final = 1 << 16
+_KEEP_S: Final = 0.1
+"""How old what is kept of the log's numbers may be; longer than a log goes without telling news."""
 
 
 def _is_news(message: logging.LogRecord) -> bool:
@@ -164,6 +166,8 @@ class Session:
         async with trio.open_nursery() as nursery:
             if self._gatherer is not None and self._config.logging.coalesce:
                 nursery.start_soon(self._gatherer.end_in_time)
+            if self._log is not None:
+                nursery.start_soon(_keep_numbers, self._log)
             try:
                 await pyfuse3.main()
             finally:
@@ -303,6 +307,23 @@ class Session:
             or self._volume.storage is Storage.REMOTE
             or any(is_below(mount.mountpoint, self._config.source) for mount in mounts())
         )
+
+
+async def _keep_numbers(log: LogWriter) -> None:
+    """Have the log keep its numbers soon after there are new ones; never returns."""
+    news, wait = trio.open_memory_channel[None](1)
+
+    def written() -> None:
+        with contextlib.suppress(trio.WouldBlock):
+            news.send_nowait(None)
+
+    log.on_written = written
+    try:
+        async for _ in wait:
+            await trio.sleep(_KEEP_S)
+            log.keep()
+    finally:
+        log.on_written = lambda: None
 
 
 def _raise_descriptor_limit() -> int:

@@ -54,6 +54,14 @@ LOG_BYTES: Final = LOG_FD + 5
 """Bytes written to the log; LOG_RECORDS: records; LOG_LOST: operations that got none."""
 LOG_RECORDS: Final = LOG_FD + 6
 LOG_LOST: Final = LOG_FD + 7
+LOG_UNTOLD: Final = LOG_FD + 2
+"""Operations that got none, and that the log does not tell of yet; then errno of the reason, and
+time of the first of them in nanoseconds since 1970."""
+LOG_STATE_FD: Final = LOG_FD + 8
+"""Descriptor plus one of what is kept of the log in the state directory; 0 for none."""
+LOG_FAULT: Final = LOG_FD + 10
+"""errno of what keeps the log from being opened anew, 0 if nothing does; then 1 while what is
+written to has no name, and when the log was found to have been deleted last."""
 HEADER_WORDS: Final = LOG_FD + _LOG_CELLS
 
 _SEQ_BITS: Final = 44

@@ -71,6 +71,11 @@ class Sealer:
             self._previous = end.hash
         return end.seq
 
+    @property
+    def newest(self) -> bytes:
+        """The hash of the newest record, in digits."""
+        return self._previous
+
     def encode(self, record: AccessRecord) -> bytes:
         """Return the line of the next record, without the newline."""
         line = encode_json(record)[:-1]

@@ -1,0 +1,37 @@
+"""What was written to a log that has lost its name: brought into the file that follows it.
+
+Who removes a log that is being written removes what is in it on purpose, but for what was written
+since; and who compresses a log has read it up to some record, and may remove some behind that.
+"""
+
+from collections.abc import Iterator
+
+from fusevol.accesslog.follow import GrowingLog
+from fusevol.accesslog.log_end import end_of_log, first_seq
+from fusevol.accesslog.reader import Skipped
+
+
+def first_unnamed(path: str, volume: str, nameless: str, unseen: int) -> int:
+    """Return the number of the first record that is in no file with a name but should be.
+
+    Args:
+        path: of the log.
+        volume: as it stands in records.
+        nameless: a way to the file that has lost its name.
+        unseen: number of the first record that was written since it was last seen to have one.
+
+    Raises:
+        NotFoundError, NotPermittedError, FusevolError: a file of the log cannot be read.
+    """
+    end = end_of_log(path, volume=volume).seq
+    # There is a copy of it, up to there: compressed, most often.
+    return end + 1 if end >= max(1, first_seq(nameless)) else unseen
+
+
+def lines_from(nameless: str, seq: int) -> Iterator[tuple[bytes, int]]:
+    """Yield the records from number `seq` on, each as its line and its number."""
+    with GrowingLog(nameless, Skipped()) as log:
+        log.skip_to(seq - 1)
+        for line, record in log.appended(is_complete=True):
+            if record.seq >= seq:
+                yield line + b"\n", record.seq
