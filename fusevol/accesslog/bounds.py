@@ -27,9 +27,13 @@ END_BYTES: Final = 2000
 """What is kept of either end of something longer, at most."""
 
 
+LEFT_OUT: Final = "//"
+"""Stands in each path that is shortened, and in no other."""
+
+
 def left_out(count: int) -> str:
-    """Return what stands for `count` bytes of a path, which no name can hold: two slashes."""
-    return f"//...{count}...//"
+    """Return what stands for `count` bytes of a path."""
+    return f"{LEFT_OUT}...{count}...{LEFT_OUT}"
 
 
 def last_names(names: Iterable[bytes]) -> tuple[str, int]:

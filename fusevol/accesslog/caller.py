@@ -6,15 +6,20 @@ very thread and fails with ESRCH when the thread is gone, so one pread(2) tells 
 that the id was not given to another thread and what the process is called now. Everything else is
 read once for a thread, again when its name changes (exec), and again after a quarter of a second
 (a process may be moved to another cgroup).
+
+What cannot be looked up is said to be unknown, and why: no caller looks like a process of the host
+because a look-up failed.
 """
 
+import errno
 import os
 from typing import Final
 
 from fusevol.accesslog.container import container_id
 from fusevol.accesslog.names import encode_name
+from fusevol.accesslog.record import errno_name
 from fusevol.linux.credentials import CAP_FSETID
-from fusevol.model import Caller
+from fusevol.model import INVISIBLE, UNKNOWN, Caller
 
 _KEPT: Final = 512
 """Control groups whose container is remembered."""
@@ -22,19 +27,20 @@ _FRESH_NS: Final = 250_000_000
 """How long a container id is taken for right without a look."""
 _COMM_BYTES: Final = 64
 
-_INVISIBLE: Final = Caller(0)
+_INVISIBLE: Final = Caller(0, None, UNKNOWN, INVISIBLE)
 
 
 class _Known(Caller):
     """A remembered thread."""
 
-    __slots__ = ("checked_ns", "fd", "raw_comm")
+    __slots__ = ("checked_ns", "fd", "is_process_known", "raw_comm")
 
     def __init__(self, pid: int, fd: int) -> None:
         super().__init__(pid)
         self.fd = fd
         self.raw_comm = b""
         self.checked_ns = 0
+        self.is_process_known = False
 
 
 class Callers:
@@ -70,36 +76,47 @@ class Callers:
 
     def may_keep_set_id(self, tid: int) -> bool:
         """Tell whether thread `tid` has CAP_FSETID in effect (proc_pid_status(5), CapEff)."""
-        effective = _status_field(tid, b"CapEff:")
-        return effective is not None and bool(int(effective, 16) >> CAP_FSETID & 1)
+        try:
+            effective = int(self._status_field(tid, b"CapEff:"), 16)
+        except OSError:
+            return False
+        return bool(effective >> CAP_FSETID & 1)
 
     def _meet(self, tid: int, now_ns: int) -> Caller:
         try:
-            fd = os.open(f"/proc/{tid}/comm", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return Caller(tid)
-        try:
-            raw = os.pread(fd, _COMM_BYTES, 0)
-        except OSError:
-            os.close(fd)
-            return Caller(tid)
+            fd = self._open(f"/proc/{tid}/comm")
+            try:
+                raw = os.pread(fd, _COMM_BYTES, 0)
+            except OSError:
+                os.close(fd)
+                raise
+        except OSError as error:
+            return Caller(tid, None, UNKNOWN, errno_name(error.errno or errno.EIO))
         if len(self._known) >= self._limit:
             self._drop(next(iter(self._known)))
-        known = self._known[tid] = _Known(_process_of(tid), fd)
+        known = self._known[tid] = _Known(tid, fd)
         return self._refresh(known, tid, raw, now_ns)
 
     def _refresh(self, known: _Known, tid: int, raw_comm: bytes, now_ns: int) -> Caller:
         known.raw_comm = raw_comm
         known.comm = encode_name(raw_comm.removesuffix(b"\n"))
-        known.container = self._container_of(tid)
-        known.checked_ns = now_ns
+        try:
+            if not known.is_process_known:
+                known.pid = int(self._status_field(tid, b"Tgid:"))
+                known.is_process_known = True
+            known.container = self._container_of(tid)
+        except OSError as error:
+            known.container = UNKNOWN
+            known.error = errno_name(error.errno or errno.EIO)
+            # To be looked up again with the next request.
+            known.checked_ns = now_ns - _FRESH_NS
+        else:
+            known.error = None
+            known.checked_ns = now_ns
         return known
 
     def _container_of(self, tid: int) -> str | None:
-        try:
-            text = _read(f"/proc/{tid}/cgroup")
-        except OSError:
-            return None
+        text = self._read(f"/proc/{tid}/cgroup")
         try:
             return self._containers[text]
         except KeyError:
@@ -108,29 +125,29 @@ class Callers:
             found = self._containers[text] = container_id(os.fsdecode(text))
             return found
 
-    def _drop(self, tid: int) -> None:
-        os.close(self._known.pop(tid).fd)
-
-
-def _process_of(tid: int) -> int:
-    """Return the process that thread `tid` belongs to."""
-    tgid = _status_field(tid, b"Tgid:")
-    return tid if tgid is None else int(tgid)
-
-
-def _status_field(tid: int, key: bytes) -> bytes | None:
-    try:
-        for line in _read(f"/proc/{tid}/status").splitlines():
+    def _status_field(self, tid: int, key: bytes) -> bytes:
+        for line in self._read(f"/proc/{tid}/status").splitlines():
             if line.startswith(key):
                 return line[len(key) :].strip()
-    except OSError:
-        pass
-    return None
+        raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
 
+    def _read(self, path: str) -> bytes:
+        fd = self._open(path)
+        try:
+            return os.read(fd, 65536)
+        finally:
+            os.close(fd)
 
-def _read(path: str) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(fd, 65536)
-    finally:
-        os.close(fd)
+    def _open(self, path: str) -> int:
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or len(self._known) < 2:
+                raise
+        # The newest may be the one that is being looked up.
+        for tid in [*self._known][: (len(self._known) + 1) // 2]:
+            self._drop(tid)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _drop(self, tid: int) -> None:
+        os.close(self._known.pop(tid).fd)

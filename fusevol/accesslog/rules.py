@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from fusevol.accesslog.bounds import LEFT_OUT
 from fusevol.accesslog.container_ids import container_check
 from fusevol.accesslog.filter import parse_result, path_matcher, result_check
 from fusevol.accesslog.record import OK, OPERATIONS, AccessRecord
@@ -53,8 +54,12 @@ class Rule:
     failed: bool
 
 
-def parse_rules(key: str, text: str) -> tuple[Rule, ...]:
+def parse_rules(key: str, text: str, *, lenient: bool = False) -> tuple[Rule, ...]:
     """Return the rules in `text`, the value of the option `key`.
+
+    Args:
+        lenient: conditions also hold where a record does not tell: the caller could not be looked
+            up, or a part of the path is left out.
 
     Raises:
         UsageError: names the rule and what is wrong with it.
@@ -65,7 +70,7 @@ def parse_rules(key: str, text: str) -> tuple[Rule, ...]:
         if not words:
             continue
         try:
-            rules.append(_rule(words))
+            rules.append(_rule(words, lenient))
         except ValueError as error:
             said = "".join(character for character, _ in characters).strip()
             raise UsageError(f"{key}, rule {number} ({said}): {error}") from None
@@ -96,7 +101,7 @@ def _split(characters: Characters, separators: str) -> Iterator[Characters]:
     yield characters[start:]
 
 
-def _rule(words: list[Characters]) -> Rule:
+def _rule(words: list[Characters], lenient: bool) -> Rule:
     values: dict[str, list[str]] = {}
     for word in words:
         text = "".join(character for character, _ in word)
@@ -115,10 +120,28 @@ def _rule(words: list[Characters]) -> Rule:
     results = [parse_result(text) for text in values.get("result", [])]
     return Rule(
         ops,
-        tuple(_CHECKS[key](alternatives) for key, alternatives in values.items()),
+        tuple(_check(key, alternatives, lenient) for key, alternatives in values.items()),
         ok=not results or OK in results,
         failed=not results or any(result != OK for result in results),
     )
+
+
+def _check(key: str, alternatives: list[str], lenient: bool) -> Check:
+    check = _CHECKS[key](alternatives)
+    untold = _UNTOLD.get(key) if lenient else None
+    return check if untold is None else lambda record: check(record) or untold(record)
+
+
+def _has_no_caller(record: AccessRecord) -> bool:
+    return record.identity_error is not None
+
+
+def _has_no_whole_path(record: AccessRecord) -> bool:
+    return (record.path is not None and LEFT_OUT in record.path) or _has_no_whole_to(record)
+
+
+def _has_no_whole_to(record: AccessRecord) -> bool:
+    return record.to is not None and LEFT_OUT in record.to
 
 
 def _operation(text: str) -> str:
@@ -210,3 +233,13 @@ _CHECKS: Final[dict[str, Callable[[list[str]], Check]]] = {
     "result": _result,
 }
 """In the order in which they are told."""
+
+_UNTOLD: Final[dict[str, Check]] = {
+    "path": _has_no_whole_path,
+    "path~": _has_no_whole_path,
+    "to~": _has_no_whole_to,
+    "pid": _has_no_caller,
+    "comm": _has_no_caller,
+    "container": _has_no_caller,
+}
+"""Key -> what tells that a record does not say enough."""

@@ -2,7 +2,8 @@
 
 A record is written if one of the rules of `include` matches it, or there are none, and none of
 `exclude` does (`rules` has their grammar); and if its operation is in the list of those to record
-when they succeed, or when they fail, whichever it did.
+when they succeed, or when they fail, whichever it did. Where a record does not tell what a rule
+asks for, it is written.
 
 Everything is decided beforehand as far as it can be: for each operation there is a check of what
 its records have to be like, where there is anything left to check.
@@ -39,7 +40,7 @@ class Selection:
         Raises:
             UsageError: a rule or list means nothing; it says which and why.
         """
-        self._include = parse_rules("include", options.include)
+        self._include = parse_rules("include", options.include, lenient=True)
         self._exclude = parse_rules("exclude", options.exclude)
         self._success = _operations("success", options.success)
         self._failure = _operations("failure", options.failure)

@@ -181,4 +181,6 @@ def _caller(record: AccessRecord, name_of: Callable[[str], str | None] | None) -
         shown = short_form(record.container)
         name = name_of(record.container) if name_of is not None else None
         words.append(quoted(shown) if name is None else f"{quoted(name)}({quoted(shown)})")
+    if record.identity_error is not None:
+        words.append(f"identity_error={quoted(record.identity_error)}")
     return " ".join(words)

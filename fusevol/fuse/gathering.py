@@ -187,8 +187,8 @@ class Gatherer:
         is_read = op == "read"
         record = AccessRecord(
             self._timestamps.of(run.time_ns), -1, volume, op, path, opened.ino, OK, run.us,
-            opened.uid, opened.gid, opened.pid, opened.comm, opened.container, offset=run.offset,
-            size=run.asked, bytes_read=run.done if is_read else None,
+            opened.uid, opened.gid, opened.pid, opened.comm, opened.container, opened.error,
+            offset=run.offset, size=run.asked, bytes_read=run.done if is_read else None,
             bytes_written=None if is_read else run.done,
         )  # fmt: skip
         if run.count > 1:

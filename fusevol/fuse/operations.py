@@ -591,4 +591,4 @@ def _creator(ctx: RequestContext) -> Creator:
 
 
 def _opener(record: AccessRecord) -> Caller:
-    return Caller(record.pid or 0, record.comm, record.container)
+    return Caller(record.pid or 0, record.comm, record.container, record.identity_error)

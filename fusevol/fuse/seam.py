@@ -100,7 +100,7 @@ def _answer_to_caller(handler: Handler, op: str, once: bool, identified: bool) -
                 caller = self.callers.identify(ctx.pid, started)
                 record = AccessRecord(
                     "", -1, self.name, op, None, None, OK, -1,
-                    ctx.uid, ctx.gid, caller.pid, caller.comm, caller.container,
+                    ctx.uid, ctx.gid, caller.pid, caller.comm, caller.container, caller.error,
                 )  # fmt: skip
                 if self.admit is not None:
                     _admit(self, record, entry, args)
@@ -285,6 +285,7 @@ def _answer_to_user(
                 record = AccessRecord(
                     "", -1, self.name, op, self.volume.paths.of(inode), inode.ino, OK, -1,
                     opened.uid, opened.gid, caller.pid, caller.comm, caller.container,
+                    caller.error,
                 )  # fmt: skip
                 if self.admit is not None:
                     _admit_to(self, op, entry)

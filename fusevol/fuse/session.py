@@ -39,7 +39,7 @@ from fusevol.linux.files import descriptor_path, open_beneath
 from fusevol.linux.filesystems import Storage
 from fusevol.linux.mountinfo import is_below, mounts
 from fusevol.linux.mounts import clone_tree
-from fusevol.model import RecordLevel
+from fusevol.model import UNKNOWN, RecordLevel
 from fusevol.recovery.counters import Counters
 from fusevol.recovery.journal import Journal
 from fusevol.recovery.region import (
@@ -67,6 +67,9 @@ _NEEDED: Final = (
 )
 _MOST_PINS: Final = 8192
 _MOST_CALLERS: Final = 512
+_OWN_DESCRIPTORS: Final = 96
+"""What no client can use up: worker and keeper have some thirty open, and take others for a moment
+to close, to remove and to look callers up."""
 _MESSAGE_BYTES: Final = 1 << 16
 _KEEP_S: Final = 0.1
 """How old what is kept of the log's numbers may be; longer than a log goes without telling news."""
@@ -120,11 +123,12 @@ class Session:
             runs = RunEntries(region)
             self._runs = runs.pending(last_seq)
             self._gatherer = Gatherer(self._log, Counters(region), runs, config.logging.coalesce)
+        self._callers = min(_MOST_CALLERS, descriptors // 8)
+        room = max(descriptors // 4, descriptors - self._callers - _OWN_DESCRIPTORS)
         self._volume = Volume(
-            root_fd, privileged, min(_MOST_PINS, descriptors // 4), region,
+            root_fd, privileged, min(_MOST_PINS, descriptors // 4), room, region,
             may_hang=config.deadline > 0,
         )  # fmt: skip
-        self._callers = min(_MOST_CALLERS, descriptors // 8)
         self._loop: RequestLoop | None = None
         self.single_file = not os.path.isdir(descriptor_path(root_fd))
 
@@ -249,7 +253,8 @@ class Session:
             logger.debug("inode %d of a refused request is not known", refused.ino)
         return AccessRecord(
             op=refused.op, path=path, result="EIO", uid=refused.uid, gid=refused.gid,
-            pid=refused.pid, reason="ended the worker again and again, and was refused",
+            pid=refused.pid, container=UNKNOWN, identity_error="ESRCH",
+            reason="ended the worker again and again, and was refused",
         )  # fmt: skip
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ class Inode:
         lookups: references the kernel holds, given back by FORGET. Changed by the table.
         fd: O_PATH descriptor that pins the object, or NO_FD. Owned by `volume.descriptors`.
         handle: file handle, known once a pin was given up, else None.
-        used: the pin was used since the last search for one to give up.
+        chances: how many searches for a pin to give up its own survives; renewed when it is used.
         removed: no name leads here any more; the pin must be kept. Changed by the table.
         files: open files of this inode, or None.
         at: place of its node entry in the recovery state.
@@ -36,6 +36,7 @@ class Inode:
 
     __slots__ = (
         "at",
+        "chances",
         "dev",
         "fd",
         "files",
@@ -50,7 +51,6 @@ class Inode:
         "removed",
         "size",
         "stamp",
-        "used",
     )
 
     def __init__(
@@ -66,7 +66,7 @@ class Inode:
         self.at = 0
         self.fd = NO_FD
         self.handle: bytes | None = None
-        self.used = False
+        self.chances = 0
         self.removed = False
         self.files: dict[int, OpenFile] | None = None
         self.size = NO_SIZE

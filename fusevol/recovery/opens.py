@@ -9,14 +9,16 @@ Of an entry,
     word 4   open(2) flags of the client, 5 uid, 6 gid, 7 pid of the opener, 8 marks
     word 9   bytes read, 10 bytes written
     word 11  length of the file as the kernel was last told
-    word 12  lengths of name and container of the opener
+    word 12  lengths of name and container of the opener, errno of its look-up
     then     name of the opener 64 bytes, container 88 bytes
 """
 
+import errno
 import struct
 from dataclasses import dataclass
 from typing import Final
 
+from fusevol.model import INVISIBLE
 from fusevol.recovery.region import OPENS, OPENS_END, OPENS_HIGH, WORD, Region
 
 FILE: Final = 1
@@ -41,6 +43,7 @@ _ENTRY: Final = struct.Struct("12Q64s88s")
 _COMM_BYTES: Final = 64
 _CONTAINER_BYTES: Final = 88
 _NONE: Final = 0xFF
+_INVISIBLE: Final = 0xFFFF
 _NOWHERE: Final = OPENS_END
 
 
@@ -63,6 +66,7 @@ class Open:
     size: int
     comm: str | None
     container: str | None
+    error: str | None
 
 
 class OpenEntries:
@@ -86,6 +90,7 @@ class OpenEntries:
         size: int = 0,
         comm: str | None = None,
         container: str | None = None,
+        error: str | None = None,
     ) -> int:
         """Store something open; return its place."""
         at = self._free.pop() if self._free else self._extend()
@@ -94,6 +99,8 @@ class OpenEntries:
         lengths = (_NONE if comm is None else len(name)) | (
             _NONE if container is None else len(inside)
         ) << 8
+        if error is not None:
+            lengths |= _number_of(error) << 16
         _ENTRY.pack_into(
             self._map, (at + 1) * WORD, fh, ino, fd, flags, uid, gid, pid, 0, 0, 0, size,
             lengths, name, inside,
@@ -127,7 +134,10 @@ class OpenEntries:
                 continue
             fields = list(_ENTRY.unpack_from(self._map, (at + 1) * WORD))
             lengths, comm, container = fields[-3:]
-            fields[-3:] = _text(comm, lengths & 0xFF), _text(container, lengths >> 8 & 0xFF)
+            fields[-3:] = (
+                _text(comm, lengths & 0xFF), _text(container, lengths >> 8 & 0xFF),
+                _error_of(lengths >> 16 & 0xFFFF),
+            )  # fmt: skip
             found.append(Open(at, kind, *fields))
         return found
 
@@ -151,6 +161,14 @@ class OpenEntries:
             return _NOWHERE
         self.words[OPENS_HIGH] = at + _STRIDE
         return at
+
+
+def _number_of(error: str) -> int:
+    return _INVISIBLE if error == INVISIBLE else getattr(errno, error, errno.EIO)
+
+
+def _error_of(number: int) -> str | None:
+    return INVISIBLE if number == _INVISIBLE else errno.errorcode.get(number)
 
 
 def _text(content: bytes, length: int) -> str | None:

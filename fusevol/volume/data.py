@@ -56,7 +56,8 @@ def open(
     """
     if entry.phase >= DONE:
         return _opened_before(volume, entry)
-    fd = volume.with_descriptors(_open_inode, volume, inode, flags, keeps_set_id)
+    volume.make_room()
+    fd = _open_inode(volume, inode, flags, keeps_set_id)
     status = os.fstat(fd)
     if not describes(status, inode):
         os.close(fd)
@@ -113,13 +114,12 @@ def create(
     if entry.phase >= DONE:
         return _opened_before(volume, entry)
     wanted = flags & ~_NOT_PASSED_ON | flags & os.O_EXCL | _ALWAYS | os.O_CREAT | os.O_NOFOLLOW
+    volume.make_room()
     dir_fd = volume.descriptors.pin(parent)
     if flags & os.O_EXCL and once.made(entry, dir_fd, name):
         wanted &= ~os.O_EXCL
     try:
-        fd = volume.with_descriptors(
-            volume.create_as, creator, mode, _open_host, name, wanted, mode, dir_fd=dir_fd
-        )
+        fd = volume.create_as(creator, mode, _open_host, name, wanted, mode, dir_fd=dir_fd)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO) and not flags & os.O_EXCL:
             # Something else was put there; the kernel looks it up again and deals with it.

@@ -9,7 +9,7 @@ there is still the same.
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from os import stat_result
 from typing import Final
 
@@ -20,6 +20,9 @@ from fusevol.linux.handles import name_to_handle, open_by_handle
 from fusevol.recovery.opens import DEVICE, Open, OpenEntries
 
 _PIN: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_CHANCES: Final = 3
+"""More than a request takes up pins one after the other, each of which may begin a search: a rename
+pins two directories and what it replaces."""
 
 
 def stale(inode: Inode) -> OSError:
@@ -43,7 +46,7 @@ class Descriptors:
         self,
         inodes: InodeTable,
         root_fd: int,
-        limit: int,
+        most: Callable[[], int],
         handles: bool,
         entries: OpenEntries,
         inherited: Iterable[Open],
@@ -52,14 +55,14 @@ class Descriptors:
 
         Args:
             inodes: its root gets `root_fd`, an O_PATH descriptor, as pin for good.
-            limit: how many pins to keep.
+            most: tells how many pins to keep.
             handles: whether this process may open file handles (CAP_DAC_READ_SEARCH).
             entries: where descriptors are kept for a successor.
             inherited: what an earlier worker kept there.
         """
         inodes.root.fd = root_fd
         self._inodes = inodes
-        self._limit = limit
+        self._most = most
         self._handles = handles
         self._entries = entries
         self._pinned: dict[Inode, None] = {}
@@ -83,7 +86,7 @@ class Descriptors:
             OSError: ESTALE if the object is gone or its name leads to another one.
         """
         if inode.fd != NO_FD:
-            inode.used = True
+            inode.chances = _CHANCES
             return inode.fd
         chain = [inode]
         while not self._reachable(chain[-1]):
@@ -93,19 +96,26 @@ class Descriptors:
                 break
             chain.append(parent)
         for link in reversed(chain):
-            self.adopt(link, self._open(link))
+            self._adopt(link, self._open(link))
+        self._keep_to_limit()
         return inode.fd
 
     def adopt(self, inode: Inode, fd: int) -> None:
         """Make `fd`, an O_PATH descriptor of `inode`, its pin."""
+        self._adopt(inode, fd)
+        self._keep_to_limit()
+
+    def _adopt(self, inode: Inode, fd: int) -> None:
         self._inodes.pin(inode, fd)
-        inode.used = True
+        inode.chances = _CHANCES
         self._pinned[inode] = None
         if self._handles and inode.dev not in self._mount_fds and isinstance(inode, Directory):
             self._open_mount_fd(inode)
-        if len(self._pinned) + self._asleep > self._limit:
-            self._wake_pins()
-            self.give_up(len(self._pinned) - self._limit + self._limit // 16)
+
+    def _keep_to_limit(self) -> None:
+        most = self._most()
+        if len(self) > most:
+            self.give_up(len(self) - most + most // 16)
 
     def count_asleep(self) -> None:
         """Count the pins of inodes that nobody has asked for since an earlier worker."""
@@ -121,6 +131,16 @@ class Descriptors:
             self._asleep = max(0, self._asleep - 1)
             self._pinned[inode] = None
 
+    def make_room(self, most: int) -> None:
+        """Give up pins until there are no more than `most`, as far as that can be.
+
+        To be called while no pin is in use: before the first one of a request is.
+        """
+        for _ in range(_CHANCES + 1):
+            if len(self) <= most:
+                return
+            self.give_up(len(self) - most + most // 16)
+
     def release(self, inode: Inode) -> None:
         """Close the pin of an inode that is no longer known."""
         if inode.fd != NO_FD:
@@ -130,15 +150,16 @@ class Descriptors:
     def give_up(self, count: int) -> None:
         """Close up to `count` pins, those unused for longest first.
 
-        What has no name any more stays pinned: nothing would lead back to it.
+        What has no name any more stays pinned: nothing would lead back to it. What the request that
+        is being served has pinned has chances left.
         """
         self._wake_pins()
         for inode in list(self._pinned):
             if count <= 0:
                 return
             del self._pinned[inode]
-            if inode.used or inode.removed:
-                inode.used = False
+            if inode.chances or inode.removed:
+                inode.chances = max(0, inode.chances - 1)
                 self._pinned[inode] = None
                 continue
             if inode.handle is None and inode.dev in self._mount_fds:

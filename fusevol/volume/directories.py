@@ -22,8 +22,8 @@ def opendir(
     """Open a directory for reading and enter it in `volume.directories`."""
     if entry.phase >= DONE:
         return volume.directories.get(entry.fh)
-    path = descriptor_path(volume.descriptors.pin(inode))
-    fd = volume.with_descriptors(os.open, path, _READ)
+    volume.make_room()
+    fd = os.open(descriptor_path(volume.descriptors.pin(inode)), _READ)
     directory = OpenDirectory(inode, fd, caller, uid, gid)
     volume.add_directory(directory)
     entry.done(directory.fh)

@@ -173,15 +173,16 @@ def _about_to_lose(
     """Pin the object that is about to lose `name`, if the kernel knows it.
 
     Clients may still hold it by an O_PATH descriptor or as working directory, and nothing would
-    lead back to it without its name.
+    lead back to it without its name. Where clients hold so much that all descriptors would be used
+    up, it is ESTALE for them.
     """
     try:
-        fd = volume.with_descriptors(os.open, name, _PIN, dir_fd=dir_fd)
+        fd = os.open(name, _PIN, dir_fd=dir_fd)
     except FileNotFoundError:
         return None, None
     status = os.fstat(fd)
     inode = volume.inodes.find(status)
-    if inode is None or inode.fd != NO_FD:
+    if inode is None or inode.fd != NO_FD or not volume.has_room:
         os.close(fd)
     else:
         volume.descriptors.adopt(inode, fd)

@@ -43,6 +43,10 @@ from fusevol.volume.paths import Paths
 
 _KEPT_FLAGS: Final = os.O_ACCMODE | os.O_APPEND | os.O_SYNC | os.O_DSYNC | os.O_NOATIME
 """Flags of open(2) that still mean something when a file is opened once more."""
+
+_FEWEST_PINS: Final = 16
+"""Pins that are kept however much clients hold open; a request takes three."""
+
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
@@ -63,6 +67,7 @@ class Volume:
         root_fd: int,
         privileged: bool,
         pin_limit: int,
+        room: int,
         region: Region,
         *,
         may_hang: bool = False,
@@ -75,15 +80,18 @@ class Volume:
             privileged: new objects are made for the caller, which takes CAP_SETUID, CAP_SETGID,
                 CAP_CHOWN, CAP_FSETID and CAP_DAC_READ_SEARCH.
             pin_limit: how many host objects to keep open besides what clients hold open.
+            room: how many descriptors pins and clients may hold.
             may_hang: every call on the source may wait, as if it were on another machine.
         """
         self.root_fd = root_fd
         self._words = region.words
+        self._pin_limit = pin_limit
+        self._room = room
         self._opens = OpenEntries(region)
         inherited = self._opens.load()
         self.inodes = InodeTable(os.fstat(root_fd), NodeEntries(region), self._dropped, self._woken)
         self.descriptors = Descriptors(
-            self.inodes, root_fd, pin_limit, privileged, self._opens, inherited
+            self.inodes, root_fd, self._most_pins, privileged, self._opens, inherited
         )
         self.paths = Paths(self.inodes)
         self.files: OpenTable[OpenFile] = OpenTable(self._words[NEXT_FILE] + 1)
@@ -114,7 +122,7 @@ class Volume:
 
     def _put_back(self, kept: Open) -> None:
         """Take up what a client has held open since an earlier worker."""
-        caller = Caller(kept.pid, kept.comm, kept.container)
+        caller = Caller(kept.pid, kept.comm, kept.container, kept.error)
         if kept.fd == LOST:
             self._open_anew(kept)
         if kept.kind == FILE:
@@ -160,7 +168,7 @@ class Volume:
         file.at = self._opens.add(
             FILE, fh, inode.ino, file.fd, file.flags, file.uid, file.gid, caller.pid,
             NO_SIZE if inode.other_sizes else inode.size,
-            caller.comm, caller.container,
+            caller.comm, caller.container, caller.error,
         )  # fmt: skip
         self._enter(file)
 
@@ -186,7 +194,7 @@ class Volume:
         caller = directory.caller
         directory.at = self._opens.add(
             DIRECTORY, fh, directory.inode.ino, directory.fd, 0, directory.uid, directory.gid,
-            caller.pid, 0, caller.comm, caller.container,
+            caller.pid, 0, caller.comm, caller.container, caller.error,
         )  # fmt: skip
 
     def remove_directory(self, directory: OpenDirectory) -> None:
@@ -257,17 +265,34 @@ class Volume:
         """Tell whether no call on `opened` waits for a device."""
         return self.storage_at(opened.inode, opened.fd) is Storage.MEMORY
 
-    def with_descriptors(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call something that opens a descriptor; if there are none left, make room once."""
-        try:
-            return call(*args, **kwargs)
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE) or not len(self.descriptors):
-                raise
-        # Twice: the first round may only take away the second chance of pins used lately.
-        self.descriptors.give_up(len(self.descriptors) // 2)
-        self.descriptors.give_up(len(self.descriptors) // 2)
-        return call(*args, **kwargs)
+    def make_room(self) -> None:
+        """Make sure that a client may hold one more descriptor; before any pin of the request.
+
+        What clients and pins may hold ends where the descriptors begin that closing, removing and
+        looking callers up take for a moment.
+
+        Raises:
+            OSError: ENFILE if clients hold all that they may.
+        """
+        if self._held() < self._room:
+            return
+        self.descriptors.make_room(self._room - self._open_count() - 1)
+        if self._held() >= self._room:
+            raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more object may stay pinned that nothing else leads to."""
+        return self._held() < self._room + _FEWEST_PINS
+
+    def _held(self) -> int:
+        return self._open_count() + len(self.descriptors)
+
+    def _open_count(self) -> int:
+        return self._words[OPEN_FILES] + self._words[OPEN_DIRECTORIES]
+
+    def _most_pins(self) -> int:
+        return max(_FEWEST_PINS, min(self._pin_limit, self._room - self._open_count()))
 
     def create_as(
         self, creator: "Creator", mode: int, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs

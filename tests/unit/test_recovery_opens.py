@@ -1,11 +1,13 @@
 """Open entries: what clients hold open is found again, whole, whenever the writer died."""
 
+import errno
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fusevol.model import INVISIBLE, UNKNOWN
 from fusevol.recovery.opens import (
     DEVICE,
     DIRECTORY,
@@ -35,16 +37,25 @@ def test_all_that_is_open_is_found_again(region: Region) -> None:
     opens.set_marks(at, KEEPS_SET_ID)
     for word, value in ((READ, 1 << 40), (WRITTEN, 5), (SIZE, 99)):
         opens.words[at + word] = value
-    opens.add(DIRECTORY, 1, 11, 8)
+    opens.add(DIRECTORY, 1, 11, 8, comm=None, container=UNKNOWN, error="EMFILE")
     opens.add(DEVICE, 2049, 0, 9)
     file, directory, device = OpenEntries(region).load()
     assert (file.kind, file.fh, file.ino, file.fd, file.flags) == (FILE, 3, 10, 7, 0o2001)
     assert (file.uid, file.gid, file.pid, file.marks) == (1000, 100, 4711, KEEPS_SET_ID)
     assert (file.bytes_read, file.bytes_written, file.size) == (1 << 40, 5, 99)
     assert (file.comm, file.container) == ("bash", _CONTAINER)
-    assert (directory.kind, directory.comm, directory.container) == (DIRECTORY, None, None)
+    assert file.error is None
+    assert (directory.kind, directory.comm, directory.container) == (DIRECTORY, None, UNKNOWN)
+    assert directory.error == "EMFILE"
     assert (device.kind, device.fh, device.fd) == (DEVICE, 2049, 9)
     assert OpenEntries(region).descriptors() == [7, 8, 9]
+
+
+@pytest.mark.parametrize("error", [None, INVISIBLE, *errno.errorcode.values()])
+def test_why_an_opener_is_not_known_is_kept(region: Region, error: str | None) -> None:
+    OpenEntries(region).add(FILE, 3, 10, 7, comm="c" * 64, container="d" * 64, error=error)
+    (kept,) = OpenEntries(region).load()
+    assert (kept.comm, kept.container, kept.error) == ("c" * 64, "d" * 64, error)
 
 
 def test_what_was_closed_is_not_found_and_its_place_is_used_again(region: Region) -> None:

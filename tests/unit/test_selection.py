@@ -200,3 +200,35 @@ def test_what_is_in_force_can_be_said_again() -> None:
         """include='path='"'"'/a b'"'"'' failure='all !read' coalesce=2"""
     )
     assert Selection(LogOptions(chain=True)).text == ""
+
+
+@pytest.mark.parametrize(
+    ("rule", "known", "untold"),
+    [
+        ("container=web", {"container": "db"}, {"container": "?", "identity_error": "EMFILE"}),
+        ("container=-", {"container": "db"}, {"container": "?", "identity_error": "invisible"}),
+        ("comm=bash", {"comm": "sh"}, {"identity_error": "ENOENT"}),
+        ("pid=1", {"pid": 2}, {"pid": 0, "identity_error": "invisible"}),
+        ("path=secret", {"path": "/a/b"}, {"path": "/a//...9000...//b"}),
+        ("path~=secret", {"path": "/a/b"}, {"path": "/a//...9000...//b"}),
+        ("to~=secret", {"to": "/a/b"}, {"to": "/a//...9000...//b"}),
+    ],
+)
+def test_what_a_record_does_not_tell_keeps_no_record_out(
+    rule: str, known: dict[str, object], untold: dict[str, object]
+) -> None:
+    include = Selection(LogOptions(include=rule)).of("mkdir")
+    exclude = Selection(LogOptions(exclude=rule)).of("mkdir")
+    assert callable(include)
+    assert callable(exclude)
+    plain = msgspec.structs.replace(_PLAIN, **known)
+    assert not include(plain)
+    assert exclude(plain)
+    unclear = msgspec.structs.replace(_PLAIN, **untold)
+    assert include(unclear)
+    assert exclude(unclear)
+
+
+_PLAIN = AccessRecord(
+    "2026-11-23T10:00:00.000000Z", 1, "data", "mkdir", "/x", result=OK, us=1, pid=3, comm="ls"
+)

@@ -51,4 +51,6 @@ def _caller(record: AccessRecord) -> str:
         return ""
     name = quoted(record.comm) if record.comm is not None else "process"
     where = f" in {quoted(short_form(record.container))}" if record.container is not None else ""
+    if record.identity_error is not None:
+        where += f" (not looked up: {quoted(record.identity_error)})"
     return f", by {name}[{record.pid}], uid {record.uid}{where}"
