@@ -6,7 +6,7 @@ SECONDS ?= 60
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format typecheck check pjdfstest soak lock man clean
+.PHONY: help demo test bench lint format typecheck check pjdfstest xfstests soak lock man clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -43,6 +43,11 @@ pjdfstest:  ## run a checkout of the suite: make pjdfstest PJDFSTEST=DIR
 	@test -n "$(PJDFSTEST)" || { echo 'usage: make pjdfstest PJDFSTEST=DIR' >&2; exit 2; }
 	@scripts/setup runtime
 	@scripts/pjdfstest $(PJDFSTEST) $(ARGS)
+
+xfstests:  ## run a checkout of the suite: make xfstests XFSTESTS=DIR
+	@test -n "$(XFSTESTS)" || { echo 'usage: make xfstests XFSTESTS=DIR' >&2; exit 2; }
+	@scripts/setup runtime
+	@scripts/xfstests $(XFSTESTS) $(ARGS)
 
 soak:  ## kill what serves a volume while all workloads run on it: make soak SECONDS=600
 	@scripts/setup test
