@@ -30,6 +30,7 @@ from fusevol.linux.mountinfo import mounts
 from fusevol.linux.mounts import clone_tree
 
 _SYSCTLS: Final = "/proc/sys/fs/fuse"
+_IO_URING_DISABLED: Final = "/proc/sys/kernel/io_uring_disabled"
 _FUSE_CONF: Final = "/etc/fuse.conf"
 _HELPER_DIRECTORIES: Final = ("/sbin", "/usr/sbin", "/usr/local/sbin")
 _ENOUGH_DESCRIPTORS: Final = 32768
@@ -87,6 +88,7 @@ def findings() -> Iterator[Finding]:
     yield check_capabilities(root)
     yield check_timeouts()
     yield check_descriptors()
+    yield check_io_uring()
     yield check_fusermount(root)
     yield check_fuse_conf(root)
     yield from check_proc()
@@ -274,6 +276,25 @@ def check_descriptors(hard: int | None = None) -> Finding:
         f"clients can have at most about {hard * 3 // 4} files of a volume open at once, and fewer "
         f"host objects are kept at hand",
         "raise the hard limit of open files (ulimit -Hn, LimitNOFILE=, limits.conf)",
+    )  # fmt: skip
+
+
+def check_io_uring(switch: str = _IO_URING_DISABLED) -> Finding:
+    """Look whether programs can use io_uring, which goes wrong where direct I/O has no offset."""
+    try:
+        with open(switch, encoding="ascii") as file:
+            disabled = file.read().strip()
+    except OSError:
+        disabled = "0"
+    if disabled == "2":
+        return _ok("io_uring", "no program can use it")
+    return _warning(
+        "io_uring", "programs can use it",
+        "where one reads or writes at the current position (offset -1) in a file of a volume that "
+        "it opened by open(2), the kernel does not move the position: data is overwritten, or read "
+        "again; what it opens by io_uring is right (Node.js does so), and so are given offsets",
+        "have such programs give offsets or do without io_uring; or sysctl -w "
+        "kernel.io_uring_disabled=2",
     )  # fmt: skip
 
 

@@ -148,6 +148,15 @@ def test_descriptors(hard: int, state: State) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "state"), [("0", State.WARNING), ("1", State.WARNING), ("2", State.OK)]
+)
+def test_io_uring(tmp_path: Path, value: str, state: State) -> None:
+    switch = tmp_path / "io_uring_disabled"
+    switch.write_text(f"{value}\n")
+    assert host.check_io_uring(str(switch)).state is state
+
+
+@pytest.mark.parametrize(
     ("text", "root", "state"),
     [
         ("user_allow_other\n", False, State.OK),
