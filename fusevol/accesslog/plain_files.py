@@ -10,7 +10,9 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from fusevol.accesslog.continuity import KEYS, Continuity
 from fusevol.accesslog.decoding import projection
+from fusevol.accesslog.filter import Filter
 from fusevol.accesslog.formats import format_of
 from fusevol.accesslog.parallel import in_order, usable_processors
 from fusevol.accesslog.reader import Predicate, Skipped
@@ -19,31 +21,37 @@ from fusevol.accesslog.sections import Section, Tally, is_stream
 from fusevol.errors import FusevolError
 from fusevol.log_options import LogFormat
 
-_REQUIRED: Final = projection(())
-_FILTERED: Final = projection(("volume",))
-"""What a `Filter` by volume and time needs."""
+_LOOKED_AT: Final = projection(KEYS)
+"""What a `Filter` by volume and time needs, and who looks for missing numbers."""
 
 
 def plain_files(
-    sections: Sequence[Section], keep: Predicate, directory: str, tally: Tally
+    sections: Sequence[Section],
+    wanted: Filter,
+    directory: str,
+    tally: Tally,
+    numbers: list[Continuity],
 ) -> list[str]:
     """Return paths of files that hold the records of `sections`, in their order.
 
     Args:
         sections: of a log that is open.
-        keep: what has to be in copies; it may look at volume and required keys. Files that are not
-            copied hold other records, too.
+        wanted: what has to be in copies, by volume and time. Files that are not copied hold other
+            records, too.
         directory: gets the copies.
         tally: gets what is passed over.
+        numbers: gets those of the records in each section.
 
     Raises:
         FusevolError: a file cannot be read, or a copy cannot be written.
     """
     files = [list(parts) for _key, parts in itertools.groupby(sections, lambda one: one.fd)]
-    plain = {parts[0].fd for parts in files if _is_plain(parts)}
+    found: dict[Section, Continuity] = {}
+    plain = {parts[0].fd for parts in files if _is_plain(parts, wanted, found)}
     copied = [part for parts in files if parts[0].fd not in plain for part in parts]
     names = [os.path.join(directory, f"{index}.json") for index in range(len(copied))]
-    _copy(list(zip(copied, names, strict=True)), keep, tally)
+    _copy(list(zip(copied, names, strict=True)), wanted, tally, found)
+    numbers += [found[section] for section in sections]
     rest = iter(names)
     paths: list[str] = []
     for parts in files:
@@ -55,37 +63,58 @@ def plain_files(
     return paths
 
 
-def _is_plain(parts: Sequence[Section]) -> bool:
-    """Tell whether a file holds nothing but records in JSON."""
+def _is_plain(parts: Sequence[Section], wanted: Filter, found: dict[Section, Continuity]) -> bool:
+    """Tell whether a file holds nothing but records in JSON; note their numbers if so."""
     if parts[0].end is None:
         return False
 
-    def work(part: Section) -> Iterator[bool]:
-        yield all(batch.is_json for batch in part.batches(Skipped(), _REQUIRED))
+    def work(part: Section) -> Iterator[Continuity | None]:
+        numbers = Continuity(wanted, part.path)
+        for batch in part.batches(Skipped(), _LOOKED_AT):
+            if not batch.is_json:
+                yield None
+                return
+            numbers.add_batch(batch)
+        yield numbers
 
     with contextlib.closing(in_order(parts, work, usable_processors())) as results:
-        return all(is_json for _part, is_json in results)
+        for part, numbers in results:
+            if numbers is None:
+                return False
+            found[part] = numbers
+    return True
 
 
-def _copy(copies: Sequence[tuple[Section, str]], keep: Predicate, tally: Tally) -> None:
-    def work(copy: tuple[Section, str]) -> Iterator[Skipped]:
+def _copy(
+    copies: Sequence[tuple[Section, str]],
+    wanted: Filter,
+    tally: Tally,
+    found: dict[Section, Continuity],
+) -> None:
+    keep = wanted.compile()
+
+    def work(copy: tuple[Section, str]) -> Iterator[tuple[Skipped, Continuity]]:
         section, name = copy
-        skipped = Skipped()
+        skipped, numbers = Skipped(), Continuity(wanted, section.path)
         with _told(name), open(name, "xb") as file:
-            file.writelines(_lines(section, keep, skipped))
-        yield skipped
+            file.writelines(_lines(section, keep, skipped, numbers))
+        yield skipped, numbers
 
     # Standard input is there for this process only.
     is_piped = any(is_stream(section) for section, _name in copies)
     processes = 1 if is_piped else usable_processors()
     with contextlib.closing(in_order(copies, work, processes)) as results:
-        for (section, _name), skipped in results:
+        for (section, _name), (skipped, numbers) in results:
             tally.add(section, skipped)
+            found[section] = numbers
 
 
-def _lines(section: Section, keep: Predicate, skipped: Skipped) -> Iterator[bytes]:
+def _lines(
+    section: Section, keep: Predicate, skipped: Skipped, numbers: Continuity
+) -> Iterator[bytes]:
     """Yield the records that are wanted as lines of JSON, and others beside them."""
-    for batch in section.batches(skipped, _FILTERED):
+    for batch in section.batches(skipped, _LOOKED_AT):
+        numbers.add_batch(batch)
         records = [one for one in batch.records if one is not None]
         if not any(map(keep, records)):
             continue

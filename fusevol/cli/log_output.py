@@ -3,18 +3,20 @@
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
 from fusevol.accesslog.container_ids import HOST
+from fusevol.accesslog.continuity import Continuity, joined
 from fusevol.accesslog.filter import Filter
 from fusevol.accesslog.formats import format_of
 from fusevol.accesslog.lines import STDIN
 from fusevol.accesslog.reader import Skipped
 from fusevol.accesslog.record import AccessRecord, encode
+from fusevol.accesslog.sections import Section, is_stream
 from fusevol.accesslog.text import format_record, printable, printable_json
 from fusevol.cli.options import wants_color
 from fusevol.log_options import LogFormat
@@ -81,6 +83,32 @@ def show_text(color: str) -> Show:
             encoding, "backslashreplace"
         )
     )
+
+
+def missing_in(
+    sections: Sequence[Section], parts: Iterable[Continuity], wanted: Filter
+) -> Continuity:
+    """Return which numbers are missing in the parts of a log, which are in their order.
+
+    Of what comes through a pipe nobody knows what was left out on purpose.
+    """
+    return joined([] if any(map(is_stream, sections)) else parts, wanted)
+
+
+def report_missing(numbers: Continuity) -> None:
+    """Say on stderr which numbers are missing, if any are."""
+    if not numbers.holes:
+        return
+    first, last, before, after = numbers.holes[0][1:3] + numbers.holes[0][4:]
+    which = f"number {first}" if first == last else f"numbers {first}-{last}"
+    count = "1 record" if first == last else f"{last - first + 1} records"
+    where = f"in {printable(after)}"
+    if before != after:
+        where = f"between {printable(before)} and {printable(after)}"
+    more = ""
+    if numbers.places > 1:
+        more = f"; in all {numbers.missing} records at {numbers.places} places"
+    click.echo(f"fusevol: {which} missing ({count}) {where}{more}", err=True)
 
 
 def report(skipped: Skipped) -> None:

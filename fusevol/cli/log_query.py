@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -19,13 +19,22 @@ from fusevol.accesslog.parallel import in_child
 from fusevol.accesslog.plain_files import plain_files
 from fusevol.accesslog.query import Answer, Column, answered, imported
 from fusevol.accesslog.record import one_line
-from fusevol.accesslog.sections import Tally, opened
+from fusevol.accesslog.sections import Section, Tally, opened
 from fusevol.accesslog.text import printable, printable_json
-from fusevol.cli.log_output import container_names, report, rotated_option
+from fusevol.cli.log_output import (
+    container_names,
+    missing_in,
+    report,
+    report_missing,
+    rotated_option,
+)
 from fusevol.cli.options import FILTER_OPTIONS, SOURCE_OPTIONS, sources_of, volumes_of
 from fusevol.cli.output_file import STDOUT, check_output, output_file
 from fusevol.errors import UsageError
 from fusevol.linux.landlock import forbid_writing
+
+if TYPE_CHECKING:
+    from fusevol.accesslog.continuity import Continuity
 
 _WIDTH_ROWS: Final = 1000
 """How many rows decide how wide columns are."""
@@ -110,12 +119,14 @@ def query(
     check_output(output, sources)
     wanted = Filter(volumes=volumes_of(volume), since=since, until=until)
     tally = Tally()
+    numbers: list[Continuity] = []
+    sections: list[Section] = []
     try:
         with (
             tempfile.TemporaryDirectory(prefix="fusevol-query-") as directory,
             opened(sources, with_rotated=rotated) as sections,
         ):
-            paths = plain_files(sections, wanted.compile(), directory, tally)
+            paths = plain_files(sections, wanted, directory, tally, numbers)
             paths = paths or [_empty_file(directory)]
             names = container_names().all() if "container" in sql.lower() else {}
 
@@ -128,6 +139,7 @@ def query(
                 _write(chunks, output, directory)
     finally:
         report(tally.skipped)
+        report_missing(missing_in(sections, numbers, wanted))
 
 
 def _asked(words: tuple[str, ...], script: io.TextIOBase | None) -> tuple[str, tuple[str, ...]]:

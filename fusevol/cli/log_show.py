@@ -4,18 +4,28 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Final
+from typing import Final, NamedTuple
 
 import click
 
+from fusevol.accesslog.continuity import Continuity
 from fusevol.accesslog.filter import Filter
 from fusevol.accesslog.formats import ecs, juicefs, ocsf
 from fusevol.accesslog.parallel import in_order, usable_processors
-from fusevol.accesslog.reader import Predicate, Skipped
+from fusevol.accesslog.reader import Skipped
 from fusevol.accesslog.record import AccessRecord, MalformedRecordError
 from fusevol.accesslog.sections import Section, Tally, is_stream, opened
 from fusevol.accesslog.text import printable_json
-from fusevol.cli.log_output import Show, by_id, report, rotated_option, show_json, show_text
+from fusevol.cli.log_output import (
+    Show,
+    by_id,
+    missing_in,
+    report,
+    report_missing,
+    rotated_option,
+    show_json,
+    show_text,
+)
 from fusevol.cli.options import color_option, log_options
 
 _CONVERTERS: Final = {"ecs": ecs, "ocsf": ocsf, "juicefs": juicefs}
@@ -23,7 +33,15 @@ _CONVERTERS: Final = {"ecs": ecs, "ocsf": ocsf, "juicefs": juicefs}
 _OUTPUT_BYTES: Final = 4 * 1024 * 1024
 """How much a process puts together before it hands it over."""
 
-Work = Callable[[Section], Iterator[bytes | Skipped]]
+
+class _End(NamedTuple):
+    """What there is to tell of a section at its end."""
+
+    skipped: Skipped
+    numbers: Continuity
+
+
+Work = Callable[[Section], Iterator[bytes | _End]]
 
 
 @click.command()
@@ -59,8 +77,10 @@ def show(sources: list[str], wanted: Filter, format_: str, rotated: bool, color:
       fusevol log show --format juicefs data.log > jfs.log
       juicefs profile --interval 0 jfs.log
     """
-    work = _work(by_id(wanted).compile(), _shower(format_, color))
+    work = _work(by_id(wanted), _shower(format_, color))
     tally = Tally()
+    parts: list[Continuity] = []
+    sections: list[Section] = []
     out = sys.stdout.buffer
     try:
         with opened(sources, with_rotated=rotated) as sections:
@@ -68,20 +88,25 @@ def show(sources: list[str], wanted: Filter, format_: str, rotated: bool, color:
             processes = 1 if any(map(is_stream, sections)) else usable_processors()
             with contextlib.closing(in_order(sections, work, processes)) as results:
                 for section, result in results:
-                    if isinstance(result, Skipped):
-                        tally.add(section, result)
+                    if isinstance(result, _End):
+                        tally.add(section, result.skipped)
+                        parts.append(result.numbers)
                     else:
                         out.write(result)
                         out.flush()
     finally:
         report(tally.skipped)
+        report_missing(missing_in(sections, parts, wanted))
 
 
-def _work(keep: Predicate, shower: Show) -> Work:
-    """Return what makes output of a section, and tells at its end what it skipped."""
+def _work(filter_: Filter, shower: Show) -> Work:
+    """Return what makes output of a section, and tells at its end what it skipped or missed."""
+    keep = filter_.compile()
 
-    def lines(section: Section, skipped: Skipped) -> Iterator[bytes]:
-        for before, block, records, _is_json in section.batches(skipped):
+    def lines(section: Section, skipped: Skipped, numbers: Continuity) -> Iterator[bytes]:
+        for batch in section.batches(skipped):
+            numbers.add_batch(batch)
+            before, block, records, _is_json = batch
             wanted = [
                 (index, record)
                 for index, record in enumerate(records)
@@ -94,10 +119,10 @@ def _work(keep: Predicate, shower: Show) -> Work:
                 except MalformedRecordError as error:
                     skipped.add(section.path, before + index + 1, str(error))
 
-    def work(section: Section) -> Iterator[bytes | Skipped]:
-        skipped = Skipped()
-        yield from _chunks(lines(section, skipped), 0 if is_stream(section) else _OUTPUT_BYTES)
-        yield skipped
+    def work(section: Section) -> Iterator[bytes | _End]:
+        end = _End(Skipped(), Continuity(filter_, section.path))
+        yield from _chunks(lines(section, *end), 0 if is_stream(section) else _OUTPUT_BYTES)
+        yield end
 
     return work
 

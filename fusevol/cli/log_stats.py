@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from fusevol.accesslog.container_ids import short_form
+from fusevol.accesslog.continuity import KEYS, Continuity
 from fusevol.accesslog.decoding import projection
 from fusevol.accesslog.filter import Filter
 from fusevol.accesslog.follow import follow
@@ -20,7 +21,14 @@ from fusevol.accesslog.record import one_line
 from fusevol.accesslog.sections import Section, Tally, is_stream, opened
 from fusevol.accesslog.summary import GROUPINGS, Key, Summary, Totals
 from fusevol.accesslog.text import printable, quoted
-from fusevol.cli.log_output import by_id, name_of, report, rotated_option
+from fusevol.cli.log_output import (
+    by_id,
+    missing_in,
+    name_of,
+    report,
+    report_missing,
+    rotated_option,
+)
 from fusevol.cli.options import log_options
 from fusevol.errors import FusevolError, UsageError
 
@@ -32,9 +40,9 @@ _COLUMNS: Final = (
     f"{'p50 us':>8} {'p95 us':>8} {'p99 us':>8} {'total us':>13} {'share':>6}"
 )
 
-Skips = list[tuple[int, Skipped]]
-"""What was skipped in which section, by its index."""
-Print = Callable[[Summary], None]
+Ends = list[tuple[int, Skipped, Continuity]]
+"""What was skipped and missed in which section, by its index."""
+Print = Callable[[Summary, Continuity | None], None]
 
 
 @click.command()
@@ -100,37 +108,42 @@ def stats(
 def _whole_log(sources: list[str], by: str, wanted: Filter, rotated: bool, show: Print) -> None:
     summary = Summary(by)
     tally = Tally()
+    numbers = None
     try:
         with opened(sources, with_rotated=rotated) as sections:
             processes = 1 if any(map(is_stream, sections)) else usable_processors()
-            skips: Skips = []
-            for part, part_skips in _parts(sections, by, wanted, processes):
+            ends: Ends = []
+            for part, part_ends in _parts(sections, by, wanted, processes):
                 summary.merge(part)
-                skips += part_skips
-            for index, skipped in sorted(skips, key=lambda skip: skip[0]):
+                ends += part_ends
+            ends.sort(key=lambda end: end[0])
+            for index, skipped, _numbers in ends:
                 tally.add(sections[index], skipped)
-        show(summary)
+            numbers = missing_in(sections, (end[2] for end in ends), wanted)
+        show(summary, numbers)
     finally:
         report(tally.skipped)
+        if numbers is not None:
+            report_missing(numbers)
 
 
 def _parts(
     sections: list[Section], by: str, wanted: Filter, processes: int
-) -> Iterator[tuple[Summary, Skips]]:
-    """Yield a summary from each process, with what it skipped."""
+) -> Iterator[tuple[Summary, Ends]]:
+    """Yield a summary from each process, with what it skipped and missed."""
     keep = wanted.compile()
-    kind = projection((*Summary(by).keys, *wanted.keys))
+    kind = projection((*Summary(by).keys, *wanted.keys, *KEYS))
 
-    def work(indices: range) -> Iterator[tuple[Summary, Skips]]:
+    def work(indices: range) -> Iterator[tuple[Summary, Ends]]:
         summary = Summary(by)
-        skips = []
+        ends: Ends = []
         for index in indices:
-            skipped = Skipped()
+            skipped, numbers = Skipped(), Continuity(wanted, sections[index].path)
             for batch in sections[index].batches(skipped, kind):
+                numbers.add_batch(batch)
                 summary.add(filter(keep, filter(None, batch.records)))
-            if skipped.count:
-                skips.append((index, skipped))
-        yield summary, skips
+            ends.append((index, skipped, numbers))
+        yield summary, ends
 
     shares = [range(first, len(sections), processes) for first in range(processes)]
     with contextlib.closing(in_order(shares, work, processes)) as results:
@@ -148,7 +161,7 @@ def _live(source: str, by: str, keep: Predicate, interval_s: float, show: Print)
             has_ended = not counter.is_alive()
             if sys.stdout.isatty():
                 click.clear()
-            show(counter.take())
+            show(counter.take(), None)
         counter.fail_if_failed()
     finally:
         report(skipped)
@@ -187,22 +200,29 @@ class _Counter(threading.Thread):
 
 def _printer(as_json: bool, rows: int | None, *, is_live: bool) -> Print:
     if as_json:
-        return lambda summary: click.echo(one_line(msgspec.json.encode(_document(summary, rows))))
+        return lambda summary, numbers: click.echo(
+            one_line(msgspec.json.encode(_document(summary, numbers, rows)))
+        )
 
-    def print_table(summary: Summary) -> None:
+    def print_table(summary: Summary, _numbers: Continuity | None) -> None:
         now = time.strftime("%Y-%m-%d %H:%M:%S: ") if is_live else ""
         click.echo(now + "\n".join(_table(summary, rows or _ROWS)))
 
     return print_table
 
 
-def _document(summary: Summary, rows: int | None) -> dict[str, Any]:
+def _document(summary: Summary, numbers: Continuity | None, rows: int | None) -> dict[str, Any]:
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "first": summary.first or None,
         "last": summary.last or None,
         "count": summary.count,
         "lost": summary.lost,
+        "missing": numbers.missing if numbers is not None else 0,
+        "holes": [
+            {"volume": hole.volume, "first": hole.first, "last": hole.last}
+            for hole in (numbers.holes if numbers is not None else ())
+        ],
         "by": summary.by,
         "groups": [_row(summary.by, *group) for group in summary.by_time()[:rows]],
     }

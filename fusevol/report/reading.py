@@ -4,12 +4,12 @@ import contextlib
 from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
+from fusevol.accesslog.continuity import Continuity, joined
 from fusevol.accesslog.filter import Filter
 from fusevol.accesslog.parallel import in_order, usable_processors
 from fusevol.accesslog.reader import Skipped
 from fusevol.accesslog.sections import Section, Tally, is_stream, opened
 from fusevol.report.aggregate import Aggregate
-from fusevol.report.continuity import Continuity, joined
 from fusevol.report.gather import Gatherer
 
 
@@ -65,7 +65,7 @@ def _parts(sections: list[Section], wanted: Filter) -> Generator[_Part]:
         gatherer = Gatherer(aggregate)
         done = []
         for index in indices:
-            skipped, continuity = Skipped(), Continuity(wanted)
+            skipped, continuity = Skipped(), Continuity(wanted, sections[index].path)
             for batch in sections[index].batches(skipped):
                 records = [record for record in batch.records if record is not None]
                 if records:

@@ -294,7 +294,7 @@ def asked(sql: str, path: Path) -> tuple[list[dict[str, Any]], Skipped]:
         tempfile.TemporaryDirectory() as directory,
         opened([str(path)], with_rotated=False) as sections,
     ):
-        files = plain_files(sections, lambda _record: True, directory, tally)
+        files = plain_files(sections, Filter(), directory, tally, [])
         with answered(sql, files or [os.devnull], Filter(), {}, directory) as answer:
             return list(map(json.loads, answer.json())), tally.skipped
 

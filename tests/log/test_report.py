@@ -17,13 +17,13 @@ from click.testing import CliRunner, Result
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fusevol.accesslog.continuity import Continuity, joined
 from fusevol.accesslog.filter import Filter
 from fusevol.accesslog.record import EVENTS, AccessRecord
 from fusevol.accesslog.summary import Summary
 from fusevol.cli.log import log as log_command
 from fusevol.errors import FusevolError, NotFoundError, UsageError
 from fusevol.report.aggregate import MISSES, Aggregate
-from fusevol.report.continuity import Continuity, joined
 from fusevol.report.durations import coarse, percentiles_us, rounded
 from fusevol.report.gather import Gatherer
 from fusevol.report.heaviest import Heaviest
@@ -174,7 +174,7 @@ def test_missing_numbers(removed: list[int], sizes: list[int], in_parts: bool) -
         if batch:
             parts[-1].add(batch)
     whole = joined(parts, Filter())
-    missing = {seq for _, first, last, _ in whole.holes for seq in range(first, last + 1)}
+    missing = {seq for hole in whole.holes for seq in range(hole.first, hole.last + 1)}
     assert missing == set(removed) - {1}
     assert whole.missing == len(missing)
     assert all(hole.time == make(hole.last + 1).time for hole in whole.holes)
