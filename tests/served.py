@@ -135,12 +135,16 @@ def kill_mount(keeper: int, worker: int) -> None:
 
 
 def kill_for_good(keeper_and_worker: Callable[[], tuple[int, int]]) -> None:
-    """Kill a mount, and kill it again when who had it made has revived it."""
-    first = keeper_and_worker()
-    kill_mount(*first)
-    wait_until(lambda: keeper_and_worker()[0] not in (0, first[0]), "revived keeper")
-    wait_until(lambda: keeper_and_worker()[1] not in (0, first[1]), "revived worker")
-    kill_mount(*keeper_and_worker())
+    """Kill a mount, and make its state one that no keeper can go on with."""
+    keeper, worker = keeper_and_worker()
+    for fd in Path(f"/proc/{keeper}/fd").iterdir():
+        if "memfd:fusevol-state" in os.readlink(fd):
+            with fd.open("r+b", buffering=0) as state:
+                state.write(bytes(8))
+            break
+    else:
+        raise AssertionError(f"process {keeper} has no recovery state")
+    kill_mount(keeper, worker)
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_S) -> None:

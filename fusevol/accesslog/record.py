@@ -22,7 +22,7 @@ OPERATIONS: Final = (
 )  # fmt: skip
 """Operations of clients, named after their system calls."""
 
-EVENTS: Final = ("mount", "unmount", "gap", "restart", "update", "checkpoint")
+EVENTS: Final = ("mount", "unmount", "gap", "restart", "update", "checkpoint", "agent")
 """What fusevol itself reports in the log; such records have no caller."""
 
 OK: Final = "ok"

@@ -40,6 +40,8 @@ def status(as_json: bool) -> None:
         click.echo(f"  keeper {mount.pid}, {worker}{times}")
         if mount.message:
             click.echo(f"  {printable(mount.message)}")
+        if mount.agent_trouble:
+            click.echo(f"  log {printable(mount.agent_trouble)}")
         _show_sinks(mount.log)
 
 

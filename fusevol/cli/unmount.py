@@ -17,6 +17,7 @@ from fusevol.accesslog.text import printable
 from fusevol.cli.completion import complete_mountpoint
 from fusevol.daemon import mounting, registry, store
 from fusevol.daemon.checks import Answer, answer, remove_dead
+from fusevol.daemon.connection import Connection
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
 from fusevol.linux.mount_users import User, users
 from fusevol.linux.mountinfo import Mount, is_below, mount_at, mount_tables, mounts
@@ -90,17 +91,23 @@ def _remove(mount: Mount, lazily: bool = False) -> None:
         remove_dead(mount.mountpoint)
 
 
+def _is_there(mount: Mount) -> bool:
+    """Tell whether a mount is still the one at its mount point."""
+    now = mount_at(mount.mountpoint)
+    return now is not None and (now.mount_id, now.device) == (mount.mount_id, mount.device)
+
+
 def _abort(mount: Mount, served: registry.Served | None) -> None:
     """End a mount whoever uses it, and its worker, which may be stopped or wait for its source."""
     try:
-        mounting.abort(mount.device)
+        Connection.of(mount.device, lambda: _is_there(mount)).abort()
     except FusevolError as error:
         raise type(error)(f"{mount.mountpoint}: {error}") from None
     try:
         mounting.unmount(mount.mountpoint, lazily=True)
     except (OSError, FusevolError):
         # Who keeps the mount may have found it dead and removed it.
-        if mount_at(mount.mountpoint) == mount:
+        if _is_there(mount):
             raise
     if served is None or _is_within(_ABORTED_S, lambda: _has_ended(served)):
         return

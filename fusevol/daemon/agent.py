@@ -2,7 +2,6 @@
 
 import logging
 import os
-import selectors
 import socket
 import subprocess
 import sys
@@ -15,12 +14,16 @@ import msgspec
 from fusevol.accesslog.names import encode_name
 from fusevol.accesslog.times import now
 from fusevol.config import MountConfig
-from fusevol.logagent.start import MODULE, REOPEN, Start
+from fusevol.daemon.own import Own, Pidfd
+from fusevol.daemon.succession import how_ended
+from fusevol.logagent.start import AT_WORK, MODULE, REOPEN, Start
 
 _SHORTEST_WAIT_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 60.0
-_WORKED_S: Final = 60.0
-"""An agent that lived so long is replaced at once."""
+_WORKED_S: Final = 5.0
+"""An agent that lived so long works, and is replaced soon."""
+_LEAVE_S: Final = 10.0
+"""How long an agent that has closed its channel has to end."""
 
 logger = logging.getLogger(__name__)
 
@@ -29,52 +32,88 @@ class LogAgent:
     """The agent of one mount's log, if it needs one.
 
     It ends when the channel does: when this process executes itself anew or has ended, and the
-    worker with it, which shares its descriptors.
+    worker with it, which shares its descriptors. Whatever becomes of it, and if none can be
+    started, the keeper goes on.
 
     Attributes:
-        start_at: when to start another one, by `time.monotonic()`; None for not.
+        trouble: why there is none, though there should be; "" if one is at work.
     """
 
     def __init__(
-        self, config: MountConfig, selector: selectors.BaseSelector, reopen: Callable[[], None]
+        self, config: MountConfig, own: Own, reopen: Callable[[], None], tell: Callable[[str], None]
     ) -> None:
         """Prepare.
 
         Args:
             config: of the mount.
-            selector: tells of the agent's wishes, and of its end.
+            own: tells of the agent's wishes, and of its end.
             reopen: opens the log anew.
+            tell: is called when `trouble` has changed, with what it was before.
         """
+        self.trouble = ""
         self._config = config
-        self._selector = selector
+        self._own = own
         self._reopen = reopen
+        self._tell = tell
         self._since = now()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._started = 0.0
         self._wait_s = _SHORTEST_WAIT_S
-        self.start_at: float | None = 0.0 if config.logging.needs_agent else None
+        self._start_at: float | None = 0.0 if config.logging.needs_agent else None
+        self._kill_at: float | None = None
 
-    def is_due(self) -> bool:
-        """Tell whether to start one now."""
-        return self.start_at is not None and time.monotonic() >= self.start_at
+    @property
+    def pid(self) -> int:
+        """Process id of the agent; 0 while there is none."""
+        return self._process.pid if self._process is not None else 0
 
-    def start(self) -> None:
-        """Start it."""
-        self.start_at = None
-        config = self._config
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", MODULE, str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, cwd="/",
-            )  # fmt: skip
-        ours.setblocking(False)
-        start = Start(encode_name(os.fsencode(config.log)), config.logging, self._since)
-        ours.send(msgspec.json.encode(start))
-        self._channel = ours
+    def next_moment(self) -> float | None:
+        """Return when `go_on` has something to do, on the monotonic clock; None for never."""
+        return self._start_at if self._process is None else self._kill_at
+
+    def go_on(self) -> None:
+        """Do what is due now."""
+        moment = self.next_moment()
+        if moment is None or time.monotonic() < moment:
+            return
+        self._start_at = self._kill_at = None
+        if self._process is not None:
+            self._process.kill()
+            return
         self._started = time.monotonic()
-        self._selector.register(ours, selectors.EVENT_READ, self._obey)
+        try:
+            self._start()
+        except (OSError, subprocess.SubprocessError, MemoryError) as error:
+            self._another_later(f"cannot be started ({error})")
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs:
+                process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", MODULE, str(theirs.fileno())],
+                    pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, cwd="/",
+                )  # fmt: skip
+            try:
+                pidfd = Pidfd(process.pid)
+            except OSError:
+                process.kill()
+                process.wait()
+                raise
+        except BaseException:
+            ours.close()
+            raise
+        ours.setblocking(False)
+        self._channel, self._process = ours, process
+        self._own.watch(ours, self._obey)
+        self._own.watch(pidfd, lambda: self._ended(pidfd))
+        config = self._config
+        start = Start(encode_name(os.fsencode(config.log)), config.logging, self._since)
+        try:
+            ours.send(msgspec.json.encode(start))
+        except OSError:
+            process.kill()  # unless it has ended already; its end is told in any case
 
     def _obey(self) -> None:
         assert self._channel is not None
@@ -86,20 +125,37 @@ class LogAgent:
             said = b""
         if said == REOPEN:
             self._reopen()
+        elif said == AT_WORK:
+            self._set_trouble("")
         elif not said:
-            self._ended()
+            self._close_channel()
+            self._kill_at = time.monotonic() + _LEAVE_S
 
-    def _ended(self) -> None:
-        assert self._channel is not None
+    def _close_channel(self) -> None:
+        if self._channel is not None:
+            self._own.close(self._channel)
+            self._channel = None
+
+    def _ended(self, pidfd: Pidfd) -> None:
         assert self._process is not None
-        self._selector.unregister(self._channel)
-        self._channel.close()
+        self._own.close(pidfd)
+        self._close_channel()
         status = self._process.wait()
+        self._process = None
         if time.monotonic() - self._started > _WORKED_S:
             self._wait_s = _SHORTEST_WAIT_S
+        self._another_later(f"has ended ({how_ended(status)})")
+
+    def _another_later(self, why: str) -> None:
         logger.error(
-            "access log %s: its agent has ended (status %d); another one starts in %g s",
-            self._config.log, status, self._wait_s,
+            "access log %s: its agent %s; another one starts in %g s",
+            self._config.log, why, self._wait_s,
         )  # fmt: skip
-        self.start_at = time.monotonic() + self._wait_s
+        self._start_at = time.monotonic() + self._wait_s
         self._wait_s = min(2 * self._wait_s, _LONGEST_WAIT_S)
+        self._set_trouble(f"agent {why}: no rotation, no retention, nothing for sinks")
+
+    def _set_trouble(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            before, self.trouble = self.trouble, trouble
+            self._tell(before)

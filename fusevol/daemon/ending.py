@@ -10,6 +10,7 @@ from fusevol.accesslog.record import OK, AccessRecord
 from fusevol.accesslog.writer import LogWriter
 from fusevol.config import NO_LOG, STDOUT_LOG, MountConfig
 from fusevol.daemon import mounting, registry
+from fusevol.daemon.connection import Connection
 from fusevol.errors import FusevolError
 from fusevol.fuse.left import tell_left
 from fusevol.linux.mountinfo import mount_at
@@ -30,13 +31,18 @@ class Ending:
         deadline: when open files fail, on the monotonic clock; None if that is not to be.
         forced: it has come to that.
         device: st_dev of the mount, which tells it from another at the same place.
+        connection: of the mount. As long as it is there, `device` is no other's. None where fusectl
+            cannot be had.
     """
 
-    def __init__(self, config: MountConfig, device: int = 0) -> None:
+    def __init__(
+        self, config: MountConfig, device: int = 0, connection: Connection | None = None
+    ) -> None:
         self.deadline: float | None = None
         self.forced = False
         self._config = config
         self.device = device
+        self.connection = connection
 
     def ask(self) -> None:
         """Unmount. If it is busy, take it from the name space and let clients finish.
@@ -61,8 +67,10 @@ class Ending:
             return False
         if not self.forced:
             logger.warning(
-                "%s is still in use: open files fail from now on", self._config.mountpoint
-            )
+                "%s is still in use: open files fail from now on%s", self._config.mountpoint,
+                "" if self.connection else "; calls that wait go on waiting until its worker has "
+                "ended, as there is no access to fusectl",
+            )  # fmt: skip
         self.forced = True
         return True
 
@@ -81,9 +89,10 @@ class Ending:
     def abort(self) -> None:
         """Have all calls on the mount fail, if this user may."""
         try:
-            mounting.abort(self.device)
-        except FusevolError as error:
-            logger.debug("%s: %s", self._config.mountpoint, error)
+            if self.connection is not None:
+                self.connection.abort()
+        except (OSError, FusevolError) as error:
+            logger.error("%s cannot be aborted: %s", self._config.mountpoint, error)
 
     def detach(self) -> None:
         """Take the mount from the name space, whoever uses it."""
@@ -93,9 +102,10 @@ class Ending:
     def is_mounted(self) -> bool:
         """Tell whether this very mount is the one at its mount point."""
         mount = mount_at(self._config.mountpoint)
-        return mount is not None and mount.fstype == registry.FSTYPE and (
-            mount.device == self.device
-        )  # fmt: skip
+        if mount is None or mount.fstype != registry.FSTYPE or mount.device != self.device:
+            return False
+        # Asked afterwards: until now the number was not another's.
+        return self.connection is None or self.connection.is_there()
 
     def record(self, reason: str | None, region: Region | None = None) -> None:
         """Write the `unmount` record that a worker could not write any more.

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from typing import Final, NoReturn
 
+from fusevol.accesslog.record import OK
 from fusevol.daemon import forkserver, mounting, registry, succession, worker
 from fusevol.daemon.agent import LogAgent
 from fusevol.daemon.background import remove_if_empty
@@ -35,8 +36,10 @@ from fusevol.daemon.channel import (
     pack,
     unpack,
 )
+from fusevol.daemon.connection import Connection, connection_of
 from fusevol.daemon.encoding import decode, encode
 from fusevol.daemon.ending import Ending
+from fusevol.daemon.own import Own, Pidfd
 from fusevol.daemon.takeover import Takeover, why_ended
 from fusevol.errors import FusevolError
 from fusevol.fuse.init import Flag
@@ -46,19 +49,23 @@ from fusevol.linux.process import (
     avoid_oom_killer,
     fork_sharing_descriptors,
     has_ended,
+    reap_all_but,
     serve_reclaim,
     start_ticks,
+    use_all_descriptors,
 )
 from fusevol.model import RecordLevel
 from fusevol.recovery.region import (
     ALIVE_FD,
     CONFIG,
+    CONNECTION_FD,
     DEVICE,
     FLAGS,
     FUSE_FD,
     INIT,
     LOG_WANTED,
     RESTARTS,
+    Note,
     Region,
 )
 
@@ -77,20 +84,22 @@ class Keeper:
     def __init__(self, start: Start, region: Region) -> None:
         self._config = start.config
         self._region = region
-        self._pidfd = os.pidfd_open(os.getpid())
-        self._selector = selectors.DefaultSelector()
-        self._signals = _signals()
-        self._selector.register(self._signals, selectors.EVENT_READ, self._obey)
+        self._own = Own(region)
+        self._pidfd = self._own.keep(os.pidfd_open(os.getpid()))
+        self._signals = _signals(self._own)
+        self._own.watch(self._signals, self._obey)
         self._watch_owner(start)
-        self._worker = 0
-        self._worker_fd = -1
+        self._worker: Pidfd | None = None
         self._respawn_at: float | None = None
+        self._enter_at: float | None = None
+        self._unprepared: int | None = None
+        """How the last worker ended, if it was not yet seen what it left undone."""
         self._reload = False
         self._drained_by: float | None = None
         self._message = ""
         self._ending = Ending(self._config)
-        self._takeover = Takeover(self._config, region)
-        self._agent = LogAgent(self._config, self._selector, self._reopen_log)
+        self._takeover = Takeover(self._config, region, self._own)
+        self._agent = LogAgent(self._config, self._own, self._reopen_log, self._tell_of_agent)
 
     def mount(self, starter: socket.socket) -> None:
         """Mount, and have it served.
@@ -103,24 +112,34 @@ class Keeper:
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:
-            self._watch(self._fork(worker.begin, self._config, self._region, theirs, self._pidfd))
             try:
+                self._fork(worker.begin, self._config, self._region, theirs, self._pidfd)
                 prepared = unpack(self._receive(ours, starter), Prepared)
                 self._make_mount(prepared.single_file)
                 ours.send(b"+")
                 unpack(self._receive(ours, starter), Serving)
-            except BaseException:
+                self._enter()
+            except BaseException as error:
                 self._ending.detach()
-                _kill(self._worker)
+                if self._worker is not None:
+                    _kill(self._worker.pid)
+                if isinstance(error, OSError):
+                    raise FusevolError(f"the mount cannot be kept: {error}") from None
                 raise
         self._tune()
-        self._enter()
+        try:
+            starter.send(pack(Mounted(self._ending.device)))
+        except OSError:
+            # Who asked for the mount has ended meanwhile.
+            signal.raise_signal(signal.SIGTERM)
+        self._own.close(starter)
 
     def _receive(self, ours: socket.socket, starter: socket.socket) -> bytes:
         """Return the worker's next message, as long as it and the starter are there."""
         with selectors.DefaultSelector() as selector:
             # The end of the worker does not end its socket: this process has it open, too.
-            for source in (ours, self._worker_fd, starter):
+            for source in (ours, self._worker, starter):
+                assert source is not None
                 selector.register(source, selectors.EVENT_READ)
             ready = [key.fileobj for key, _ in selector.select()]
         if ours in ready:
@@ -137,13 +156,25 @@ class Keeper:
         if mount is None or mount.fstype != registry.FSTYPE:
             raise FusevolError(f"{config.mountpoint} was unmounted at once by somebody else")
         self._ending.device = region.words[DEVICE] = mount.device
+        self._hold_connection()
         region.put_text(INIT, mounting.read_init(fuse_fd))
+
+    def _hold_connection(self) -> None:
+        region = self._region
+        fd = region.descriptor(CONNECTION_FD)
+        if fd >= 0:
+            self._ending.connection = Connection(fd)
+            return
+        held = connection_of(region.descriptor(FUSE_FD), self._ending.device)
+        if held is not None:
+            region.set_descriptor(CONNECTION_FD, held.fd)
+        self._ending.connection = held
 
     def resume(self) -> None:
         """Go on with what an earlier keeper kept."""
         self._ending.device = self._region.words[DEVICE]
-        if self._config.level is RecordLevel.DATA:
-            mounting.set_readahead(self._ending.device)
+        self._hold_connection()
+        self._set_readahead()
         try:
             self._takeover.settle()
         except OSError as error:
@@ -154,18 +185,22 @@ class Keeper:
     def run(self) -> int:
         """Keep the mount until it is unmounted; return the exit status."""
         while True:
-            for key, _ in self._selector.select(self._timeout()):
-                key.data()
-            if self._worker_fd >= 0 and has_ended(self._worker_fd):
-                status = self._reap()
+            self._own.wait(self._timeout())
+            if self._worker is not None and has_ended(self._worker.fileno()):
+                status = self._reap(self._worker)
                 if status == 0 or self._ending.forced:
                     return self._ended(status)
                 if not self._worker_ended(status):
                     return self._unmounted()
             if self._respawn_at is not None and time.monotonic() >= self._respawn_at:
-                self._succeed()
-            if self._agent.is_due():
-                self._agent.start()
+                if self._unprepared is None:
+                    self._succeed()
+                elif not self._worker_ended(self._unprepared):
+                    return self._unmounted()
+            if self._enter_at is not None and time.monotonic() >= self._enter_at:
+                self._update_entry()
+            self._agent.go_on()
+            reap_all_but({self._agent.pid, self._worker.pid if self._worker else 0})
             if self._drained_by is not None and time.monotonic() >= self._drained_by:
                 # It may have been starting still, and not have seen the signal.
                 self._drained_by = None
@@ -178,18 +213,14 @@ class Keeper:
                 return self._ended(-signal.SIGKILL)
 
     @property
-    def device(self) -> int:
-        """st_dev of the files on the mount."""
-        return self._ending.device
-
-    @property
     def mountpoint(self) -> str:
         """Where it is mounted."""
         return self._config.mountpoint
 
     def _timeout(self) -> float | None:
         wanted = (
-            self._respawn_at, self._drained_by, self._ending.next_moment(), self._agent.start_at,
+            self._respawn_at, self._drained_by, self._ending.next_moment(),
+            self._agent.next_moment(), self._enter_at,
         )  # fmt: skip
         moments = [when for when in wanted if when is not None]
         return max(0.0, min(moments) - time.monotonic()) if moments else None
@@ -212,25 +243,23 @@ class Keeper:
         if not start.owner:
             return
         try:
-            fd = os.pidfd_open(start.owner)
+            owner = Pidfd(start.owner)
         except ProcessLookupError:
-            self._owner_ended(-1)
+            signal.raise_signal(signal.SIGTERM)
             return
+        self._own.watch(owner, lambda: self._owner_ended(owner))
         if start_ticks(start.owner) != start.owner_ticks:
-            self._owner_ended(fd)
-            return
-        self._selector.register(fd, selectors.EVENT_READ, lambda: self._owner_ended(fd))
+            self._owner_ended(owner)
 
-    def _owner_ended(self, fd: int) -> None:
-        if fd >= 0 and fd in self._selector.get_map():
-            self._selector.unregister(fd)
+    def _owner_ended(self, owner: Pidfd) -> None:
+        self._own.close(owner)
         signal.raise_signal(signal.SIGTERM)
 
     def _change_code(self) -> None:
         self._message = succession.why_not()
         if self._message:
             logger.error("%s: %s", self._config.mountpoint, self._message)
-            self._enter()
+            self._update_entry()
             return
         self._reload = True
         if self._worker:
@@ -253,17 +282,23 @@ class Keeper:
         """Prepare for the next worker; return False if there is nothing left to serve."""
         if self._reload:
             self._become_new()
+        self._unprepared = None
         try:
             delay = self._takeover.prepare(status)
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return False
-            logger.error("%s: /dev/fuse fails: %s", self._config.mountpoint, error.strerror)
-            delay = _FAILED_S
+            # Without, the next one would not get what is unanswered.
+            self._unprepared = status
+            self._message = f"{why_ended(status)}; no other can start: {error.strerror}"
+            self._respawn_at = time.monotonic() + _FAILED_S
+            logger.error("%s: %s", self._config.mountpoint, self._message)
+            self._update_entry()
+            return True
         if delay:
             self._message = f"{why_ended(status)}; the next one starts in {delay:g} s"
             logger.error("%s: %s", self._config.mountpoint, self._message)
-            self._enter()
+            self._update_entry()
         self._respawn_at = time.monotonic() + delay
         return True
 
@@ -275,36 +310,51 @@ class Keeper:
     def _succeed(self) -> None:
         self._respawn_at = None
         leftovers = self._takeover.leftovers
-        pid = self._fork(worker.go_on, self._config, self._region, leftovers, self._pidfd)
-        leftovers.forgotten = []
-        self._watch(pid)
-        self._message = ""
-        self._enter()
+        try:
+            self._fork(worker.go_on, self._config, self._region, leftovers, self._pidfd)
+        except OSError as error:
+            self._respawn_at = time.monotonic() + _FAILED_S
+            self._message = (
+                f"no worker can be started ({error.strerror}); tried again every {_FAILED_S:g} s"
+            )
+            logger.error("%s: %s", self._config.mountpoint, self._message)
+        else:
+            leftovers.forgotten = []
+            self._message = ""
+        self._update_entry()
 
-    def _fork(self, run: Callable[..., int], *args: object) -> int:
-        pid = fork_sharing_descriptors()
-        if pid == 0:
-            _exit_with(run, *args)
-        return pid
+    def _fork(self, run: Callable[..., int], *args: object) -> None:
+        """Have a worker run; it begins with `succession.SIGNALS` blocked, lest it loses one.
 
-    def _watch(self, pid: int) -> None:
-        self._worker = pid
-        self._worker_fd = os.pidfd_open(pid)
-        self._selector.register(self._worker_fd, selectors.EVENT_READ, lambda: None)
+        Raises:
+            OSError: there is no process or descriptor to be had.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, succession.SIGNALS)
+        try:
+            pid = fork_sharing_descriptors()
+            if pid == 0:
+                _exit_with(run, *args)
+            try:
+                self._worker = Pidfd(pid)
+            except OSError:
+                _kill(pid)
+                raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, succession.SIGNALS)
+        self._own.watch(self._worker, lambda: None)
 
-    def _reap(self) -> int:
-        self._selector.unregister(self._worker_fd)
-        os.close(self._worker_fd)
-        _, status = os.waitpid(self._worker, 0)
-        self._worker, self._worker_fd, self._drained_by = 0, -1, None
+    def _reap(self, ended: Pidfd) -> int:
+        self._own.close(ended)
+        _, status = os.waitpid(ended.pid, 0)
+        self._worker, self._drained_by = None, None
         return os.waitstatus_to_exitcode(status)
 
     def _signal_worker(self, number: signal.Signals) -> None:
-        if self._worker:
-            os.kill(self._worker, number)
+        if self._worker is not None:
+            os.kill(self._worker.pid, number)
 
     def _end_worker(self) -> None:
-        if self._worker:
+        if self._worker is not None:
             self._signal_worker(signal.SIGKILL)
         else:
             self._succeed()
@@ -317,11 +367,33 @@ class Keeper:
                 "this kernel cannot share memory maps at level all (Linux 6.6 can): programs that "
                 "need them, such as SQLite in WAL mode, fail with ENODEV; use --record data"
             )
-        if config.level is RecordLevel.DATA:
-            mounting.set_readahead(self._ending.device)
+        self._set_readahead()
         if os.geteuid() == 0:
             # Docker refuses to bind a mount as slave that is not shared.
             make_shared(config.mountpoint)
+
+    def _set_readahead(self) -> None:
+        if self._config.level is RecordLevel.DATA:
+            mounting.set_readahead(self._ending.device, self._region.descriptor(FUSE_FD))
+
+    def _tell_of_agent(self, before: str) -> None:
+        """Tell what trouble the log agent has; the log hears when it comes and when it goes."""
+        trouble = self._agent.trouble
+        if not (before and trouble):
+            result, reason = ("EIO", trouble) if trouble else (OK, "agent at work again")
+            self._region.add_note(Note("agent", result, reason))
+            self._signal_worker(signal.SIGHUP)
+        self._update_entry()
+
+    def _update_entry(self) -> None:
+        try:
+            self._enter()
+        except (OSError, FusevolError) as error:
+            # The mount goes on; only who asks for it hears the old story until then.
+            self._enter_at = time.monotonic() + _FAILED_S
+            logger.error("%s: its entry cannot be written: %s", self._config.mountpoint, error)
+        else:
+            self._enter_at = None
 
     def _enter(self) -> None:
         config = self._config
@@ -334,9 +406,10 @@ class Keeper:
                 level=config.level.value,
                 device=self._ending.device,
                 pid=os.getpid(),
-                worker=self._worker,
+                worker=self._worker.pid if self._worker is not None else 0,
                 restarts=self._region.words[RESTARTS],
                 message=self._message,
+                agent_trouble=self._agent.trouble,
                 device_fd=self._region.descriptor(FUSE_FD),
                 state_fd=self._region.fd,
                 alive_fd=self._region.descriptor(ALIVE_FD),
@@ -352,12 +425,12 @@ class Keeper:
         return 0
 
 
-def _signals() -> socket.socket:
+def _signals(own: Own) -> socket.socket:
     """Have signals written to a socket; return the end to read their numbers from."""
     reading, writing = socket.socketpair()
     reading.setblocking(False)
     writing.setblocking(False)
-    signal.set_wakeup_fd(writing.detach(), warn_on_full_buffer=False)
+    signal.set_wakeup_fd(own.keep(writing.detach()), warn_on_full_buffer=False)
     for number in succession.SIGNALS:
         signal.signal(number, lambda _number, _frame: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, succession.SIGNALS)
@@ -385,22 +458,16 @@ def _exit_with(run: Callable[..., int], *args: object) -> NoReturn:
 def _start(channel_fd: int) -> Keeper | None:
     """Mount what the starter asks for; None if it cannot be, which the starter was told."""
     starter = socket.socket(fileno=channel_fd)
-    with starter:
-        start: Start = decode(starter.recv(BYTES), Start)
-        region = Region.create()
-        region.make_alive_pipe()
-        region.put_text(CONFIG, encode(start))
-        keeper = Keeper(start, region)
-        try:
-            keeper.mount(starter)
-        except FusevolError as error:
-            starter.send(pack(Failed.of(error)))
-            return None
-        try:
-            starter.send(pack(Mounted(keeper.device)))
-        except OSError:
-            # Who asked for the mount has ended meanwhile.
-            signal.raise_signal(signal.SIGTERM)
+    start: Start = decode(starter.recv(BYTES), Start)
+    region = Region.create()
+    region.make_alive_pipe()
+    region.put_text(CONFIG, encode(start))
+    keeper = Keeper(start, region)
+    try:
+        keeper.mount(starter)
+    except FusevolError as error:
+        starter.send(pack(Failed.of(error)))
+        return None
     return keeper
 
 
@@ -417,6 +484,7 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(format="fusevol: %(levelname)s: %(message)s", stream=sys.stderr)
     serve_reclaim()
     avoid_oom_killer(_OOM_SCORE)
+    use_all_descriptors()
     gc.collect()
     gc.freeze()
     if arguments[0] == forkserver.FORK:

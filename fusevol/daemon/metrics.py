@@ -147,6 +147,11 @@ LOG_FILES: Final = Metric(
 LOG_FREE: Final = Metric(
     "fusevol_log_free_bytes", Kind.GAUGE, "Free on the file system of the access log.", unit="By"
 )
+AGENT_UP: Final = Metric(
+    "fusevol_log_agent_up",
+    Kind.GAUGE,
+    "1 if the access log has its agent, 0 if it should have one and has not.",
+)
 SINK_UP: Final = Metric(
     "fusevol_log_sink_up", Kind.GAUGE, "1 if the sink takes records, 0 if not.",
     ("sink", "volume"),
@@ -190,7 +195,7 @@ START: Final = Metric(
 METRICS: Final = (
     UP, VOLUMES, OPERATIONS, ERRORS, DURATION, READ, WRITTEN, INODES, FILES, DIRECTORIES, RESTARTS,
     LOG_UP, LOG_BYTES, LOG_RECORDS, LOG_LOST, LOG_FILTERED, LOG_SIZE, LOG_FILES, LOG_FREE,
-    SINK_UP, SINK_SENT, SINK_BEHIND, VOLUME_CPU, VOLUME_MEMORY,
+    AGENT_UP, SINK_UP, SINK_SENT, SINK_BEHIND, VOLUME_CPU, VOLUME_MEMORY,
     BUILD, CPU, MEMORY, DESCRIPTORS, START,
 )  # fmt: skip
 

@@ -157,6 +157,8 @@ def _add_log(reading: Reading, mount: registry.Served, name: str, free: Mapping[
     if directory in free:
         reading.add(metrics.LOG_FREE, free[directory], name)
     agent = agents.read(mount.log)
+    if agent is not None or mount.agent_trouble:
+        reading.add(metrics.AGENT_UP, int(not mount.agent_trouble), name)
     if agent is None:
         return
     _add_process(reading, agent.process, "agent", name)

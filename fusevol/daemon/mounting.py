@@ -8,18 +8,15 @@ import shutil
 import socket
 import stat
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from fusevol.config import MountConfig
+from fusevol.daemon.connection import is_connected
 from fusevol.daemon.registry import FSTYPE
 from fusevol.errors import FusevolError, MountError, NotPermittedError, UnsupportedError
 from fusevol.linux import mounts
 
 FUSE_DEVICE: Final = "/dev/fuse"
-_CONNECTIONS: Final = "/sys/fs/fuse/connections"
-"""Where fusectl shows each FUSE mount, by the minor number of its device (fuse.rst)."""
 _FUSERMOUNT_S: Final = 30.0
 _READAHEAD_KIB: Final = 1024
 _INIT_BYTES: Final = 1 << 17
@@ -61,15 +58,21 @@ def read_init(fuse_fd: int) -> bytes:
     return os.read(fuse_fd, _INIT_BYTES)
 
 
-def set_readahead(device: int) -> None:
+def set_readahead(device: int, fuse_fd: int) -> None:
     """Let the kernel ask for as much at once as one READ can carry; its default is 128 KiB.
 
     A request costs the same whatever it carries. Without root the default stays.
+
+    Args:
+        device: st_dev of the files of the mount.
+        fuse_fd: its /dev/fuse.
     """
     path = f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb"
     try:
         with open(path, "w") as file:
-            file.write(str(_READAHEAD_KIB))
+            # The number may have become another's before; what is open stays the same.
+            if is_connected(fuse_fd, device):
+                file.write(str(_READAHEAD_KIB))
     except OSError as error:
         logger.debug("cannot set %s: %s", path, error.strerror)
 
@@ -170,50 +173,6 @@ def unmount(mountpoint: str, lazily: bool = False) -> None:
         if "busy" in said.lower():
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), mountpoint)
         raise FusevolError(f"unmounting {mountpoint} failed: {said}")
-
-
-def abort(device: int) -> None:
-    """End the service of a FUSE file system, whoever uses it and wherever it is still mounted.
-
-    Calls that wait for an answer get ECONNABORTED, later ones ENOTCONN. Asks nobody, and works
-    when the server was stopped, or waits for something itself.
-
-    Args:
-        device: st_dev of its files.
-
-    Raises:
-        NotPermittedError: this user cannot, and who can.
-        FusevolError: there is no such file system.
-    """
-    try:
-        with _connections() as connections:
-            fd = os.open(
-                f"{os.minor(device)}/abort", os.O_WRONLY | os.O_CLOEXEC, dir_fd=connections
-            )
-            with open(fd, "wb") as file:
-                file.write(b"1")
-    except FileNotFoundError:
-        raise FusevolError("the connection is not in fusectl (any more)") from None
-    except PermissionError:
-        raise NotPermittedError("only who mounted it, or root, may use force") from None
-
-
-@contextmanager
-def _connections() -> Iterator[int]:
-    """Give a descriptor of fusectl's directory, which need not be mounted for root."""
-    try:
-        fd = mounts.mount_nowhere("fusectl")
-    except OSError:
-        if not os.path.ismount(_CONNECTIONS):
-            raise NotPermittedError(
-                f"without root, force takes {_CONNECTIONS}, which is not mounted here; use "
-                f"--lazy, or have root do it"
-            ) from None
-        fd = os.open(_CONNECTIONS, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _escaped(value: str) -> str:

@@ -39,6 +39,7 @@ class Served(msgspec.Struct):
             `server` are these very processes, which the numbers alone may not be any more.
         restarts: how often a worker was succeeded.
         message: what stands in the way, if anything does.
+        agent_trouble: why the log has no agent, though it should; "" if all is well.
         device_fd, state_fd: /dev/fuse and the recovery state in the keeper; alive_fd: a pipe that
             ends when nobody keeps the mount any more.
     """
@@ -53,6 +54,7 @@ class Served(msgspec.Struct):
     worker: int
     restarts: int = 0
     message: str = ""
+    agent_trouble: str = ""
     device_fd: int = -1
     state_fd: int = -1
     alive_fd: int = -1

@@ -51,7 +51,7 @@ class ServedMount:
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._spare: Spare | None = None
-        self._revived = -math.inf
+        self._is_reviving = False
         # A thread of its own for calls that a hung worker may hold up: it holds up no other mount.
         self._thread = trio.CapacityLimiter(1)
 
@@ -99,18 +99,35 @@ class ServedMount:
 
     def revive_stored(self, served: registry.Served) -> bool:
         """Revive a mount whose processes were all killed, with what the service manager kept."""
-        self._spare = Spare.stored(served.mountpoint)
         self._ending.device = served.device
-        return registry.is_mounted(served) and self._revive()
-
-    def _revive(self) -> bool:
-        """Start a keeper anew, if that did not fail just now; return whether it was started."""
-        if self._spare is None or trio.current_time() - self._revived < starting.REVIVE_S:
+        self._spare = Spare.stored(served.mountpoint, served.device)
+        if self._spare is None:
             return False
-        self._revived = trio.current_time()
+        self._ending.connection = self._spare.connection
+        return self._ending.is_mounted() and self._start_revived()
+
+    def _start_revived(self) -> bool:
+        assert self._spare is not None
         self._process = self._spare.revive()
-        self._watch(Process.of(self._process.pid))
-        return True
+        if self._process is not None:
+            self._watch(Process.of(self._process.pid))
+        return self._process is not None
+
+    async def _revive(self, status: int) -> bool:
+        """Start a keeper anew; return False if the mount was unmounted or that does not help."""
+        while self._spare is not None and self._ending.is_mounted():
+            delay_s = self._spare.delay_s(status)
+            if delay_s is None:
+                return False
+            self._is_reviving = True
+            for _ in range(math.ceil(delay_s / starting.POLL_S)):
+                if not self._ending.is_mounted():
+                    break
+                await trio.sleep(starting.POLL_S)
+            self._is_reviving = False
+            if self._ending.is_mounted() and self._start_revived():
+                return True
+        return False
 
     async def ended(self) -> int:
         """Wait until nobody keeps the mount any more; return 0 if it was unmounted, else 1."""
@@ -118,8 +135,9 @@ class ServedMount:
             await self._hold_spare()
             if self._pidfd >= 0:
                 await trio.lowlevel.wait_readable(self._pidfd)
+            status = 0
             if self._process is not None and self._process.pid == self.keeper:
-                self._process.wait()
+                status = self._process.wait()
             keeper = await self._await_heir()
             if keeper:
                 logger.warning(
@@ -129,7 +147,7 @@ class ServedMount:
                 continue
             if registry.get(self.config.mountpoint) is None:
                 return 0
-            if not (self._ending.is_mounted() and self._revive()):
+            if not await self._revive(status):
                 return 1
             logger.error("%s: %s; revived", self.config.mountpoint, starting.KILLED)
 
@@ -143,6 +161,7 @@ class ServedMount:
             await trio.sleep(starting.POLL_S)
         if self._spare is None:
             self._spare = Spare.of(served)
+            self._ending.connection = self._spare.connection if self._spare is not None else None
         else:
             self._spare.follow(served)
 
@@ -230,7 +249,7 @@ class ServedMount:
     def is_kept(self) -> bool:
         """Tell whether somebody keeps it."""
         served = registry.get(self.config.mountpoint)
-        return served is not None and served.keeper.runs()
+        return self._is_reviving or (served is not None and served.keeper.runs())
 
     def change(self, config: MountConfig) -> None:
         """Have it served by another configuration; its mount point, flags and log stay."""

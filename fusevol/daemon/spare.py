@@ -6,25 +6,46 @@ its file handle or name; only what had no name any more is lost.
 """
 
 import hashlib
+import logging
+import math
 import os
 import select
 import subprocess
+import time
 from typing import Final
 
 from fusevol.daemon import registry, succession
+from fusevol.daemon.connection import connection_of
 from fusevol.daemon.notify import notify, passed_descriptors
 from fusevol.linux.process import descriptor_of
 
 _DEVICE: Final = "device"
 _STATE: Final = "state"
+_FIRST_DELAY_S: Final = 0.1
+_LONGEST_DELAY_S: Final = 10.0
+_LIVED_S: Final = 10.0
+"""A keeper that lived so long is succeeded at once."""
+_FAILURES: Final = 3
+"""So many revived keepers in a row that fail by themselves cannot be helped, such as those whose
+code does not understand the state."""
+
+logger = logging.getLogger(__name__)
 
 
 class Spare:
-    """/dev/fuse and the recovery state of one mount."""
+    """/dev/fuse and the recovery state of one mount.
 
-    def __init__(self, mountpoint: str, fuse_fd: int, region_fd: int) -> None:
+    Attributes:
+        connection: of the mount; None if it cannot be held.
+    """
+
+    def __init__(self, mountpoint: str, device: int, fuse_fd: int, region_fd: int) -> None:
         self._mountpoint = mountpoint
         self._fds = (region_fd, fuse_fd)
+        self.connection = connection_of(fuse_fd, device)
+        self._revivals = 0
+        self._failures = 0
+        self._revived_s = -math.inf
         self._alive_fd = -1
         self._keeper = 0
 
@@ -39,20 +60,24 @@ class Spare:
         fds = _descriptors_of(served, served.device_fd, served.state_fd)
         if not fds:
             return None
-        spare = cls(served.mountpoint, *fds)
+        spare = cls(served.mountpoint, served.device, *fds)
         spare._store()
         spare.follow(served)
         return spare
 
     @classmethod
-    def stored(cls, mountpoint: str) -> "Spare | None":
-        """Take those that the service manager has started this process with, if it has."""
+    def stored(cls, mountpoint: str, device: int) -> "Spare | None":
+        """Take those that the service manager has started this process with, if it has.
+
+        Args:
+            device: st_dev of the mount.
+        """
         passed = passed_descriptors()
         fds = [passed.pop(_name(mountpoint, what), -1) for what in (_DEVICE, _STATE)]
         if -1 in fds:
             _close([fd for fd in fds if fd >= 0])
             return None
-        return cls(mountpoint, *fds)
+        return cls(mountpoint, device, *fds)
 
     def follow(self, served: registry.Served) -> None:
         """Take note of who keeps the mount now."""
@@ -71,16 +96,42 @@ class Spare:
         poll.register(self._alive_fd, select.POLLIN)
         return self._alive_fd >= 0 and not poll.poll(0)
 
-    def revive(self) -> "subprocess.Popen[bytes]":
-        """Start a keeper that goes on with the mount; what has died with the others is lost."""
-        return subprocess.Popen(
-            [*succession.command(), succession.REVIVE, *map(str, self._fds)],
-            pass_fds=self._fds, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/",
-        )  # fmt: skip
+    def delay_s(self, status: int) -> float | None:
+        """Return how long to wait before `revive`; None if that would not help.
+
+        Args:
+            status: how the last keeper ended, as subprocess tells it; 0 if that is not known.
+        """
+        if time.monotonic() - self._revived_s >= _LIVED_S:
+            self._revivals = self._failures = 0
+        self._failures = self._failures + 1 if status > 0 else 0
+        if self._failures >= _FAILURES:
+            return None
+        if not self._revivals:
+            return 0.0
+        return min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2.0 ** (self._revivals - 1))
+
+    def revive(self) -> "subprocess.Popen[bytes] | None":
+        """Start a keeper that goes on with the mount; what has died with the others is lost.
+
+        Returns None if no process can be started now.
+        """
+        self._revivals += 1
+        self._revived_s = time.monotonic()
+        try:
+            return subprocess.Popen(
+                [*succession.command(), succession.REVIVE, *map(str, self._fds)],
+                pass_fds=self._fds, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/",
+            )  # fmt: skip
+        except (OSError, subprocess.SubprocessError) as error:
+            logger.error("%s: no keeper can be started: %s", self._mountpoint, error)
+            return None
 
     def close(self) -> None:
         """Give them up, as the mount has ended."""
         _close([fd for fd in (*self._fds, self._alive_fd) if fd >= 0])
+        if self.connection is not None:
+            self.connection.close()
         for what in (_DEVICE, _STATE):
             notify(f"FDSTOREREMOVE=1\nFDNAME={_name(self._mountpoint, what)}")
 

@@ -1,5 +1,6 @@
 """Starting the keeper of a mount, and finding it again when another process has become it."""
 
+import logging
 import math
 import os
 import select
@@ -9,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, NoReturn
+from typing import Final
 
 from fusevol.config import MountConfig
 from fusevol.daemon import registry, succession
@@ -22,13 +23,13 @@ from fusevol.daemon.spare import Spare
 from fusevol.errors import FusevolError
 from fusevol.linux.process import Process, start_ticks
 
+logger = logging.getLogger(__name__)
+
 HEIR_S: Final = 10.0
 """How long it may take until a worker has become the keeper."""
 POLL_S: Final = 0.02
 """How often to look whether it has."""
 
-REVIVE_S: Final = 10.0
-"""A keeper that is revived and ends within this time cannot be helped."""
 KILLED: Final = "keeper and worker were killed"
 """Why a mount is gone that nobody unmounted."""
 
@@ -140,55 +141,63 @@ def stay(config: MountConfig, check: Callable[[], None]) -> int:
     Raises:
         FusevolError: it could not be mounted, or its keeper and its worker were killed.
     """
-    keepers: list[Process] = []
-    stops: list[int] = []
+    staying = _Stay(config)
 
     def pass_on(number: int, _frame: object) -> None:
-        if not keepers:
+        if staying.keeper is None:
             raise _StoppedEarly
-        if number != signal.SIGHUP:
-            notify("STOPPING=1")
-            stops.append(number)
-        # One that has ended is not told; who succeeds it is.
-        keepers[-1].signal(number)
+        staying.pass_on(signal.Signals(number))
 
     for handled in _PASSED_ON:
         signal.signal(handled, pass_on)
     try:
-        keeper = running(config)
-        spare = Spare.stored(config.mountpoint)
-        process = None
-        if keeper is None:
-            if spare is not None:
-                process = spare.revive()
-            else:
-                check()
-                process = start(config)
-            keeper = Process.of(process.pid)
-        keepers.append(keeper)
+        staying.begin(check)
     except _StoppedEarly:
         return 0
     notify("READY=1")
-    return _Stay(config, keepers, stops, process, spare).end()
+    return staying.end()
 
 
 class _Stay:
-    """Staying with a mount until it ends, and reviving it if all of its processes are killed."""
+    """Staying with a mount until it ends, and reviving it if all of its processes are killed.
 
-    def __init__(
-        self,
-        config: MountConfig,
-        keepers: list[Process],
-        stops: list[int],
-        process: "subprocess.Popen[bytes] | None",
-        spare: Spare | None,
-    ) -> None:
+    Attributes:
+        keeper: the keeper; None before there is one.
+    """
+
+    def __init__(self, config: MountConfig) -> None:
+        self.keeper: Process | None = None
         self._config = config
-        self._keepers = keepers
-        self._stops = stops
-        self._process = process
-        self._spare = spare
-        self._revived = -REVIVE_S
+        self._stop: signal.Signals | None = None
+        self._stopped: Process | None = None
+        """The keeper that was told to stop."""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._spare: Spare | None = None
+
+    def begin(self, check: Callable[[], None]) -> None:
+        """Have it mounted, or go on with what is.
+
+        Raises:
+            FusevolError: it cannot be mounted.
+        """
+        config = self._config
+        keeper = running(config)
+        left = registry.get(config.mountpoint)
+        self._spare = Spare.stored(config.mountpoint, left.device if left is not None else 0)
+        if keeper is not None:
+            self.keeper = keeper
+        elif self._spare is None or not self._start_revived():
+            check()
+            self._keep(start(config))
+
+    def pass_on(self, number: signal.Signals) -> None:
+        """Have the keeper obey a signal."""
+        if number != signal.SIGHUP:
+            notify("STOPPING=1")
+            self._stop, self._stopped = number, self.keeper
+        # One that has ended is not told; who succeeds it is.
+        if self.keeper is not None:
+            self.keeper.signal(number)
 
     def end(self) -> int:
         """Wait for the end; return the exit status."""
@@ -199,62 +208,88 @@ class _Stay:
                     self._spare = Spare.of(served)
                 else:
                     self._spare.follow(served)
+                if self._stop is not None and self._stopped != self.keeper:
+                    self.pass_on(self._stop)
             status = self._await_end()
-            keeper = _await_heir(self._config.mountpoint, self._keepers[-1].pid, self._spare)
+            keeper = _await_heir(self._config.mountpoint, self._pid, self._spare)
             if keeper is not None:
-                self._keepers.append(keeper)
-            elif not self._revive():
+                self.keeper = keeper
+            elif not self._revive(status):
                 break
-            if self._stops:
-                self._keepers[-1].signal(self._stops[-1])
-        if self._spare is not None:
-            self._spare.close()
         killed = registry.get(self._config.mountpoint)
         if killed is not None:
-            _bury(self._config, killed)
+            self._bury(killed)
+        if self._spare is not None:
+            self._spare.close()
+        if killed is not None:
+            raise FusevolError(f"{self._config.mountpoint}: {KILLED}; the mount is gone")
         return status
+
+    @property
+    def _pid(self) -> int:
+        return self.keeper.pid if self.keeper is not None else 0
 
     def _await_entry(self) -> Served | None:
         """Return the entry of the keeper when it has made it; None if it has ended before."""
         while self._is_running():
             served = registry.get(self._config.mountpoint)
-            if served is not None and served.pid == self._keepers[-1].pid:
+            if served is not None and served.pid == self._pid:
                 return served
             time.sleep(POLL_S)
         return None
 
     def _is_running(self) -> bool:
         process = self._process
-        if process is not None and process.pid == self._keepers[-1].pid:
+        if process is not None and process.pid == self._pid:
             return process.poll() is None
-        return self._keepers[-1].runs()
+        return self.keeper is not None and self.keeper.runs()
 
     def _await_end(self) -> int:
         process = self._process
-        if process is not None and process.pid == self._keepers[-1].pid:
+        if process is not None and process.pid == self._pid:
             return process.wait()
-        return _await_end(self._keepers[-1])
+        return _await_end(self.keeper) if self.keeper is not None else 0
 
-    def _revive(self) -> bool:
-        """Start a keeper anew, if the mount was not unmounted and that did not fail just now."""
+    def _revive(self, status: int) -> bool:
+        """Start a keeper anew; return False if the mount was unmounted or that does not help."""
+        while self._spare is not None and self._is_left():
+            delay_s = self._spare.delay_s(status)
+            if delay_s is None:
+                return False
+            if delay_s:
+                logger.error("%s: %s; revived in %g s", self._config.mountpoint, KILLED, delay_s)
+            end = time.monotonic() + delay_s
+            while time.monotonic() < end and self._stop is None and self._is_left():
+                time.sleep(POLL_S)
+            if self._is_left() and self._start_revived():
+                return True
+        return False
+
+    def _is_left(self) -> bool:
         killed = registry.get(self._config.mountpoint)
-        if self._spare is None or killed is None or not registry.is_mounted(killed):
-            return False
-        if time.monotonic() - self._revived < REVIVE_S:
-            return False
-        self._revived = time.monotonic()
-        self._process = self._spare.revive()
-        self._keepers.append(Process.of(self._process.pid))
-        return True
+        return killed is not None and self._ending(killed).is_mounted()
 
+    def _ending(self, killed: Served) -> Ending:
+        connection = self._spare.connection if self._spare is not None else None
+        return Ending(self._config, killed.device, connection)
 
-def _bury(config: MountConfig, killed: Served) -> NoReturn:
-    """Remove what is left of a mount that nobody keeps, and say so."""
-    ending = Ending(config, killed.device)
-    ending.detach()
-    registry.remove(config.mountpoint)
-    ending.record(KILLED)
-    raise FusevolError(f"{config.mountpoint}: {KILLED}; the mount is gone")
+    def _start_revived(self) -> bool:
+        assert self._spare is not None
+        process = self._spare.revive()
+        if process is not None:
+            self._keep(process)
+        return process is not None
+
+    def _keep(self, process: "subprocess.Popen[bytes]") -> None:
+        self._process = process
+        self.keeper = Process.of(process.pid)
+
+    def _bury(self, killed: Served) -> None:
+        """Remove what is left of a mount that nobody keeps."""
+        ending = self._ending(killed)
+        ending.detach()
+        registry.remove(self._config.mountpoint)
+        ending.record(KILLED)
 
 
 def _await_heir(mountpoint: str, ended: int, spare: Spare | None) -> Process | None:

@@ -3,6 +3,7 @@
 By execve(2), which keeps the descriptors and their numbers.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from fusevol.recovery.opens import OpenEntries
 from fusevol.recovery.region import (
     ALIVE_FD,
     ALIVE_WRITE_FD,
+    CONNECTION_FD,
     FUSE_FD,
     LOG_FD,
     LOG_STATE_FD,
@@ -27,7 +29,9 @@ RESUME: Final = "--resume"
 REVIVE: Final = "--revive"
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, RELOAD)
 """What a keeper obeys."""
-_CELLS: Final = (FUSE_FD, ROOT_FD, LOG_FD, LOG_STATE_FD, ALIVE_FD, ALIVE_WRITE_FD)
+_CELLS: Final = (
+    FUSE_FD, CONNECTION_FD, ROOT_FD, LOG_FD, LOG_STATE_FD, ALIVE_FD, ALIVE_WRITE_FD,
+)  # fmt: skip
 _CHECK_S: Final = 30.0
 
 
@@ -68,11 +72,19 @@ def revive(region: Region, fuse_fd: int) -> None:
     NodeEntries(region).lose_pins()
     OpenEntries(region).lose_descriptors()
     region.set_descriptor(FUSE_FD, fuse_fd)
-    region.set_descriptor(ROOT_FD, -1)
-    region.set_descriptor(LOG_FD, -1)
-    region.set_descriptor(LOG_STATE_FD, -1)
+    for cell in (CONNECTION_FD, ROOT_FD, LOG_FD, LOG_STATE_FD):
+        region.set_descriptor(cell, -1)
     region.make_alive_pipe()
     region.add_restart("all processes were killed; what was open is opened anew")
+
+
+def how_ended(status: int) -> str:
+    """Return in words how a process ended that failed, `status` being as subprocess tells it."""
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(-status).name}"
+        return f"killed by signal {-status}"
+    return f"failed with status {status}"
 
 
 def command() -> list[str]:

@@ -5,7 +5,6 @@ EIO after a few times: soon if the worker failed by itself, late if it was kille
 been chance.
 """
 
-import contextlib
 import logging
 import os
 import signal
@@ -14,6 +13,7 @@ from typing import Final
 
 from fusevol.config import MountConfig
 from fusevol.daemon import succession
+from fusevol.daemon.own import Own
 from fusevol.fuse.init import Flag, offered
 from fusevol.fuse.resend import (
     Leftovers,
@@ -41,11 +41,11 @@ class Takeover:
         leftovers: what the next worker has to be told.
     """
 
-    def __init__(self, config: MountConfig, region: Region) -> None:
+    def __init__(self, config: MountConfig, region: Region, own: Own) -> None:
         self.leftovers = Leftovers()
         self._config = config
         self._region = region
-        self._own = _open_descriptors() - succession.descriptors(region)
+        self._own = own
         self._failures = 0
         self._suspect = 0
         self._suspicion = 0
@@ -59,7 +59,7 @@ class Takeover:
         Raises:
             OSError: ENODEV if the file system was unmounted meanwhile.
         """
-        self._close_leavings()
+        self._own.close_others()
         progressed = bool(self._region.words[PROGRESS])
         self._region.words[PROGRESS] = 0
         self._failures = 1 if progressed else self._failures + 1
@@ -110,14 +110,6 @@ class Takeover:
         limit = _KILLS if status == -signal.SIGKILL else _CRASHES
         return suspect if self._suspicion >= limit else None
 
-    def _close_leavings(self) -> None:
-        """Close what the last worker had open and the next one does not need."""
-        wanted = self._own | succession.descriptors(self._region)
-        for fd in set(map(int, os.listdir("/proc/self/fd"))) - wanted:
-            # That of the listing itself is closed already.
-            with contextlib.suppress(OSError):
-                os.close(fd)
-
 
 def _executed(journal: Journal, requests: list[Request]) -> Request | None:
     """Return the request that the last worker was executing; the only one if it did not say."""
@@ -143,18 +135,4 @@ def _refuse_all(fuse_fd: int, mountpoint: str) -> None:
 
 def why_ended(status: int) -> str:
     """Return in words how a worker ended that failed."""
-    if status < 0:
-        return f"worker killed by {signal.Signals(-status).name}"
-    return f"worker failed with status {status}"
-
-
-def _open_descriptors() -> set[int]:
-    found = set()
-    for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
-        try:
-            os.fstat(fd)
-        except OSError:
-            continue  # the listing's own
-        found.add(fd)
-    return found
+    return f"worker {succession.how_ended(status)}"

@@ -95,6 +95,8 @@ async def _obey(
     session: Session, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     with trio.open_signal_receiver(signal.SIGHUP, DRAIN) as signals:
+        # Until now, who sent one has waited; the keeper has begun this process so.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, succession.SIGNALS)
         task_status.started()
         session.reopen_log()
         async for number in signals:
@@ -102,6 +104,7 @@ async def _obey(
                 await _drain(session)
                 os._exit(DRAINED)
             session.reopen_log()
+            session.tell_notes()
 
 
 async def _sign_now_and_then(session: Session) -> None:

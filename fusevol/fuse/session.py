@@ -39,6 +39,7 @@ from fusevol.linux.files import descriptor_path, open_beneath
 from fusevol.linux.filesystems import Storage
 from fusevol.linux.mountinfo import is_below, mounts
 from fusevol.linux.mounts import clone_tree
+from fusevol.linux.process import DESCRIPTORS_KEPT
 from fusevol.model import UNKNOWN, RecordLevel
 from fusevol.recovery.counters import Counters
 from fusevol.recovery.journal import Journal
@@ -46,8 +47,8 @@ from fusevol.recovery.region import (
     FLAGS,
     LOG_OPENED,
     LOG_WANTED,
+    NOTES_TOLD,
     OPTIONS_TOLD,
-    RESTARTS_TOLD,
     ROOT_FD,
     WORD,
     Region,
@@ -130,6 +131,7 @@ class Session:
             may_hang=config.deadline > 0,
         )  # fmt: skip
         self._loop: RequestLoop | None = None
+        self._is_serving = False
         self.single_file = not os.path.isdir(descriptor_path(root_fd))
 
     async def serve(
@@ -154,9 +156,11 @@ class Session:
                 os.write(fuse_fd, reply)
                 self._region.words[FLAGS] = flags
             operations.caching.use(Flag(self._region.words[FLAGS]))
+            self._is_serving = True
             os.dup2(fuse_fd, theirs.fileno(), inheritable=False)
             if is_first:
                 self._tell_options(self._mount_record())
+                self.tell_notes()
             else:
                 self._take_over(leftovers)
                 loop.set_chore(Sweep(fuse_fd, self._volume).go_on)
@@ -219,20 +223,27 @@ class Session:
 
     def _take_over(self, leftovers: Leftovers) -> None:
         """Tell the log of what happened since an earlier worker, and catch up with it."""
-        region = self._region
         for run in self._runs:
             self._tell_run(run)
-        for number in region.untold_restarts():
-            if self._log is not None:
-                self._log.catch_up()
-                region.telling(number, self._log.next_seq)
-                self._event(AccessRecord(op="restart", result=OK, reason=region.reason(number)))
-            region.words[RESTARTS_TOLD] = number + 1
+        self.tell_notes()
         self._tell_changed_options()
         for ino, lookups in leftovers.forgotten:
             self._volume.inodes.forget(ino, lookups)
         for refused in leftovers.refused:
             self._event(self._refused_record(refused))
+
+    def tell_notes(self) -> None:
+        """Tell the log what the keeper has noted for it, once requests are served."""
+        region = self._region
+        if not self._is_serving:
+            return
+        for number in region.untold():
+            if self._log is not None:
+                note = region.note(number)
+                self._log.catch_up()
+                region.telling(number, self._log.next_seq)
+                self._event(AccessRecord(op=note.op, result=note.result, reason=note.reason))
+            region.words[NOTES_TOLD] = number + 1
 
     def _tell_run(self, run: Run) -> None:
         """Write the record of reads or writes that an earlier worker has gathered."""
@@ -332,10 +343,11 @@ async def _keep_numbers(log: LogWriter) -> None:
 
 
 def _raise_descriptor_limit() -> int:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
+    """Let this process have all descriptors but those kept for the keeper; return how many."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = max(hard - DESCRIPTORS_KEPT, hard // 2)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return limit
 
 
 def _take_credentials() -> bool:

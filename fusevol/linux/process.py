@@ -1,8 +1,10 @@
 """What a process asks of the kernel for itself (prctl(2)), and how one is told from another."""
 
+import contextlib
 import ctypes
 import os
 import platform
+import resource
 import select
 import signal
 from functools import cache
@@ -18,6 +20,28 @@ _SYS_PIDFD_GETFD: Final = 438
 _CLONE_FILES: Final = 0x400
 _SYS_CLONE: Final = 56 if platform.machine() == "x86_64" else 220
 """220 in the table that newer architectures share (asm-generic/unistd.h)."""
+
+
+DESCRIPTORS_KEPT: Final = 64
+"""How many a worker leaves to its keeper, in the table that they share."""
+
+
+def use_all_descriptors() -> None:
+    """Raise the limit of open files to what this process may have (getrlimit(2))."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def reap_all_but(known: set[int]) -> None:
+    """Wait for children that have ended, but not for those that others wait for.
+
+    Such are what an earlier program of this process has started, before an execve(2).
+    """
+    with contextlib.suppress(ChildProcessError):
+        while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if found.si_pid in known:
+                return
+            os.waitpid(found.si_pid, 0)
 
 
 class Process(msgspec.Struct, frozen=True):

@@ -26,7 +26,7 @@ from fusevol.logagent import status
 from fusevol.logagent.positions import PositionsFile, seq_before
 from fusevol.logagent.retention import Retention
 from fusevol.logagent.rotation import Rotation
-from fusevol.logagent.start import REOPEN, START_BYTES, Start
+from fusevol.logagent.start import AT_WORK, REOPEN, START_BYTES, Start
 
 if TYPE_CHECKING:
     from fusevol.logagent.forwarding import Forwarder
@@ -71,6 +71,7 @@ class Agent:
         """Work until the keeper closes the channel; then send what is left."""
         for forwarder in self._forwarders:
             forwarder.start()
+        self._say(AT_WORK)
         keep_at = retain_at = 0.0
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
@@ -148,8 +149,12 @@ class Agent:
             self._said.pop(what, None)
 
     def _ask_to_reopen(self) -> None:
+        self._say(REOPEN)
+
+    def _say(self, what: bytes) -> None:
+        # A keeper that is gone has ended the channel, too.
         with contextlib.suppress(OSError):
-            self._channel.send(REOPEN)
+            self._channel.send(what)
 
 
 def main(arguments: list[str]) -> int:

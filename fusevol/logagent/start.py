@@ -16,6 +16,10 @@ REOPEN: Final = b"r"
 """Asks for the log to be opened anew, as it was renamed."""
 
 
+AT_WORK: Final = b"w"
+"""Tells that the agent has begun its work."""
+
+
 class Start(msgspec.Struct):
     """What an agent is for; the first message to it.
 

@@ -3,8 +3,9 @@
 import mmap
 import os
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
+from fusevol.accesslog.record import OK
 from fusevol.errors import FusevolError
 
 WORD: Final = 8
@@ -24,22 +25,26 @@ OPENS_HIGH: Final = 3
 NEXT_FILE: Final = 4
 """Highest handle number given to a file; NEXT_DIRECTORY: to a directory."""
 NEXT_DIRECTORY: Final = 5
+NOTES_TOLD: Final = 6
+"""How many notes are in the log; NOTES: how many there were."""
 _TELLING: Final = 7
-"""Number and `seq` of the `restart` record that is being written, in one word."""
+"""Number of the note whose record is being written, and `seq` of that, in one word."""
 OPTIONS_TOLD: Final = 8
 """Digest of the options whose effect on the log was told there last; 0 if there was none."""
 FLAGS: Final = 12
 """INIT flags in force."""
 FUSE_FD: Final = 13
-"""Descriptor plus one of /dev/fuse, of the source, and of the log; 0 for none."""
+"""Descriptor plus one of /dev/fuse, of the source, of the connection in fusectl, and of the log; 0
+for none."""
 ROOT_FD: Final = 14
+CONNECTION_FD: Final = 15
 LOG_FD: Final = 24
 ALIVE_FD: Final = 22
 """Both ends of a pipe, which tells others by its end that nobody has the descriptors any more."""
 ALIVE_WRITE_FD: Final = 23
 RESTARTS: Final = 16
-"""How often a worker was succeeded; RESTARTS_TOLD: how many of these are in the log."""
-RESTARTS_TOLD: Final = 17
+"""How often a worker was succeeded."""
+NOTES: Final = 17
 
 PROGRESS: Final = 18
 """Not 0 when the worker has answered requests for a while."""
@@ -65,9 +70,9 @@ written to has no name, and when the log was found to have been deleted last."""
 HEADER_WORDS: Final = LOG_FD + _LOG_CELLS
 
 _SEQ_BITS: Final = 44
-_REASONS: Final = 8192
-_REASON_BYTES: Final = 256
-_REASONS_KEPT: Final = 64
+_NOTES: Final = 8192
+_NOTE_BYTES: Final = 256
+_NOTES_KEPT: Final = 64
 _TEXTS: Final = (32768, 98304)
 _TEXT_BYTES: Final = 65536 - WORD
 
@@ -95,6 +100,14 @@ def check_header(fd: int) -> None:
     wanted = _HEADER.pack(_MAGIC, VERSION)
     if os.fstat(fd).st_size != _BYTES or os.pread(fd, len(wanted), _MAGIC_AT * WORD) != wanted:
         raise FusevolError("recovery state of another version; unmount and mount anew")
+
+
+class Note(NamedTuple):
+    """What happened to those that serve, for the log: a record without a caller."""
+
+    op: str
+    result: str
+    reason: str
 
 
 class Region:
@@ -148,33 +161,39 @@ class Region:
         return self.map[at + WORD : at + WORD + self.words[at // WORD]]
 
     def add_restart(self, reason: str) -> None:
-        """Note that a worker will be succeeded, and why; the successor writes it to the log."""
-        number = self.words[RESTARTS]
-        content = reason.encode(errors="replace")[: _REASON_BYTES - 1]
-        at = _REASONS + number % _REASONS_KEPT * _REASON_BYTES
-        self.map[at : at + _REASON_BYTES] = content.ljust(_REASON_BYTES, b"\0")
-        self.words[RESTARTS] = number + 1
+        """Note that a worker will be succeeded, and why."""
+        self.add_note(Note("restart", OK, reason))
+        self.words[RESTARTS] += 1
 
-    def reason(self, number: int) -> str:
-        """Return why restart `number`, one of the last 64, took place; numbers begin with 0."""
-        at = _REASONS + number % _REASONS_KEPT * _REASON_BYTES
-        return self.map[at : at + _REASON_BYTES].rstrip(b"\0").decode(errors="replace")
+    def add_note(self, note: Note) -> None:
+        """Keep what the worker is to write to the log, or its successor."""
+        number = self.words[NOTES]
+        content = " ".join(note).encode(errors="replace")[: _NOTE_BYTES - 1]
+        at = _NOTES + number % _NOTES_KEPT * _NOTE_BYTES
+        self.map[at : at + _NOTE_BYTES] = content.ljust(_NOTE_BYTES, b"\0")
+        self.words[NOTES] = number + 1
 
-    def untold_restarts(self) -> range:
-        """Return the numbers of the restarts that are not in the log, as far as they are kept."""
-        happened, told = self.words[RESTARTS], self.words[RESTARTS_TOLD]
-        return range(max(told, happened - _REASONS_KEPT), happened)
+    def note(self, number: int) -> Note:
+        """Return note `number`, one of the last 64; numbers begin with 0."""
+        at = _NOTES + number % _NOTES_KEPT * _NOTE_BYTES
+        content = self.map[at : at + _NOTE_BYTES].rstrip(b"\0").decode(errors="replace")
+        return Note(*content.split(" ", 2))
+
+    def untold(self) -> range:
+        """Return the numbers of the notes that are not in the log, as far as they are kept."""
+        happened, told = self.words[NOTES], self.words[NOTES_TOLD]
+        return range(max(told, happened - _NOTES_KEPT), happened)
 
     def telling(self, number: int, seq: int) -> None:
-        """Note that the record of restart `number` is about to be written under number `seq`."""
+        """Note that the record of note `number` is about to be written under number `seq`."""
         self.words[_TELLING] = (number & 0xFFFFF) << _SEQ_BITS | seq
 
     def settle_telling(self, last_seq: int) -> None:
         """Find out whether that record was written, given the number of the newest one."""
         number, seq = divmod(self.words[_TELLING], 1 << _SEQ_BITS)
-        untold = self.untold_restarts()
+        untold = self.untold()
         if untold and number == untold[0] & 0xFFFFF and 0 < seq <= last_seq:
-            self.words[RESTARTS_TOLD] = untold[0] + 1
+            self.words[NOTES_TOLD] = untold[0] + 1
 
     def log_cells(self) -> memoryview:
         """Return the 40 words that `accesslog.writer` keeps; the first is LOG_FD."""

@@ -2,9 +2,13 @@
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import fusevol as package_proper
 from tests.served import Record, fusevol, read_log
 
 
@@ -39,3 +43,20 @@ class Installed:
     def last_record(self, op: str) -> Record:
         """Return the newest record of an operation."""
         return [record for record in read_log(self.log) if record["op"] == op][-1]
+
+
+@contextmanager
+def mounted_by(directory: Path, *options: str) -> Iterator[Installed]:
+    """Have a mount inside the block; `options` are further words of `fusevol mount`."""
+    package = directory / "code" / "fusevol"
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(package_proper.__file__).parent, package, ignore=ignore)
+    for name in ("source", "volume"):
+        (directory / name).mkdir()
+    copy = Installed(package, directory / "volume", directory / "log")
+    copy("mount", directory / "source", copy.mountpoint, "--log", copy.log, *options)
+    try:
+        yield copy
+    finally:
+        # Also when a test has failed and a call into the volume still waits.
+        copy("unmount", "--force", copy.mountpoint)

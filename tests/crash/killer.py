@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from fusevol.daemon import registry
-from tests.served import fusevol, wait_until
+from fusevol.logagent import status
+from tests.served import fusevol, runs, wait_until
 
 INTERVAL_S: Final = (0.2, 1.0)
 """Shortest and longest time between two deaths."""
 _SUCCESSOR_S: Final = 30.0
+_AGENT_S: Final = 90.0
+"""The longest time that a keeper waits before it starts another agent, and more."""
 
 
 class Serving(NamedTuple):
@@ -26,6 +29,7 @@ class Serving(NamedTuple):
     keeper: int
     worker: int
     restarts: int
+    agent: int = 0
 
 
 class Target(Enum):
@@ -36,10 +40,15 @@ class Target(Enum):
     RELOAD = "reload"
     BOTH = "keeper and worker"
     """At once; only `fusevol serve` and `fusevol mount -f` can have a mount go on then."""
+    AGENT = "agent"
+    AGENT_AND_WORKER = "agent and worker"
+    AGENT_AND_KEEPER = "agent and keeper"
 
 
 TAKEN_OVER: Final = (Target.WORKER, Target.KEEPER, Target.RELOAD)
 """What a mount of `fusevol mount` goes on after."""
+WITH_AGENT: Final = (Target.AGENT, Target.AGENT_AND_WORKER, Target.AGENT_AND_KEEPER)
+"""As is this, where the log needs an agent."""
 
 
 class Death(NamedTuple):
@@ -54,7 +63,9 @@ def serving_at(mountpoint: Path) -> Serving | None:
     entry = registry.get(str(mountpoint))
     if entry is None:
         return None
-    return Serving(entry.pid, entry.worker, entry.restarts)
+    agent = status.read(entry.log)
+    at_work = agent is not None and runs(agent.pid)
+    return Serving(entry.pid, entry.worker, entry.restarts, agent.pid if agent and at_work else 0)
 
 
 @dataclass
@@ -112,6 +123,9 @@ class Killer:
         """
         before = self.serving()
         assert before is not None, "the volume is not served any more"
+        if target in WITH_AGENT:
+            wait_until(self._has_agent, "the agent of the log", _AGENT_S)
+            before = self.serving() or before
         assert before.worker, "the worker ended by itself"
         if target is Target.RELOAD:
             at = time.monotonic()
@@ -121,13 +135,22 @@ class Killer:
         self.deaths.append(Death(target, at))
         wait_until(
             lambda: self._has_successor(target, before),
-            f"successor after {target.value} no. {len(self.deaths)} of {before}", _SUCCESSOR_S,
+            f"successor after {target.value} no. {len(self.deaths)} of {before}",
+            _AGENT_S if target in WITH_AGENT else _SUCCESSOR_S,
         )  # fmt: skip
+
+    def _has_agent(self) -> bool:
+        now = self.serving()
+        return now is not None and now.agent != 0
 
     def _has_successor(self, target: Target, before: Serving) -> bool:
         now = self.serving()
+        if now is None or (target in WITH_AGENT and now.agent in (0, before.agent)):
+            return False
+        if target is Target.AGENT:
+            return True
         # There is no worker while the next one is delayed.
-        if now is None or now.restarts <= before.restarts or now.worker in (0, before.worker):
+        if now.restarts <= before.restarts or now.worker in (0, before.worker):
             return False
         return now.keeper not in _victims(target, before)
 
@@ -147,6 +170,8 @@ def _victims(target: Target, serving: Serving) -> tuple[int, ...]:
         Target.WORKER: (serving.worker,), Target.KEEPER: (serving.keeper,), Target.RELOAD: (),
         # The keeper first, as it would start a successor.
         Target.BOTH: (serving.keeper, serving.worker),
+        Target.AGENT: (serving.agent,), Target.AGENT_AND_WORKER: (serving.agent, serving.worker),
+        Target.AGENT_AND_KEEPER: (serving.agent, serving.keeper),
     }[target]  # fmt: skip
 
 

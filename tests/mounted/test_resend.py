@@ -10,15 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from fusevol.daemon.mounting import abort, open_device
-from fusevol.errors import FusevolError
+from fusevol.daemon.connection import connection_of
+from fusevol.daemon.mounting import open_device
 from fusevol.fuse.init import Flag, offered
 from fusevol.fuse.resend import Leftovers, Request, look, refuse, refuse_unanswered, resend
 from fusevol.linux.mountinfo import mount_at
@@ -73,11 +72,17 @@ class Connection:
 
     def end_clients(self) -> None:
         """Let go who waits, and end all."""
-        with suppress(FusevolError):
-            abort(self.device)
+        self.abort()
         for client in self.clients:
             client.kill()
             client.communicate(timeout=PATIENCE_S)
+
+    def abort(self) -> None:
+        """End the service of it, if it is there."""
+        held = connection_of(self.fd, self.device)
+        if held is not None:
+            held.abort()
+            held.close()
 
     def answer_init(self) -> None:
         """Agree on what there is to agree on."""
@@ -350,6 +355,6 @@ def test_refusing_ends_when_no_request_comes(connection: Connection) -> None:
 
 
 def test_the_end_of_the_file_system_is_noticed(connection: Connection) -> None:
-    abort(connection.device)
+    connection.abort()
     with pytest.raises(OSError, match="No such device"):
         _takeover(connection)

@@ -16,9 +16,10 @@ from fusevol.recovery.region import (
     INIT,
     JOURNAL,
     LOG_FD,
-    RESTARTS_TOLD,
+    NOTES_TOLD,
     ROOT_FD,
     WORD,
+    Note,
     Region,
 )
 from tests.unit.dying import Died, DyingWriter
@@ -75,7 +76,7 @@ def test_an_empty_state_takes_little_memory(region: Region) -> None:
 @pytest.mark.parametrize("reason", ["killed", "", "x" * 300, "\u00e4" * 200, "\udcff"])
 def test_reasons_are_told_as_far_as_there_is_room(region: Region, reason: str) -> None:
     region.add_restart(reason)
-    told = region.reason(0)
+    told = region.note(0).reason
     assert len(told.encode()) <= 258
     assert told[:100] == reason.encode(errors="replace").decode()[:100]
 
@@ -83,11 +84,11 @@ def test_reasons_are_told_as_far_as_there_is_room(region: Region, reason: str) -
 def _tell(region: Region, log: LogWriter, dying: DyingWriter) -> None:
     """What a worker does when it takes over, as fusevol.fuse.session does it."""
     Region.settle_telling(dying.region(), log.next_seq - 1)
-    for number in Region.untold_restarts(dying.region()):
+    for number in Region.untold(dying.region()):
         Region.telling(dying.region(), number, log.next_seq)
         dying.instant()
-        log.event(AccessRecord(op="restart", result=OK, reason=region.reason(number)))
-        dying.words[RESTARTS_TOLD] = number + 1
+        log.event(AccessRecord(op="restart", result=OK, reason=region.note(number).reason))
+        dying.words[NOTES_TOLD] = number + 1
 
 
 _NEVER = 1 << 30
@@ -119,13 +120,14 @@ def test_a_restart_counts_when_its_reason_is_there() -> None:
     died = True
     while died:
         died = False
+        note = Note("restart", OK, "a reason " * 20)
         with new_region() as region:
             region.add_restart("the one before")
             try:
-                Region.add_restart(DyingWriter(region, stores).region(), "a reason " * 20)
+                Region.add_note(DyingWriter(region, stores).region(), note)
             except Died:
                 died = True
-            reasons = [region.reason(number) for number in region.untold_restarts()]
+            reasons = [region.note(number).reason for number in region.untold()]
             assert reasons == ["the one before", "a reason " * 20][: 1 if died else 2]
         stores += 1
     assert stores > 30
