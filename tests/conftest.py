@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -23,6 +24,9 @@ settings.register_profile("fusevol", deadline=None, suppress_health_check=[Healt
 # How long an example takes says how busy the machine is.
 settings.load_profile("fusevol")
 
+_PREFIX: Final = "fv-tests-"
+_KEPT_S: Final = 86400
+"""How long the folder of a run that failed is kept."""
 _FOLDER: Final = pytest.StashKey[str]()
 _LONGEST_FIRST: Final = ("engines", "crash", "hung", "mounted", "programs")
 """Folders whose modules take minutes, so that none of them is the last to run, on its own."""
@@ -57,7 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.option.basetemp:
         # Every run takes from others the right to enter pytest's own folder, /tmp/pytest-of-USER,
         # below which programs of other users have their volumes.
-        folder = tempfile.mkdtemp(prefix="fv-tests-", dir="/tmp")
+        _remove(*(path for path in Path("/tmp").glob(f"{_PREFIX}*") if _is_old(path)))
+        folder = tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp")
         os.chmod(folder, 0o755)
         config.option.basetemp = f"{folder}/tests"
         config.stash[_FOLDER] = folder
@@ -76,7 +81,17 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         pytest.ExitCode.OK,
         pytest.ExitCode.NO_TESTS_COLLECTED,
     ):
-        subprocess.run(["rm", "-rf", "--one-file-system", folder], check=True)
+        _remove(folder)
+
+
+def _is_old(path: Path) -> bool:
+    status = path.lstat()
+    return status.st_uid == os.geteuid() and status.st_mtime < time.time() - _KEPT_S
+
+
+def _remove(*folders: str | Path) -> None:
+    # What is still mounted there is not to be emptied.
+    subprocess.run(["rm", "-rf", "--one-file-system", *folders], check=False)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -388,7 +388,7 @@ def test_the_daemon_ends_while_it_waits_for_a_collector() -> None:
                 assert connection.recv(4) == b"POST"
                 began = time.monotonic()
                 daemon.stop()
-                assert time.monotonic() - began < 3
+                assert time.monotonic() - began < 8
                 daemon.start()
 
 

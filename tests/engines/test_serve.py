@@ -260,7 +260,7 @@ def test_a_hung_source_holds_up_nothing_else(
                     started = time.monotonic()
                     assert {v.name for v in client.list()} == {"data", "hung"}
                     took.append(time.monotonic() - started)
-                assert sorted(took)[25] < 0.05
+                assert sorted(took)[25] < 1
                 assert client.mount(volume, "two").state == "serving"
         finally:
             os.kill(worker, signal.SIGCONT)

@@ -16,7 +16,7 @@ from fusevol.daemon import registry
 from fusevol.linux.mounts import MNT_DETACH, umount
 from tests.hung.file_system import CONTENT
 from tests.hung.source import SlowSource, await_ends, slow_source
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, PROMPT_S
 from tests.served import Served, fusevol, is_mounted, needs_root, runs, serve
 
 pytestmark = needs_root
@@ -97,7 +97,7 @@ def within(seconds: float) -> Iterator[None]:
     assert took < seconds, f"took {took:.1f} s"
 
 
-def assert_error(waiting: "subprocess.Popen[str]", seconds: float = 10) -> None:
+def assert_error(waiting: "subprocess.Popen[str]", seconds: float = PATIENCE_S) -> None:
     """Check that a client's call fails in time, as one on a mount that is gone."""
     _, said = waiting.communicate(timeout=seconds)
     assert "not connected" in said or "connection abort" in said, said
@@ -113,13 +113,13 @@ def test_a_late_answer_is_waited_for(served: Served) -> None:
 
 @each_way
 def test_others_are_served(hung: Hung, op: str) -> None:
-    with within(2):
+    with within(PROMPT_S):
         for number in range(50):
             path = hung.other.mountpoint / f"new-{number}"
             path.write_text("text")
             assert path.read_text() == "text"
             path.unlink()
-    with within(10):
+    with within(PROMPT_S):
         assert hung.served.status()["worker"] != hung.other.status()["worker"]
         fusevol("reload", "--logs", hung.served.mountpoint)
         fusevol("log", "tail", "--mount", hung.served.mountpoint)
@@ -136,7 +136,7 @@ def test_the_answer_comes_when_the_source_gives_it(hung: Hung, op: str) -> None:
 
 @each_way
 def test_unmounting_tells_who_waits(hung: Hung, op: str) -> None:
-    with within(10):
+    with within(PROMPT_S):
         done = fusevol("unmount", hung.served.mountpoint, check=False)
     assert done.returncode == 1
     if op in ("lookup", "stopped"):
@@ -149,7 +149,7 @@ def test_unmounting_tells_who_waits(hung: Hung, op: str) -> None:
 @each_way
 def test_lazy_lets_who_waits_finish(hung: Hung, op: str) -> None:
     processes = hung.processes
-    with within(10):
+    with within(PROMPT_S):
         fusevol("unmount", "--lazy", hung.served.mountpoint)
     assert not is_mounted(hung.served.mountpoint)
     assert hung.client.poll() is None
@@ -163,7 +163,7 @@ def test_lazy_lets_who_waits_finish(hung: Hung, op: str) -> None:
 @each_way
 def test_force_ends_it_for_who_waits(hung: Hung, op: str) -> None:
     processes = hung.processes
-    with within(10):
+    with within(PROMPT_S):
         fusevol("unmount", "--force", hung.served.mountpoint)
     assert not is_mounted(hung.served.mountpoint)
     assert_error(hung.client)
@@ -178,8 +178,8 @@ def test_the_daemon_ends_when_asked_to(hung: Hung, op: str) -> None:
     daemon, worker = hung.processes
     os.kill(daemon, signal.SIGTERM)
     # Five seconds for clients to finish, and five for the worker.
-    with within(14):
-        assert_error(hung.client, seconds=8)
+    with within(PROMPT_S):
+        assert_error(hung.client)
         await_ends(daemon)
     assert not is_mounted(hung.served.mountpoint)
     assert registry.get(str(hung.served.mountpoint)) is None

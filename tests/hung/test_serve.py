@@ -10,7 +10,7 @@ import pytest
 from tests.engines.daemon import Daemon, plain_daemon
 from tests.hung.file_system import CONTENT
 from tests.hung.source import SlowSource, slow_source
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, PROMPT_S
 from tests.served import is_mounted, needs_root, runs, wait_until
 
 pytestmark = needs_root
@@ -51,7 +51,7 @@ def within(seconds: float) -> Iterator[None]:
 
 def assert_others_are_served(daemon: Daemon) -> None:
     """Check that the daemon answers, and that another volume can be mounted and used."""
-    with within(10):
+    with within(PROMPT_S):
         assert daemon.volumes() == ["data", "hung"]
         assert daemon.inspect("hung")["name"] == "hung"
         with daemon.client() as client:
@@ -78,7 +78,7 @@ def test_others_are_served_while_a_source_does_not_take_requests(
     daemon: Daemon, source: SlowSource, tmp_path: Path
 ) -> None:
     source.stop()
-    with within(20):
+    with within(PROMPT_S):
         said = daemon.refused("volume", "create", "more", "--source", str(source.path))
         assert f"source {source.path} does not answer" in said
     assert_others_are_served(daemon)
@@ -93,7 +93,7 @@ def test_a_volume_that_hangs_is_ended_by_force_and_can_be_had_again(
         worker = client.mount("hung", "one").worker
         with source.client(_READ, place / f"{op}-hang") as waiting:
             source.await_line(op)
-            with within(10):
+            with within(PROMPT_S):
                 daemon.cli("unmount", "--force", place)
             _, said = waiting.communicate(timeout=PATIENCE_S)
             assert "not connected" in said or "connection abort" in said, said
@@ -124,7 +124,7 @@ def test_the_daemon_ends_and_is_started_again(daemon: Daemon, source: SlowSource
         worker = client.mount("hung", "one").worker
     with source.client(_READ, daemon.mount_point("hung") / f"{op}-hang") as waiting:
         source.await_line(op)
-        with within(40):
+        with within(2 * PROMPT_S):
             daemon.stop()
         assert runs(worker)
         daemon.start()
@@ -140,7 +140,7 @@ def test_a_daemon_that_is_killed_is_started_again(daemon: Daemon, source: SlowSo
     with source.client(_READ, daemon.mount_point("hung") / "lookup-hang") as waiting:
         source.await_line("lookup")
         daemon.kill()
-        with within(30):
+        with within(2 * PROMPT_S):
             daemon.start()
         assert_others_are_served(daemon)
         source.release()

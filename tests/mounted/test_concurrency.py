@@ -13,11 +13,13 @@ import pytest
 from tests.mounted.mounting import Served, other_process
 
 _SECONDS: Final = 3
+_ENOUGH: Final = 150
+"""Calls that succeed, of each client, however busy the machine is."""
 
 _BUSY: Final = """
 import collections, errno, json, os, random, sys, time
 
-top, seed, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+top, seed, seconds, enough = (f(word) for f, word in zip((str, int, float, int), sys.argv[1:]))
 dice = random.Random(seed)
 names = [f"{top}/{a}" for a in "abc"] + [f"{top}/{a}/{b}" for a in "abc" for b in "abcd"]
 outcomes = collections.Counter()
@@ -52,7 +54,7 @@ deeds = [
     (lambda p: os.chmod(p, 0o755), 1), (lambda p: os.utime(p, follow_symlinks=False), 1),
 ]
 end = time.monotonic() + seconds
-while time.monotonic() < end:
+while time.monotonic() < end or outcomes["ok"] < enough:
     deed, count = dice.choice(deeds)
     try:
         deed(*(dice.choice(names) for _ in range(count)))
@@ -72,7 +74,7 @@ def _race(*tops: Path) -> Counter[str]:
     outcomes: Counter[str] = Counter()
     with ExitStack() as stack:
         processes = [
-            stack.enter_context(other_process(_BUSY, top, f"{number}", f"{_SECONDS}"))
+            stack.enter_context(other_process(_BUSY, top, f"{number}", f"{_SECONDS}", f"{_ENOUGH}"))
             for number, top in enumerate(tops)
         ]
         for process in processes:
@@ -104,7 +106,6 @@ def test_race_of_clients(served: Served) -> None:
     top.mkdir()
     outcomes = _race(top, top, top, top)
     assert outcomes.keys() <= _EXPECTED, outcomes
-    assert outcomes["ok"] > 500
     assert _shape_of(top) == _shape_of(served.source / "clients")
 
 

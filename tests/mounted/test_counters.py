@@ -66,6 +66,8 @@ def served(
 def test_counters_tell_what_the_log_tells(served: Served) -> None:
     _work(served.mountpoint)
     served.await_released(f"/file-{_NAMES - 1}")
+    # The kernel closes directories later, too.
+    wait_until(lambda: snapshot(served).open_directories == 0, "no open directory")
     counted, records = snapshot(served), served.records()
     logged = Counter(r["op"] for r in records if r["op"] not in EVENTS)
     failed = Counter((r["op"], r["result"]) for r in records if r["result"] != "ok")

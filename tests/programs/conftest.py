@@ -5,24 +5,29 @@ import random
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.served import Served, assert_no_gap_in_numbers, serve
+
+_PROGRAM_S: Final = 4 * PATIENCE_S
 
 
 class Run(Protocol):
     """Runs a program; fails with what it said if it does."""
 
     def __call__(
-        self, *command: str | Path, cwd: Path | None = None, timeout: float = 60
+        self, *command: str | Path, cwd: Path | None = None, timeout: float = _PROGRAM_S
     ) -> str: ...
 
 
 @pytest.fixture
 def run() -> Run:
-    def run_command(*command: str | Path, cwd: Path | None = None, timeout: float = 60) -> str:
+    def run_command(
+        *command: str | Path, cwd: Path | None = None, timeout: float = _PROGRAM_S
+    ) -> str:
         done = subprocess.run(
             list(map(str, command)), cwd=cwd, timeout=timeout, text=True, errors="replace",
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,

@@ -55,7 +55,7 @@ def test_make_builds_what_changed_and_no_more(volume: Path, run: Run) -> None:
 def test_a_python_environment_works_on_the_volume(volume: Path, tmp_path: Path, run: Run) -> None:
     wheel = _wheel(tmp_path)
     environment = volume / "environment"
-    run(sys.executable, "-m", "venv", environment, timeout=90)
+    run(sys.executable, "-m", "venv", environment)
     pip = (environment / "bin" / "python", "-m", "pip", "--disable-pip-version-check")
 
     run(*pip, "install", "--no-index", "--no-cache-dir", wheel)
