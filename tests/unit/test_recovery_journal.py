@@ -291,3 +291,12 @@ def test_as_many_are_gone_on_with_as_are_unanswered(
             for key, entries in successor.resumed.items()
         }
         assert found == expected
+
+
+def test_what_may_have_no_record_yet_is_counted(journal: Journal) -> None:
+    assert journal.pending(journal.inline) == 0
+    one, other = journal.take(), journal.take()
+    assert (journal.pending(one), journal.pending(journal.inline)) == (1, 2)
+    # Its record is written; the reply is about to leave.
+    journal.finished.append(other)
+    assert (journal.pending(one), journal.pending(journal.inline)) == (0, 1)
