@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
@@ -16,6 +17,12 @@ _MS_RDONLY: Final = 1
 _MS_NOSUID: Final = 2
 _MS_NODEV: Final = 4
 _MS_NOEXEC: Final = 8
+_MS_NOSYMFOLLOW: Final = 256
+_MS_NOATIME: Final = 1024
+_MS_NODIRATIME: Final = 2048
+_MS_RELATIME: Final = 1 << 21
+_MS_STRICTATIME: Final = 1 << 24
+_MS_LAZYTIME: Final = 1 << 25
 
 _FLAGS: Final[dict[str, tuple[int, bool]]] = {
     "ro": (_MS_RDONLY, True),
@@ -26,13 +33,25 @@ _FLAGS: Final[dict[str, tuple[int, bool]]] = {
     "dev": (_MS_NODEV, False),
     "noexec": (_MS_NOEXEC, True),
     "exec": (_MS_NOEXEC, False),
+    "nosymfollow": (_MS_NOSYMFOLLOW, True),
+    "symfollow": (_MS_NOSYMFOLLOW, False),
+    "noatime": (_MS_NOATIME, True),
+    "atime": (_MS_NOATIME, False),
+    "nodiratime": (_MS_NODIRATIME, True),
+    "diratime": (_MS_NODIRATIME, False),
+    "relatime": (_MS_RELATIME, True),
+    "norelatime": (_MS_RELATIME, False),
+    "strictatime": (_MS_STRICTATIME, True),
+    "nostrictatime": (_MS_STRICTATIME, False),
+    "lazytime": (_MS_LAZYTIME, True),
+    "nolazytime": (_MS_LAZYTIME, False),
 }
 """Option -> mount(2) flag, and whether the option sets or clears it."""
 
 _FOR_OTHERS: Final = frozenset(
     (
         "defaults", "auto", "noauto", "nofail", "_netdev", "user", "users", "nouser", "owner",
-        "group", "async", "relatime", "default_permissions",
+        "group", "async", "silent", "loud", "default_permissions",
     )
 )  # fmt: skip
 """Words that mount(8) and systemd act on, or that say what is the case anyway."""
@@ -41,6 +60,10 @@ _VALUES: Final = ("name", "log", "record", "on_log_failure", "deadline")
 _WORDS: Final = ("allow_other", "private")
 
 DEFAULT_FLAGS: Final = _MS_NOSUID | _MS_NODEV
+
+_FORBIDDING: Final = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOSYMFOLLOW
+_CAN_BE_ALLOWED: Final = _MS_NOEXEC | _MS_NOSYMFOLLOW
+_ATIME: Final = _MS_NOATIME | _MS_NODIRATIME | _MS_RELATIME | _MS_STRICTATIME
 
 _DEADLINES_S: Final = (0.1, 3600)
 
@@ -56,6 +79,7 @@ class MountConfig(msgspec.Struct):
         name: the volume's name in the log.
         log: file that gets the access records, "-" for stdout, "none" for no log.
         flags: flags of mount(2).
+        allowed: which of the flags noexec and nosymfollow were cleared expressly.
         allow_other: other users than the one who mounts may use it.
         subpath: what of the source is served, relative to it; empty for all of it.
         deadline: seconds after which an operation fails that the source has not answered; 0 for
@@ -70,6 +94,7 @@ class MountConfig(msgspec.Struct):
     level: RecordLevel = RecordLevel.ALL
     on_log_failure: OnLogFailure = OnLogFailure.CONTINUE
     flags: int = DEFAULT_FLAGS
+    allowed: int = 0
     allow_other: bool = True
     subpath: str = ""
     deadline: float = 0.0
@@ -84,6 +109,44 @@ class MountConfig(msgspec.Struct):
     def read_only(self) -> bool:
         """Whether the kernel refuses changes through this mount."""
         return bool(self.flags & _MS_RDONLY)
+
+    @property
+    def atime_flags(self) -> int:
+        """Those of the flags that say when times of access are kept; 0 for as the source does."""
+        return self.flags & _ATIME
+
+
+def flag_words(flags: int) -> list[str]:
+    """Return the options that set `flags` of mount(2)."""
+    return [word for word, (flag, on) in _FLAGS.items() if on and flags & flag]
+
+
+def flags_in(words: Collection[str]) -> int:
+    """Return the flags of mount(2) that `words`, those of a line of mountinfo, stand for."""
+    found = 0
+    for word in words:
+        flag, on = _FLAGS.get(word, (0, False))
+        found |= flag if on else 0
+    return found if found & (_MS_NOATIME | _MS_RELATIME) else found | _MS_STRICTATIME
+
+
+def source_flags(config: MountConfig, source: int, below: Collection[int]) -> int:
+    """Return the flags that a mount gets besides its own: what its source's mounts have.
+
+    A mount has one set of flags. So what one file system below the source forbids is forbidden in
+    all of the volume; but `exec` and `symfollow`, said expressly, go for all but the source itself.
+
+    Args:
+        config: what was asked for.
+        source: flags of the mount that the source is on.
+        below: flags of each mount below it.
+    """
+    flags = source & (_FORBIDDING | _MS_RDONLY)
+    if not config.atime_flags:
+        flags |= source & _ATIME
+    for other in below:
+        flags |= other & _FORBIDDING & ~config.allowed
+    return flags
 
 
 NO_LOG: Final = "none"
@@ -129,6 +192,7 @@ class Options(msgspec.Struct):
     record: RecordLevel | None = None
     on_log_failure: OnLogFailure | None = None
     flags: int = DEFAULT_FLAGS
+    allowed: int = 0
     allow_other: bool | None = None
     deadline: float | None = None
     logging: LogOptions = LogOptions()
@@ -155,16 +219,18 @@ def parse_options(text: str) -> Options:
             options.logging = log_options.changed(options.logging, key, value)
         elif key in _VALUES and equals:
             _set_value(options, key, value)
-        elif equals and not key.startswith("x-"):
+        elif equals and not key.lower().startswith("x-"):
             raise _unknown(word)
         elif key in _FLAGS:
             flag, on = _FLAGS[key]
             options.flags = options.flags | flag if on else options.flags & ~flag
+            flag &= _CAN_BE_ALLOWED
+            options.allowed = options.allowed & ~flag if on else options.allowed | flag
         elif key == "allow_other":
             options.allow_other = True
         elif key == "private":
             options.allow_other = False
-        elif key not in _FOR_OTHERS and not key.startswith(("x-", "comment")):
+        elif key not in _FOR_OTHERS and not key.lower().startswith(("x-", "comment")):
             raise _unknown(word)
     return options
 

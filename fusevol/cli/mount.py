@@ -1,5 +1,6 @@
 """`fusevol mount`: serve a directory or a file."""
 
+import contextlib
 import os
 import sys
 
@@ -7,6 +8,7 @@ import click
 
 from fusevol.accesslog.sinks import parse_all
 from fusevol.accesslog.sinks.spec import Target
+from fusevol.accesslog.text import printable
 from fusevol.cli.completion import complete_level, complete_path
 from fusevol.config import (
     NO_LOG,
@@ -48,7 +50,7 @@ from fusevol.model import OnLogFailure, RecordLevel
     "options",
     multiple=True,
     metavar="OPT[,OPT...]",
-    help="Mount options: ro, rw, suid, dev, noexec, allow_other, private, "
+    help="Mount options: ro, rw, suid, dev, noexec, noatime, allow_other, private, "
     "on_log_failure=continue|deny, deadline=SECONDS (operations that the source does not answer in "
     "time fail), log=, record=, name= as above, and for the log format=, sinks=, include=, "
     "exclude=, success=, failure=, coalesce=, chain, rotate_size=, rotate_age=, compress=, "
@@ -111,6 +113,7 @@ def configure(source: str, mountpoint: str, options: Options) -> MountConfig:
         deadline=options.deadline or 0.0,
         on_log_failure=options.on_log_failure or OnLogFailure.CONTINUE,
         flags=options.flags,
+        allowed=options.allowed,
         logging=options.logging,
         allow_other=(os.geteuid() == 0 if options.allow_other is None else options.allow_other),
     )
@@ -144,8 +147,17 @@ def serve(config: MountConfig, foreground: bool) -> None:
 
     if not foreground:
         prepare()
-        starting.start(config, registry.messages_path(config.mountpoint))
+        messages = registry.messages_path(config.mountpoint)
+        starting.start(config, messages)
+        _show(messages)
         return
     status = starting.stay(config, prepare)
     if status:
         sys.exit(status)
+
+
+def _show(messages: str) -> None:
+    """Show what was said while the mount was made."""
+    with contextlib.suppress(FileNotFoundError), open(messages, errors="replace") as file:
+        for line in file:
+            click.echo(printable(line.rstrip("\n")), err=True)

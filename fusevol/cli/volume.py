@@ -37,9 +37,10 @@ _options = click.option(
     multiple=True,
     metavar="NAME=VALUE",
     help="source=PATH, subpath=DIR, record=all|data, ro=true|false, log=FILE|none, "
-    "on_log_failure=continue|deny, deadline=SECONDS, suid=, dev=, noexec=true|false, and for its "
-    "log format=, sinks=, include=, exclude=, success=, failure=, coalesce=, chain=, rotate_size=, "
-    "rotate_age=, compress=, keep_files=, keep_age=, quota=, space_warn=, space_act=. Can be "
+    "on_log_failure=continue|deny, deadline=SECONDS, suid=, dev=, noexec=, exec=true|false, and "
+    "for its log format=, sinks=, include=, exclude=, success=, failure=, coalesce=, chain=, "
+    "rotate_size=, rotate_age=, compress=, keep_files=, keep_age=, quota=, space_warn=, "
+    "space_act=. Can be "
     "repeated.",
 )
 

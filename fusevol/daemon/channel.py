@@ -48,9 +48,15 @@ class Mounted(msgspec.Struct, tag=True):
 
 
 class Prepared(msgspec.Struct, tag=True):
-    """The worker can serve. `single_file`: the source is not a directory."""
+    """The worker can serve.
+
+    Attributes:
+        single_file: the source is not a directory.
+        flags: what the mount gets besides its own flags of mount(2).
+    """
 
     single_file: bool
+    flags: int = 0
 
 
 class Serving(msgspec.Struct, tag=True):

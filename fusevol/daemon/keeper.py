@@ -115,7 +115,7 @@ class Keeper:
             try:
                 self._fork(worker.begin, self._config, self._region, theirs, self._pidfd)
                 prepared = unpack(self._receive(ours, starter), Prepared)
-                self._make_mount(prepared.single_file)
+                self._make_mount(prepared)
                 ours.send(b"+")
                 unpack(self._receive(ours, starter), Serving)
                 self._enter()
@@ -148,9 +148,9 @@ class Keeper:
             raise FusevolError("who asked for the mount has ended")
         return b""
 
-    def _make_mount(self, single_file: bool) -> None:
+    def _make_mount(self, prepared: Prepared) -> None:
         config, region = self._config, self._region
-        fuse_fd = mounting.mount(config, single_file)
+        fuse_fd = mounting.mount(config, prepared.single_file, prepared.flags)
         region.set_descriptor(FUSE_FD, fuse_fd)
         mount = mount_at(config.mountpoint)
         if mount is None or mount.fstype != registry.FSTYPE:

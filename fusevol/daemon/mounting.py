@@ -10,7 +10,7 @@ import stat
 import subprocess
 from typing import Final
 
-from fusevol.config import MountConfig
+from fusevol.config import MountConfig, flag_words
 from fusevol.daemon.connection import is_connected
 from fusevol.daemon.registry import FSTYPE
 from fusevol.errors import FusevolError, MountError, NotPermittedError, UnsupportedError
@@ -18,6 +18,8 @@ from fusevol.linux import mounts
 
 FUSE_DEVICE: Final = "/dev/fuse"
 _FUSERMOUNT_S: Final = 30.0
+_FUSERMOUNT_FLAGS: Final = mounts.MS_RDONLY | mounts.MS_NOEXEC | mounts.MS_NOATIME
+"""Those that fusermount3 knows; nosuid and nodev it sets by itself."""
 _READAHEAD_KIB: Final = 1024
 _INIT_BYTES: Final = 1 << 17
 """The kernel refuses reads with less room than its largest header (dev.c, fuse_dev_do_read)."""
@@ -25,15 +27,18 @@ _INIT_BYTES: Final = 1 << 17
 logger = logging.getLogger(__name__)
 
 
-def mount(config: MountConfig, single_file: bool) -> int:
+def mount(config: MountConfig, single_file: bool, flags: int = 0) -> int:
     """Mount and return the descriptor of /dev/fuse; the kernel's INIT request waits there.
+
+    Args:
+        flags: flags of mount(2) besides those of `config`.
 
     Raises:
         MountError, UnsupportedError, NotPermittedError: it cannot be mounted, and why.
     """
     if os.geteuid() == 0:
-        return _mount_as_root(config, single_file)
-    return _mount_by_fusermount(config)
+        return _mount_as_root(config, single_file, config.flags | flags)
+    return _mount_by_fusermount(config, config.flags | flags)
 
 
 def mount_again(config: MountConfig, fuse_fd: int, single_file: bool) -> None:
@@ -100,11 +105,11 @@ def open_device() -> int:
         raise UnsupportedError(f"{FUSE_DEVICE} cannot be opened: {error.strerror}") from None
 
 
-def _mount_as_root(config: MountConfig, single_file: bool) -> int:
+def _mount_as_root(config: MountConfig, single_file: bool, flags: int) -> int:
     fd = open_device()
     data = _mount_data(config, fd, single_file)
     try:
-        mounts.mount(config.source, config.mountpoint, FSTYPE, config.flags, data)
+        mounts.mount(config.source, config.mountpoint, FSTYPE, flags, data)
     except OSError as error:
         os.close(fd)
         if error.errno == errno.EPERM:
@@ -121,7 +126,7 @@ def _mount_data(config: MountConfig, fd: int, single_file: bool) -> str:
     return data + (",allow_other" if config.allow_other else "")
 
 
-def _mount_by_fusermount(config: MountConfig) -> int:
+def _mount_by_fusermount(config: MountConfig, flags: int) -> int:
     """Let the set-user-ID helper mount; it sends the descriptor back (fusermount3(1))."""
     program = shutil.which("fusermount3")
     if program is None:
@@ -130,7 +135,12 @@ def _mount_by_fusermount(config: MountConfig) -> int:
             "install the package fuse3, or mount as root"
         )
     words = [f"fsname={_escaped(config.source)}", "subtype=fusevol", "default_permissions"]
-    words.append("ro" if config.read_only else "rw")
+    if flags & mounts.MS_NOSYMFOLLOW:
+        raise UnsupportedError(
+            f"source {config.source} is on a file system where symbolic links are not followed "
+            f"(nosymfollow), which fusermount3 cannot carry over; mount as root"
+        )
+    words += ["rw", *flag_words(flags & _FUSERMOUNT_FLAGS)]
     if config.allow_other:
         words.append("allow_other")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -298,6 +298,7 @@ class ServedVolume:
             level=options.record,
             on_log_failure=options.on_log_failure,
             flags=flags,
+            allowed=mounts.MS_NOEXEC if options.exec else 0,
             allow_other=os.geteuid() == 0,
             subpath=options.subpath,
             deadline=options.deadline,

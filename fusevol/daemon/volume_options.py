@@ -15,7 +15,7 @@ from fusevol.model import OnLogFailure, RecordLevel
 
 KNOWN: Final = (
     "source", "subpath", "record", "ro", "log", "on_log_failure", "suid", "dev", "noexec",
-    "deadline", *log_options.KNOWN,
+    "exec", "deadline", *log_options.KNOWN,
 )  # fmt: skip
 _ALIASES: Final = {"device": "source", "read_only": "ro"}
 
@@ -28,6 +28,7 @@ class VolumeOptions(msgspec.Struct, frozen=True):
         subpath: what of the source is the volume, relative; empty for all of it.
         log: file, or "none"; empty for LOG_DIRECTORY/NAME.log.
         suid, dev, noexec: as in mount(8).
+        exec: programs can be run although a file system below the source is mounted noexec.
         deadline: seconds after which an operation fails that the source has not answered; 0 for
             never.
         logging: what is written to the log, how, and what becomes of it.
@@ -42,6 +43,7 @@ class VolumeOptions(msgspec.Struct, frozen=True):
     suid: bool = False
     dev: bool = False
     noexec: bool = False
+    exec: bool = False
     deadline: float = 0.0
     logging: LogOptions = LogOptions()
 
@@ -79,7 +81,7 @@ def parse(words: Mapping[str, str], base: VolumeOptions | None = None) -> Volume
 
 def _value(key: str, value: str) -> object:
     _refuse_nul(key, value)
-    if key in ("ro", "suid", "dev", "noexec"):
+    if key in ("ro", "suid", "dev", "noexec", "exec"):
         return parse_boolean(key, value)
     if key == "record":
         return parse_level(value)

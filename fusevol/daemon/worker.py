@@ -45,7 +45,7 @@ def begin(config: MountConfig, region: Region, channel: socket.socket, keeper: i
     except FusevolError as error:
         channel.send(pack(Failed.of(error)))
         return 0
-    channel.send(pack(Prepared(session.single_file)))
+    channel.send(pack(Prepared(session.single_file, session.flags)))
     if not channel.recv(1):
         return 0  # the keeper could not mount, and says so itself
     return _serve(session, region, Leftovers(), keeper, channel)

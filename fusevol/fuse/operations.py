@@ -33,6 +33,7 @@ from fusevol.fuse import convert
 from fusevol.fuse.caching import Caching
 from fusevol.fuse.deadline import Deadline
 from fusevol.fuse.gathering import Gatherer
+from fusevol.fuse.message import STATFS, with_node_id
 from fusevol.fuse.recorder import conclusions, recorded
 from fusevol.fuse.requestloop import RequestLoop
 from fusevol.fuse.seam import OPENING, by_caller, by_handle
@@ -338,10 +339,13 @@ class Operations(pyfuse3.Operations):
             lengths.truncated(self.volume, changed, status.st_size)
         return self._attributes(changed, status)
 
+    @with_node_id(STATFS)
     @by_caller("statfs")
-    def statfs(self, record: AccessRecord, ctx: RequestContext) -> StatvfsData:
-        record.path = "/"
-        return convert.statvfs(attributes.statfs(self.volume))
+    def statfs(self, record: AccessRecord, inode: int, ctx: RequestContext) -> StatvfsData:
+        found = self.volume.inode(inode)
+        record.path = self.volume.paths.of(found)
+        record.ino = inode
+        return convert.statvfs(attributes.statfs(self.volume, found))
 
     @by_caller("getxattr")
     def getxattr(self, record: AccessRecord, inode: int, name: bytes, ctx: RequestContext) -> bytes:

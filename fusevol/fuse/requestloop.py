@@ -24,6 +24,7 @@ One task at a time waits for a request (the reader); others are parked. A handle
 go through `offload` or `aside`, which make another task the reader first.
 """
 
+import inspect
 import os
 import select
 import signal
@@ -37,6 +38,7 @@ from typing import Any, Final, TypeVar
 import pyfuse3
 import trio
 
+from fusevol.fuse import message
 from fusevol.linux.memory import keep_large_blocks, touch_next_block
 from fusevol.linux.processors import current_processor, processor_of
 from fusevol.recovery.journal import INLINE, Journal
@@ -319,7 +321,10 @@ class _Nursery:
     async def _run(self, loop: Callable[..., Awaitable[None]], args: tuple[Any, ...]) -> None:
         # A worker that is killed while the kernel waits for memory to put a request in fails it.
         touch_next_block(_BUFFER_BYTES)
+        # Without pyfuse3's wrapper around it, which has nothing to do with trio.
+        coroutine = inspect.unwrap(loop)(*args)
+        message.serving.set(coroutine)
         try:
-            await loop(*args)
+            await coroutine
         finally:
             self._loop.hand_over()

@@ -160,9 +160,7 @@ def _admit_to(operations: "Operations", op: str, entry: Entry) -> None:
 def _note_path(operations: "Operations", record: AccessRecord, args: tuple[Any, ...]) -> None:
     """Note on what an operation was to be whose handler was not called."""
     volume = operations.volume
-    if record.op == "statfs":
-        record.path = "/"
-    elif record.op in _BY_NAME:
+    if record.op in _BY_NAME:
         record.path = volume.paths.child(volume.directory(args[0]), args[1])
     else:
         record.path = volume.paths.of(volume.inode(args[0]))

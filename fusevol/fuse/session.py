@@ -25,7 +25,6 @@ from fusevol.accesslog.record import FORMAT_VERSION, OK, AccessRecord
 from fusevol.accesslog.selection import Selection
 from fusevol.accesslog.writer import LogWriter
 from fusevol.config import NO_LOG, MountConfig
-from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
 from fusevol.fuse.deadline import Deadline
 from fusevol.fuse.gathering import Gatherer
 from fusevol.fuse.init import WANTED, Flag, amend_reply
@@ -35,10 +34,9 @@ from fusevol.fuse.resend import Leftovers, Request
 from fusevol.fuse.sweep import Sweep
 from fusevol.inodes.inode import Directory
 from fusevol.linux import credentials
-from fusevol.linux.files import descriptor_path, open_beneath
+from fusevol.linux.files import descriptor_path
 from fusevol.linux.filesystems import Storage
 from fusevol.linux.mountinfo import is_below, mounts
-from fusevol.linux.mounts import clone_tree
 from fusevol.linux.process import DESCRIPTORS_KEPT
 from fusevol.model import UNKNOWN, RecordLevel
 from fusevol.recovery.counters import Counters
@@ -54,6 +52,7 @@ from fusevol.recovery.region import (
     Region,
 )
 from fusevol.recovery.runs import Run, RunEntries
+from fusevol.volume.source import open_source
 from fusevol.volume.volume import Volume
 
 logger = logging.getLogger(__name__)
@@ -105,9 +104,13 @@ class Session:
         self._name = encode_name(os.fsencode(config.name))
         descriptors = _raise_descriptor_limit()
         privileged = _take_credentials()
+        self.flags = 0
+        """What the mount gets besides its own flags, where it is yet to be made."""
         root_fd = region.descriptor(ROOT_FD)
         if root_fd < 0:
-            root_fd = _open_source(config, privileged)
+            source = open_source(config, privileged)
+            root_fd = source.fd
+            self.flags = source.flags
             region.set_descriptor(ROOT_FD, root_fd)
         self._acl = _has_acls(root_fd)
         self._log: LogWriter | None = None
@@ -361,36 +364,6 @@ def _take_credentials() -> bool:
     credentials.keep_capabilities_across_fsuid()
     credentials.set_effective(credentials.CAP_FSETID, False)
     return True
-
-
-def _open_source(config: MountConfig, privileged: bool) -> int:
-    source = config.served_path
-    try:
-        fd = os.open(config.source, os.O_PATH | os.O_CLOEXEC)
-        if config.subpath:
-            # Whoever may write to the source could put a symbolic link in its place.
-            outer, fd = fd, open_beneath(fd, config.subpath, os.O_PATH)
-            os.close(outer)
-    except FileNotFoundError:
-        raise NotFoundError(f"source {source} does not exist; create it first") from None
-    except PermissionError:
-        raise NotPermittedError(f"source {source} cannot be opened: permission denied") from None
-    except OSError as error:
-        raise FusevolError(f"source {source} cannot be opened: {error.strerror}") from None
-    if not (privileged and credentials.has_capability(credentials.CAP_SYS_ADMIN)):
-        return fd
-    try:
-        copy = clone_tree(fd)
-    except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EINVAL):
-            raise FusevolError(f"source {source} cannot be opened: {error.strerror}") from None
-        logger.warning(
-            "cannot copy the mounts at %s (%s); mounts made there later will show",
-            source, error.strerror,
-        )  # fmt: skip
-        return fd
-    os.close(fd)
-    return copy
 
 
 def _has_acls(root_fd: int) -> bool:

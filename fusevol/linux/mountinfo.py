@@ -15,6 +15,9 @@ class Mount(NamedTuple):
         device: st_dev of the files on the mount.
         shared: number of the peer group that sees what is mounted on it; 0 for none.
         master: number of the peer group whose mounts show on it; 0 for none.
+        parent: id of the mount it is mounted on.
+        options: words about this mount, such as "noexec"; `super_options` are those of the file
+            system, wherever it is mounted.
     """
 
     mount_id: int
@@ -26,6 +29,8 @@ class Mount(NamedTuple):
     super_options: str
     shared: int = 0
     master: int = 0
+    parent: int = 0
+    options: frozenset[str] = frozenset()
 
 
 def _unescape(field: bytes) -> str:
@@ -49,6 +54,8 @@ def parse(text: bytes) -> Iterator[Mount]:
             super_options=os.fsdecode(super_options),
             shared=_group(fields, b"shared:"),
             master=_group(fields, b"master:"),
+            parent=int(fields[1]),
+            options=frozenset(fields[5].decode().split(",")),
         )
 
 
@@ -102,6 +109,29 @@ def mount_at(path: str) -> Mount | None:
     """Return the topmost mount whose mount point is exactly `path` (absolute, resolved)."""
     found = [mount for mount in mounts() if mount.mountpoint == path]
     return found[-1] if found else None
+
+
+def mount_of(fd: int) -> Mount | None:
+    """Return the mount that `fd` (O_PATH too) is on; None if it is not in this namespace."""
+    wanted = mount_id(fd)
+    return next((mount for mount in mounts() if mount.mount_id == wanted), None)
+
+
+def mount_id(fd: int) -> int:
+    """Return the id of the mount that `fd` (O_PATH too) is on (proc_pid_fdinfo(5), Linux 3.15)."""
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+        return int(next(line for line in file if line.startswith(b"mnt_id:"))[7:])
+
+
+def mounts_below(top: Mount, path: str) -> list[Mount]:
+    """Return what is mounted on `top` below `path`, and what is mounted on that; parents first."""
+    on: dict[int, list[Mount]] = {}
+    for mount in mounts():
+        on.setdefault(mount.parent, []).append(mount)
+    found = [mount for mount in on.get(top.mount_id, ()) if is_below(mount.mountpoint, path)]
+    for mount in found:
+        found += on.get(mount.mount_id, ())
+    return found
 
 
 def is_below(path: str, directory: str) -> bool:

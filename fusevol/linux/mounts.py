@@ -16,6 +16,7 @@ MS_NODEV: Final = 4
 MS_NOEXEC: Final = 8
 MS_SYNCHRONOUS: Final = 16
 MS_DIRSYNC: Final = 128
+MS_NOSYMFOLLOW: Final = 256
 MS_NOATIME: Final = 1024
 MS_NODIRATIME: Final = 2048
 MS_RELATIME: Final = 1 << 21
@@ -53,6 +54,10 @@ _MOVE_MOUNT_T_EMPTY_PATH: Final = 0x40
 MOUNT_ATTR_RDONLY: Final = 0x1
 MOUNT_ATTR_NOSUID: Final = 0x2
 MOUNT_ATTR_NODEV: Final = 0x4
+MOUNT_ATTR_NOATIME: Final = 0x10
+MOUNT_ATTR_STRICTATIME: Final = 0x20
+MOUNT_ATTR_NODIRATIME: Final = 0x80
+_MOUNT_ATTR_ATIME: Final = 0x70
 
 
 class _MountAttr(ctypes.Structure):
@@ -118,13 +123,18 @@ def mount_nowhere(fstype: str) -> int:
         os.close(context)
 
 
-def set_attributes(fd: int, attributes: int, propagation: int = 0, recursive: bool = False) -> None:
+def set_attributes(
+    fd: int, attributes: int, propagation: int = 0, recursive: bool = False, clear: int = 0
+) -> None:
     """Set MOUNT_ATTR_* attributes, and the propagation, of the mount that `fd` is the root of.
+
+    Args:
+        clear: attributes to clear before.
 
     Raises:
         OSError: EINVAL if `fd` is not the root of a mount (mount_setattr(2), Linux 5.12).
     """
-    change = _MountAttr(attr_set=attributes, propagation=propagation)
+    change = _MountAttr(attr_set=attributes, attr_clr=clear, propagation=propagation)
     flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
     checked(
         libc.syscall(
@@ -145,6 +155,23 @@ def move_mount(fd: int, target_fd: int) -> None:
     """
     flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH
     checked(libc.syscall(_SYS_MOVE_MOUNT, fd, b"", target_fd, b"", flags))
+
+
+def set_atime(fd: int, flags: int) -> None:
+    """Have the mount that `fd` is the root of, and those on it, keep times of access otherwise.
+
+    Args:
+        flags: MS_STRICTATIME, MS_NOATIME, else MS_RELATIME; and MS_NODIRATIME (mount(2)).
+
+    Raises:
+        OSError: as of `set_attributes`.
+    """
+    if flags & MS_STRICTATIME:
+        attributes = MOUNT_ATTR_STRICTATIME
+    else:
+        attributes = MOUNT_ATTR_NOATIME if flags & MS_NOATIME else 0
+    attributes |= MOUNT_ATTR_NODIRATIME if flags & MS_NODIRATIME else 0
+    set_attributes(fd, attributes, recursive=True, clear=_MOUNT_ATTR_ATIME)
 
 
 def clone_tree(fd: int) -> int:

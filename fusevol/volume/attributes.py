@@ -64,6 +64,6 @@ def _chmod(volume: Volume, path: str, mode: int) -> None:
         os.chmod(path, mode)
 
 
-def statfs(volume: Volume) -> os.statvfs_result:
-    """Return the state of the file system the source is on."""
-    return os.fstatvfs(volume.root_fd)
+def statfs(volume: Volume, inode: Inode) -> os.statvfs_result:
+    """Return the state of the file system that `inode` is on."""
+    return os.fstatvfs(volume.descriptors.pin(inode))

@@ -28,6 +28,9 @@ _NOT_PASSED_ON: Final = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_DIRECT | os.
 _ALWAYS: Final = os.O_CLOEXEC | os.O_NONBLOCK
 """O_NONBLOCK so that a FIFO put in place of the file at the last moment cannot hold us up."""
 
+_FMODE_EXEC: Final = 0x20
+"""Stands in the flags of an open for execve(2) (linux/fs.h); means nothing to open(2)."""
+
 _RWF_NOAPPEND: Final = 0x20
 """pwritev2(2), Linux 6.9."""
 
@@ -53,6 +56,10 @@ def open(
 
     Args:
         keeps_set_id: the caller may truncate without clearing set-ID bits (O_TRUNC).
+
+    Raises:
+        OSError: as of open(2); EACCES if it is to be executed and its file system is mounted
+            noexec, which the mount of the volume may not be.
     """
     if entry.phase >= DONE:
         return _opened_before(volume, entry)
@@ -62,6 +69,9 @@ def open(
     if not describes(status, inode):
         os.close(fd)
         raise stale(inode)
+    if flags & _FMODE_EXEC and os.fstatvfs(fd).f_flag & os.ST_NOEXEC:
+        os.close(fd)
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), inode.name)
     file = OpenFile(inode, fd, flags, caller, uid, gid)
     volume.add_file(file)
     entry.done(file.fh)

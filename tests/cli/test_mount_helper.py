@@ -90,6 +90,52 @@ def test_fstab_line(tmp_path: Path) -> None:
 
 
 @needs_root
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("noatime,nodiratime", "noatime,nodiratime"), ("relatime", "relatime"),
+        ("strictatime,lazytime", ""), ("defaults,norelatime,nostrictatime", "relatime"),
+        ("user,nosymfollow,noexec,async", "nosymfollow,noexec"), ("noexec,exec", "relatime"),
+        ("comment=disk,X-some=1,nouser,nolazytime,diratime,silent", "relatime"),
+    ],
+)  # fmt: skip
+def test_fstab_line_with_words_of_mount(tmp_path: Path, words: str, shown: str) -> None:
+    done = script(
+        tmp_path,
+        f"""
+        mount -t tmpfs tmpfs source
+        echo "$T/source $T/mnt fusevol log=none,{words} 0 0" > tab
+        mount --fstab tab mnt || exit
+        findmnt -n -o OPTIONS mnt
+        umount mnt
+        """,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    options = set(done.stdout.strip().split(","))
+    assert set(filter(None, shown.split(","))) <= options
+
+
+@needs_root
+def test_noatime_leaves_the_times_of_access(tmp_path: Path) -> None:
+    done = script(
+        tmp_path,
+        """
+        mount -t tmpfs -o strictatime tmpfs source
+        echo text > source/file
+        touch -a -d 2020-01-01 source/file
+        mount -t fusevol source mnt -o log=log,noatime && cat mnt/file && stat -c %X source/file
+        umount mnt
+        mount -t fusevol source mnt -o log=log && cat mnt/file && stat -c %X source/file
+        umount mnt
+        """,
+    )
+    assert done.stderr == ""
+    _, untouched, _, touched = done.stdout.splitlines()
+    assert int(untouched) == 1577836800
+    assert int(touched) > 1577836800
+
+
+@needs_root
 def test_type_of_mount_fuse3(tmp_path: Path) -> None:
     done = script(
         tmp_path,

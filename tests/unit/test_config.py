@@ -2,9 +2,19 @@
 
 import pytest
 
-from fusevol.config import DEFAULT_FLAGS, Options, parse_level, parse_options
+from fusevol.config import (
+    DEFAULT_FLAGS,
+    MountConfig,
+    Options,
+    flags_in,
+    parse_level,
+    parse_options,
+    source_flags,
+)
 from fusevol.errors import UnsupportedError, UsageError
 from fusevol.model import OnLogFailure, RecordLevel
+
+NOEXEC, NOSYMFOLLOW, NOATIME, RELATIME, STRICTATIME = 8, 256, 1024, 1 << 21, 1 << 24
 
 
 def test_nothing_said_is_the_default() -> None:
@@ -22,7 +32,19 @@ def test_values() -> None:
 
 @pytest.mark.parametrize(
     ("text", "set_bits", "cleared"),
-    [("ro", 1, 0), ("ro,rw", 0, 1), ("suid", 0, 2), ("dev,noexec", 8, 4), ("nosuid,nodev", 6, 0)],
+    [
+        ("ro", 1, 0),
+        ("ro,rw", 0, 1),
+        ("suid", 0, 2),
+        ("dev,noexec", 8, 4),
+        ("nosuid,nodev", 6, 0),
+        ("noatime,nodiratime", NOATIME | 2048, 0),
+        ("noatime,atime,relatime", RELATIME, NOATIME),
+        ("strictatime", STRICTATIME, 0),
+        ("relatime,norelatime", 0, RELATIME),
+        ("nosymfollow", NOSYMFOLLOW, 0),
+        ("lazytime", 1 << 25, 0),
+    ],
 )
 def test_flags(text: str, set_bits: int, cleared: int) -> None:
     flags = parse_options(text).flags
@@ -47,7 +69,7 @@ def test_who_may_use_it(text: str) -> None:
 
 
 def test_words_for_mount_and_systemd_are_left_to_them() -> None:
-    words = "defaults,nofail,_netdev,noauto,x-systemd.automount,x-systemd.idle-timeout=1min"
+    words = "defaults,nofail,_netdev,noauto,user,async,x-systemd.idle-timeout=1min,X-mount.mkdir=1"
     assert parse_options(words) == Options()
 
 
@@ -66,3 +88,35 @@ def test_levels() -> None:
         parse_level("some")
     with pytest.raises(UsageError, match="continue or deny"):
         parse_options("on_log_failure=ignore")
+
+
+@pytest.mark.parametrize(
+    ("line", "flags"),
+    [
+        ({"rw", "nosuid", "noexec", "relatime"}, 2 | NOEXEC | RELATIME),
+        ({"ro", "noatime", "nodiratime", "nosymfollow"}, 1 | NOATIME | 2048 | NOSYMFOLLOW),
+        ({"rw"}, STRICTATIME),
+    ],
+)
+def test_flags_of_a_mount(line: set[str], flags: int) -> None:
+    assert flags_in(line) == flags
+
+
+def asked_for(words: str) -> MountConfig:
+    options = parse_options(words)
+    return MountConfig("/s", "/m", "n", "none", flags=options.flags, allowed=options.allowed)
+
+
+@pytest.mark.parametrize(
+    ("words", "source", "below", "flags"),
+    [
+        ("", NOEXEC | NOATIME, [], NOEXEC | NOATIME),
+        ("exec,strictatime", NOEXEC | NOATIME, [], NOEXEC),
+        ("", 0, [1 | NOEXEC | RELATIME, NOSYMFOLLOW], NOEXEC | NOSYMFOLLOW),
+        ("exec", 0, [NOEXEC | NOSYMFOLLOW], NOSYMFOLLOW),
+        ("exec,noexec", 0, [NOEXEC], NOEXEC),
+        ("suid,dev", 1, [2, 4], 1 | 2 | 4),
+    ],
+)
+def test_what_a_source_forbids(words: str, source: int, below: list[int], flags: int) -> None:
+    assert source_flags(asked_for(words), source, below) == flags

@@ -28,6 +28,7 @@ def test_fields() -> None:
         "fuse.fusevol",
     )
     assert os.fsencode(tmpfs.source) == b"\xff"
+    assert (ext.parent, ext.options) == (35, frozenset(("rw", "noatime")))
     assert [(m.shared, m.master) for m in (ext, fuse, tmpfs)] == [(0, 1), (7, 12), (0, 0)]
 
 
