@@ -8,6 +8,7 @@ from typing import Final
 from pyfuse3 import EntryAttributes, FileInfo
 
 from fusevol.fuse.init import Flag
+from fusevol.inodes.inode import ST_DEV, Inode
 from fusevol.inodes.opened import OpenFile
 from fusevol.model import RecordLevel
 from fusevol.volume import data
@@ -66,10 +67,13 @@ class Caching:
         """Return the reply to the creation of `file`."""
         return FileInfo(fh=file.fh, direct_io=self.is_direct(file), keep_cache=False)
 
-    def limit(self, entry: EntryAttributes) -> EntryAttributes:
+    def limit(self, entry: EntryAttributes, inode: Inode | None) -> EntryAttributes:
         """Have the kernel ask each time for attributes that it does not keep right itself."""
         mode = entry.st_mode
         if mode & _SET_ID and stat.S_ISREG(mode) and self.timeout:
             # A write clears the bits on the host, and the kernel takes its own copy for right.
+            entry.attr_timeout = 0.0
+        elif inode is not None and inode.dev > ST_DEV:
+            # stat(2) shows another number than that which comes with the name.
             entry.attr_timeout = 0.0
         return entry

@@ -55,11 +55,7 @@ def attributes(inode: Inode | None, status: stat_result, timeout: float) -> pyfu
     `inode` gives the node id; None for what the kernel takes no reference to.
     """
     entry = pyfuse3.EntryAttributes()
-    if inode is None:
-        entry.st_ino = status.st_ino
-    else:
-        # The root is 1 for the kernel, but stat(2) may show the number it has on the host.
-        entry.st_ino = status.st_ino if inode.parent is None else inode.ino
+    entry.st_ino = status.st_ino if inode is None else inode.ino
     entry.st_mode = status.st_mode
     entry.st_nlink = status.st_nlink
     entry.st_uid = status.st_uid

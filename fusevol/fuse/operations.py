@@ -305,7 +305,7 @@ class Operations(pyfuse3.Operations):
         record.path = self.volume.paths.of(found)
         record.ino = inode
         status = attributes.getattr(self.volume, found)
-        return self._attributes(found, status)
+        return self._shown(found, status)
 
     @by_caller("setattr")
     def setattr(
@@ -337,7 +337,7 @@ class Operations(pyfuse3.Operations):
             self._set_id_appeared(changed)
         if changes.size is not None:
             lengths.truncated(self.volume, changed, status.st_size)
-        return self._attributes(changed, status)
+        return self._shown(changed, status)
 
     @with_node_id(STATFS)
     @by_caller("statfs")
@@ -556,8 +556,14 @@ class Operations(pyfuse3.Operations):
             self._told(inode, status.st_size)
         return self._reply(inode, status)
 
+    def _shown(self, inode: Inode, status: os.stat_result) -> EntryAttributes:
+        """Return attributes as stat(2) shows them, for a reply that needs no node id."""
+        reply = self._attributes(inode, status)
+        reply.st_ino = self.volume.inodes.shown_ino(inode)
+        return reply
+
     def _reply(self, inode: Inode | None, status: os.stat_result) -> EntryAttributes:
-        return self.caching.limit(convert.attributes(inode, status, self.caching.timeout))
+        return self.caching.limit(convert.attributes(inode, status, self.caching.timeout), inode)
 
     def _told(self, inode: Inode, size: int) -> None:
         """Note that the kernel learns the length of `inode` by the reply, if it is not too late."""

@@ -106,11 +106,12 @@ class Session:
         privileged = _take_credentials()
         self.flags = 0
         """What the mount gets besides its own flags, where it is yet to be made."""
+        places: dict[int, int] | None = None
         root_fd = region.descriptor(ROOT_FD)
         if root_fd < 0:
             source = open_source(config, privileged)
             root_fd = source.fd
-            self.flags = source.flags
+            self.flags, places = source.flags, source.places
             region.set_descriptor(ROOT_FD, root_fd)
         self._acl = _has_acls(root_fd)
         self._log: LogWriter | None = None
@@ -131,7 +132,7 @@ class Session:
         room = max(descriptors // 4, descriptors - self._callers - _OWN_DESCRIPTORS)
         self._volume = Volume(
             root_fd, privileged, min(_MOST_PINS, descriptors // 4), room, region,
-            may_hang=config.deadline > 0,
+            may_hang=config.deadline > 0, places=places,
         )  # fmt: skip
         self._loop: RequestLoop | None = None
         self._is_serving = False

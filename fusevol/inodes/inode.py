@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 NO_FD: Final = -1
 NO_SIZE: Final = (1 << 64) - 1
 """No length of a file, and no place in one."""
+ST_DEV: Final = 0xFFFFFFFF
+"""The part of `Inode.dev` that is st_dev: as many bits as the kernel's dev_t has."""
 
 
 class Inode:
@@ -18,7 +20,9 @@ class Inode:
 
     Attributes:
         ino: node id, also the st_ino that clients see; never used twice while it is known.
-        dev, host_ino: st_dev and st_ino on the host.
+        dev: st_dev on the host, and above its 32 bits the number of the mount on which the object
+            is, 0 unless the source shows its file system at several places (`volume.places`).
+        host_ino: st_ino on the host.
         kind: file type bits of st_mode.
         parent, name: the link through which it was last seen; None and b"" for the root.
         lookups: references the kernel holds, given back by FORGET. Changed by the table.
@@ -95,3 +99,7 @@ class Directory(Inode):
         self.path_bytes = 0
         self.prefix = ""
         self.epoch = -1
+
+    def beside(self, st_dev: int) -> int:
+        """Return `dev` of what is found on device `st_dev` in this directory."""
+        return self.dev & ~ST_DEV | st_dev

@@ -3,8 +3,8 @@
 Node ids: the root is 1 (FUSE_ROOT_ID). Any other object has its host inode number as node id
 where that is free, so that clients see the numbers the host shows and see them again after a
 remount. What cannot have it gets a number of its own from FIRST_OWN_INO upwards: objects on other
-file systems mounted below the source, and objects whose number the kernel still uses for
-something else.
+file systems mounted below the source, or on the same one at another place, and objects whose number
+the kernel still uses for something else.
 
 Each inode has its node entry in the recovery state, which is changed along with it. An inode that
 an earlier worker knew is dormant, known by its entry only, until somebody asks for it: taking over
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from os import stat_result
 from typing import Final
 
-from fusevol.inodes.inode import NO_FD, Directory, Inode
+from fusevol.inodes.inode import NO_FD, ST_DEV, Directory, Inode
 from fusevol.recovery.nodes import EXTRA, NOWHERE, NodeEntries
 
 ROOT_INO: Final = 1
@@ -110,15 +110,29 @@ class InodeTable:
         except KeyError:
             return self._wake(ino)
 
-    def find(self, status: stat_result) -> Inode | None:
-        """Return the known inode of the host object that `status` describes, or None."""
-        inode = self.find_host(status.st_dev, status.st_ino)
+    def shown_ino(self, inode: Inode) -> int:
+        """Return the st_ino that clients see.
+
+        At a second place of the source's own file system it is the host's again, as programs tell
+        by it that they are where they were already.
+        """
+        if inode is self.root or (inode.dev > ST_DEV and inode.dev & ST_DEV == self.root.dev):
+            return inode.host_ino
+        return inode.ino
+
+    def find(self, status: stat_result, dev: int = 0) -> Inode | None:
+        """Return the known inode of the host object that `status` describes, or None.
+
+        Args:
+            dev: its `Inode.dev`, if that is not st_dev.
+        """
+        inode = self.find_host(dev or status.st_dev, status.st_ino)
         if inode is not None and inode.kind == stat.S_IFMT(status.st_mode):
             return inode
         return None
 
     def find_host(self, dev: int, host_ino: int) -> Inode | None:
-        """Return the known inode with these numbers on the host, or None."""
+        """Return the known inode with these numbers (`Inode.dev`, `host_ino`), or None."""
         inode = self._by_host.get(dev, {}).get(host_ino)
         if inode is None and self._dormant:
             return self._wake_host(dev, host_ino)
@@ -179,44 +193,46 @@ class InodeTable:
             on_device.setdefault(node.host_ino, inode)
         self._on_wake(inode)
 
-    def seen(self, parent: Directory, name: bytes, status: stat_result) -> Inode:
+    def seen(self, parent: Directory, name: bytes, status: stat_result, dev: int = 0) -> Inode:
         """Return the inode of the object found under `name` in `parent`, new or known.
 
         The caller calls `refer` if the reply reaches the kernel, and `drop_if_unused` if not.
+
+        Args:
+            dev: its `Inode.dev`, if that is not st_dev.
         """
-        on_device = self._by_host.get(status.st_dev)
+        dev = dev or status.st_dev
+        on_device = self._by_host.get(dev)
         if on_device is None:
-            on_device = self._by_host[status.st_dev] = {}
+            on_device = self._by_host[dev] = {}
         inode = on_device.get(status.st_ino)
         if inode is None and self._dormant:
-            inode = self._wake_host(status.st_dev, status.st_ino, status.st_mode & 0o170000)
+            inode = self._wake_host(dev, status.st_ino, status.st_mode & 0o170000)
         if inode is None or inode.kind != status.st_mode & 0o170000:
             # With another type it is another object that got the number of one that is gone.
-            inode = self._add(parent, name, status, on_device)
+            inode = self._add(parent, name, status, dev)
         elif inode.parent is not parent or inode.name != name:
             self.move(inode, parent, name)
         return inode
 
-    def _add(
-        self, parent: Directory, name: bytes, status: stat_result, on_device: dict[int, Inode]
-    ) -> Inode:
+    def _add(self, parent: Directory, name: bytes, status: stat_result, dev: int) -> Inode:
         host_ino = status.st_ino
         ino = host_ino
         references = 0
-        if ino in self._dormant and status.st_dev == self.root.dev:
+        if ino in self._dormant and dev == self.root.dev:
             references = self._take_from_dead(ino)
-        if status.st_dev != self.root.dev or ino <= ROOT_INO or self._is_taken(ino):
+        if dev != self.root.dev or ino <= ROOT_INO or self._is_taken(ino):
             ino = self._own_ino()
         inode: Inode
         if stat.S_ISDIR(status.st_mode):
-            inode = Directory(ino, status.st_dev, host_ino, parent, name)
+            inode = Directory(ino, dev, host_ino, parent, name)
         else:
             kind = status.st_mode & 0o170000
-            inode = Inode(ino, status.st_dev, host_ino, kind, parent, name)
+            inode = Inode(ino, dev, host_ino, kind, parent, name)
         parent.children += 1
-        on_device[host_ino] = inode
+        self._by_host[dev][host_ino] = inode
         self._by_ino[ino] = inode
-        inode.at = self._entries.add(ino, host_ino, inode.dev, inode.kind, parent.ino, name)
+        inode.at = self._entries.add(ino, host_ino, dev, inode.kind, parent.ino, name)
         if references and ino == host_ino:
             inode.lookups = references
             self._entries.set_lookups(inode.at, references)

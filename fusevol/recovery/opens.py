@@ -3,7 +3,7 @@
 Of an entry,
 
     word 0   kind; 0 where nothing is stored
-    word 1   handle number; for DEVICE the st_dev
+    word 1   handle number; for DEVICE the device and for PLACE the number
     word 2   node id
     word 3   descriptor on the host
     word 4   open(2) flags of the client, 5 uid, 6 gid, 7 pid of the opener, 8 marks
@@ -25,6 +25,8 @@ FILE: Final = 1
 DIRECTORY: Final = 2
 DEVICE: Final = 3
 """A descriptor by which file handles of a device are opened."""
+PLACE: Final = 4
+"""The root of a mount in the source that has a number."""
 
 KEEPS_SET_ID: Final = 1
 """Mark: the opener may write without clearing set-ID bits."""
@@ -144,7 +146,7 @@ class OpenEntries:
     def lose_descriptors(self) -> None:
         """Note that what was open is not any more, after all processes have died."""
         for at in range(OPENS, self.words[OPENS_HIGH], _STRIDE):
-            if self.words[at] == DEVICE:
+            if self.words[at] in (DEVICE, PLACE):
                 self.words[at] = 0
             self.words[at + _FD] = LOST
 

@@ -139,9 +139,7 @@ def create(
     if not stat.S_ISREG(status.st_mode):
         os.close(fd)
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name)
-    file = OpenFile(
-        volume.inodes.seen(parent, name, status), fd, flags, caller, creator.uid, creator.gid
-    )
+    file = OpenFile(volume.seen(parent, name, status), fd, flags, caller, creator.uid, creator.gid)
     volume.add_file(file)
     entry.done(file.fh)
     return file, status

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from os import stat_result
 from typing import Final
 
-from fusevol.inodes.inode import NO_FD, Directory, Inode
+from fusevol.inodes.inode import NO_FD, ST_DEV, Directory, Inode
 from fusevol.inodes.table import InodeTable
 from fusevol.linux.files import descriptor_path
 from fusevol.linux.handles import name_to_handle, open_by_handle
@@ -34,7 +34,7 @@ def describes(status: stat_result, inode: Inode) -> bool:
     """Tell whether `status` can be that of `inode`, and not of what got its name or number."""
     return (
         status.st_ino == inode.host_ino
-        and status.st_dev == inode.dev
+        and status.st_dev == inode.dev & ST_DEV
         and status.st_mode & 0o170000 == inode.kind
     )
 
@@ -192,13 +192,13 @@ class Descriptors:
         return status
 
     def _reachable(self, inode: Inode) -> bool:
-        return bool(inode.files) or inode.handle is not None
+        return bool(inode.files) or (inode.handle is not None and inode.dev in self._mount_fds)
 
     def _open(self, inode: Inode) -> int:
         if inode.files:
             file = next(iter(inode.files.values()))
             return os.open(descriptor_path(file.fd), os.O_PATH | os.O_CLOEXEC)
-        if inode.handle is not None:
+        if inode.handle is not None and inode.dev in self._mount_fds:
             try:
                 return open_by_handle(self._mount_fds[inode.dev], inode.handle, _PIN)
             except OSError as error:

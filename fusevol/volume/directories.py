@@ -63,7 +63,7 @@ def readdir(
         if name in (b".", b".."):
             yield name, after, None, status
         else:
-            yield name, after, volume.inodes.seen(directory.inode, name, status), status
+            yield name, after, volume.seen(directory.inode, name, status), status
 
 
 def accepted(directory: OpenDirectory, position: int) -> None:

@@ -19,7 +19,7 @@ _PIN: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 def lookup(volume: Volume, parent: Directory, name: bytes) -> tuple[Inode, stat_result]:
     """Return what `name` in `parent` is, and its attributes."""
     status = os.stat(name, dir_fd=volume.descriptors.pin(parent), follow_symlinks=False)
-    return volume.inodes.seen(parent, name, status), status
+    return volume.seen(parent, name, status), status
 
 
 def mknod(
@@ -108,9 +108,10 @@ def _remove(
     volume: Volume, parent: Directory, name: bytes, call: Callable[..., None], entry: Entry
 ) -> None:
     fd = volume.descriptors.pin(parent)
-    inode, status = _about_to_lose(volume, fd, name)
+    inode, status = _about_to_lose(volume, parent, fd, name)
     if once.took_away(entry, status):
-        inode = volume.inodes.find_host(*reversed(entry.evidence))
+        ino, st_dev = entry.evidence
+        inode = volume.inodes.find_host(parent.beside(st_dev), ino)
     else:
         call(name, dir_fd=fd)
         entry.done()
@@ -134,16 +135,16 @@ def rename(
         if flags:
             renameat2(fd, name, new_fd, new_name, flags)
         elif not _renamed_to_free_name(fd, name, new_fd, new_name):
-            replaced, _ = _about_to_lose(volume, new_fd, new_name)
+            replaced, _ = _about_to_lose(volume, new_parent, new_fd, new_name)
             os.rename(name, new_name, src_dir_fd=fd, dst_dir_fd=new_fd)
         entry.done()
-    moved = _known(volume, new_fd, new_name)
+    moved = _known(volume, new_parent, new_fd, new_name)
     if replaced is not None and replaced is not moved:
         _lost(volume, replaced, new_parent, new_name)
     if moved is not None:
         volume.inodes.move(moved, new_parent, new_name)
     if flags & RENAME_EXCHANGE:
-        exchanged = _known(volume, fd, name)
+        exchanged = _known(volume, parent, fd, name)
         if exchanged is not None:
             volume.inodes.move(exchanged, parent, name)
 
@@ -160,15 +161,16 @@ def _renamed_to_free_name(fd: int, name: bytes, new_fd: int, new_name: bytes) ->
     return True
 
 
-def _known(volume: Volume, dir_fd: int, name: bytes) -> Inode | None:
+def _known(volume: Volume, parent: Directory, dir_fd: int, name: bytes) -> Inode | None:
     try:
-        return volume.inodes.find(os.stat(name, dir_fd=dir_fd, follow_symlinks=False))
+        status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     except FileNotFoundError:
         return None
+    return volume.find(parent, dir_fd, name, status)
 
 
 def _about_to_lose(
-    volume: Volume, dir_fd: int, name: bytes
+    volume: Volume, parent: Directory, dir_fd: int, name: bytes
 ) -> tuple[Inode | None, stat_result | None]:
     """Pin the object that is about to lose `name`, if the kernel knows it.
 
@@ -181,7 +183,7 @@ def _about_to_lose(
     except FileNotFoundError:
         return None, None
     status = os.fstat(fd)
-    inode = volume.inodes.find(status)
+    inode = volume.find(parent, dir_fd, name, status)
     if inode is None or inode.fd != NO_FD or not volume.has_room:
         os.close(fd)
     else:

@@ -14,6 +14,7 @@ from fusevol.linux import credentials
 from fusevol.linux.files import descriptor_path, open_beneath
 from fusevol.linux.mountinfo import Mount, mount_of, mounts_below
 from fusevol.linux.mounts import clone_tree, set_atime
+from fusevol.volume.places import open_places, repeated
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +28,12 @@ class Source(NamedTuple):
     Attributes:
         fd: an O_PATH descriptor of it, in a private copy of its mounts if that is possible.
         flags: what a mount of it gets besides its own flags of mount(2).
+        places: numbers of mounts in it, and descriptors of their roots (`volume.places`).
     """
 
     fd: int
     flags: int
+    places: dict[int, int]
 
 
 def open_source(config: MountConfig, privileged: bool) -> Source:
@@ -57,7 +60,9 @@ def open_source(config: MountConfig, privileged: bool) -> Source:
             copy = _copy(fd, config)
         os.close(fd)
         fd = copy
-    return Source(fd, _flags(config, top, below))
+    repeating = [] if top is None else repeated(top, below)
+    paths = [os.path.relpath(mount.mountpoint, path) for mount in repeating]
+    return Source(fd, _flags(config, top, below), open_places(fd, paths))
 
 
 def _below(top: Mount | None, path: str) -> list[Mount]:

@@ -31,6 +31,7 @@ from fusevol.recovery.opens import (
     FILE,
     KEEPS_SET_ID,
     LOST,
+    PLACE,
     READ,
     SIZE,
     WRITTEN,
@@ -40,6 +41,7 @@ from fusevol.recovery.opens import (
 from fusevol.recovery.region import NEXT_DIRECTORY, NEXT_FILE, Region
 from fusevol.volume.descriptors import Descriptors
 from fusevol.volume.paths import Paths
+from fusevol.volume.places import Places
 
 _KEPT_FLAGS: Final = os.O_ACCMODE | os.O_APPEND | os.O_SYNC | os.O_DSYNC | os.O_NOATIME
 """Flags of open(2) that still mean something when a file is opened once more."""
@@ -71,6 +73,7 @@ class Volume:
         region: Region,
         *,
         may_hang: bool = False,
+        places: dict[int, int] | None = None,
     ) -> None:
         """Serve what `root_fd`, an O_PATH descriptor which the volume owns, refers to.
 
@@ -82,6 +85,8 @@ class Volume:
             pin_limit: how many host objects to keep open besides what clients hold open.
             room: how many descriptors pins and clients may hold.
             may_hang: every call on the source may wait, as if it were on another machine.
+            places: numbers of mounts in the source and descriptors of their roots, which the volume
+                owns; None if an earlier worker has opened the source.
         """
         self.root_fd = root_fd
         self._words = region.words
@@ -93,6 +98,11 @@ class Volume:
         self.descriptors = Descriptors(
             self.inodes, root_fd, self._most_pins, privileged, self._opens, inherited
         )
+        self.places = self._open_places(inherited, places)
+        self.seen: Callable[[Directory, bytes, os.stat_result], Inode] = self.inodes.seen
+        """As `InodeTable.seen`, wherever in the source the object is."""
+        if self.places:
+            self.seen = self._seen
         self.paths = Paths(self.inodes)
         self.files: OpenTable[OpenFile] = OpenTable(self._words[NEXT_FILE] + 1)
         self.directories: OpenTable[OpenDirectory] = OpenTable(self._words[NEXT_DIRECTORY] + 1)
@@ -119,6 +129,31 @@ class Volume:
 
     def _woken(self, inode: Inode) -> None:
         self.descriptors.woken(inode)
+
+    def _open_places(self, inherited: list[Open], roots: dict[int, int] | None) -> Places:
+        if roots is None:
+            return Places({kept.fh: kept.fd for kept in inherited if kept.kind == PLACE})
+        for number, fd in roots.items():
+            self._opens.add(PLACE, number, 0, fd)
+        return Places(roots)
+
+    def _seen(self, parent: Directory, name: bytes, status: os.stat_result) -> Inode:
+        dir_fd = self.descriptors.pin(parent)
+        dev = self.places.dev(parent, dir_fd, name, status)
+        return self.inodes.seen(parent, name, status, dev)
+
+    def find(
+        self, parent: Directory, dir_fd: int, name: bytes, status: os.stat_result
+    ) -> Inode | None:
+        """Return the known inode of what `name` in `parent` is, or None.
+
+        Args:
+            dir_fd: a descriptor of `parent`.
+            status: of what was found.
+        """
+        if not self.places:
+            return self.inodes.find(status)
+        return self.inodes.find(status, self.places.dev(parent, dir_fd, name, status))
 
     def _put_back(self, kept: Open) -> None:
         """Take up what a client has held open since an earlier worker."""

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import signal
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fusevol.daemon import registry
 from fusevol.linux.mountinfo import mount_at
 from fusevol.linux.mounts import MNT_DETACH, MS_BIND, MS_NOEXEC, MS_NOSYMFOLLOW, mount, umount
 from tests.mounted.mounting import Served, fusevol, serving
@@ -152,3 +154,133 @@ def test_statfs_is_of_the_file_system_that_is_asked_for(place: Path, level: str)
     if level == "all":
         told = [r.path for r in volume.records() if r.op == "statfs"]
         assert {"/", "/below", "/below/more", "/below/file"} <= set(told)
+
+
+@pytest.fixture
+def twice(place: Path) -> Iterator[Path]:
+    """A source that has directory `a` also as `b/a`, and itself as `up/again`."""
+    source = place / "source"
+    for name in ("a/sub", "b/a", "up/again"):
+        (source / name).mkdir(parents=True)
+    (source / "a/sub/file").write_text("text")
+    with bound(source / "a", source / "b/a"), bound(source, source / "up/again"):
+        yield source
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["", "killed"])
+def test_a_directory_at_two_places_has_two_paths(
+    place: Path, level: str, twice: Path, kill: bool
+) -> None:
+    with serve(place, level) as volume:
+        top = volume.mountpoint
+        first, second = (os.open(top / name, os.O_RDONLY) for name in ("a/sub", "b/a/sub"))
+        again = os.open(top / "up/again/b", os.O_RDONLY)
+        if kill:
+            kill_worker(volume)
+        assert os.listdir(top / "b/a") == os.listdir(top / "a") == ["sub"]
+        assert os.listdir(top / "b/a/sub") == os.listdir(top / "a/sub") == ["file"]
+        assert path_of(first) == f"{top}/a/sub"
+        assert path_of(second) == f"{top}/b/a/sub"
+        assert path_of(again) == f"{top}/up/again/b"
+        assert sorted(os.listdir(again)) == sorted(os.listdir(twice / "up/again/b"))
+        for directory, name in ((first, "one"), (second, "two")):
+            os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=directory))
+        for directory in (first, second):
+            assert sorted(os.listdir(directory)) == ["file", "one", "two"]
+        os.unlink("two", dir_fd=first)
+        os.rename("one", "three", src_dir_fd=second, dst_dir_fd=second)
+        assert sorted(os.listdir(twice / "a/sub")) == ["file", "three"]
+        for fd in (first, second, again):
+            os.close(fd)
+        told = {(record.op, record.path) for record in volume.records()}
+        assert told >= {
+            ("create", "/a/sub/one"), ("create", "/b/a/sub/two"), ("unlink", "/a/sub/two"),
+            ("rename", "/b/a/sub/one"),
+        }  # fmt: skip
+
+
+def path_of(fd: int) -> str:
+    return os.readlink(f"/proc/self/fd/{fd}")
+
+
+def kill_worker(volume: Served) -> None:
+    entry = registry.get(str(volume.mountpoint))
+    assert entry is not None
+    os.kill(entry.worker, signal.SIGKILL)
+
+
+def find(directory: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(["find", directory], capture_output=True, text=True, check=False)
+
+
+def test_an_ancestor_inside_is_seen_as_natively(place: Path, level: str, twice: Path) -> None:
+    with serve(place, level) as volume:
+        for path in ("", "up", "up/again", "up/again/up/again", "up/again/a/sub/file", "b/a/sub"):
+            ours, theirs = volume.mountpoint / path, twice / path
+            # Twice, the second time from what the kernel was told with the name.
+            for _ in range(2):
+                assert ours.stat().st_ino == theirs.stat().st_ino
+        walked = find(volume.mountpoint)
+        native = find(twice)
+        assert walked.stderr.count("loop detected") == native.stderr.count("loop detected") == 1
+        assert walked.stdout.replace(str(volume.mountpoint), str(twice)).split() == (
+            native.stdout.split()
+        )
+
+
+def test_no_rename_and_no_link_leads_to_another_mount(place: Path, level: str, twice: Path) -> None:
+    with serve(place, level) as volume:
+        for top in (twice, volume.mountpoint):
+            for call in (os.rename, os.link):
+                with pytest.raises(OSError, match="cross-device") as raised:
+                    call(top / "a/sub/file", top / "b/a/new")
+                assert raised.value.errno == errno.EXDEV
+            for name in ("b/a", "up/again"):
+                with pytest.raises(OSError, match="busy"):
+                    (top / name).rmdir()
+            os.link(top / "b/a/sub/file", top / "b/a/new")
+            os.rename(top / "a/new", top / "a/newer")
+            assert (top / "b/a/newer").stat().st_nlink == 2
+            (top / "b/a/newer").unlink()
+
+
+def test_what_lost_its_name_at_a_second_place_can_still_be_used(
+    place: Path, level: str, twice: Path
+) -> None:
+    with serve(place, level) as volume:
+        fd = os.open(volume.mountpoint / "b/a/sub/file", os.O_RDWR)
+        (volume.mountpoint / "a/sub/file").unlink()
+        (volume.mountpoint / "a/sub/file").write_text("other")
+        kill_worker(volume)
+        assert os.pread(fd, 9, 0) == b"text"
+        os.close(fd)
+        assert (volume.mountpoint / "b/a/sub/file").read_text() == "other"
+
+
+def test_a_file_system_below_at_two_places(place: Path, level: str) -> None:
+    (place / "source/b").mkdir()
+    with mounted(place / "source/a") as other, bound(other, place / "source/b"):
+        (other / "file").write_text("text")
+        with serve(place, level) as volume:
+            for name in ("a", "b"):
+                fd = os.open(volume.mountpoint / name / "file", os.O_RDONLY)
+                assert path_of(fd) == f"{volume.mountpoint}/{name}/file"
+                assert os.read(fd, 9) == b"text"
+                os.close(fd)
+            (volume.mountpoint / "b/file").unlink()
+            assert os.listdir(volume.mountpoint / "a") == []
+
+
+def test_a_file_bound_over_another(place: Path, level: str) -> None:
+    source = place / "source"
+    for name in ("one", "two", "three"):
+        (source / name).write_text(name)
+    with bound(source / "one", source / "two"), serve(place, level) as volume:
+        for name, text in (("one", "one"), ("two", "one"), ("three", "three")):
+            fd = os.open(volume.mountpoint / name, os.O_RDONLY)
+            assert (os.read(fd, 9).decode(), path_of(fd)) == (text, f"{volume.mountpoint}/{name}")
+            os.close(fd)
+        os.rename(volume.mountpoint / "one", volume.mountpoint / "four")
+        assert (volume.mountpoint / "two").read_text() == "one"
+        with pytest.raises(OSError, match="busy"):
+            os.rename(volume.mountpoint / "three", volume.mountpoint / "two")

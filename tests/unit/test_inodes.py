@@ -78,6 +78,26 @@ def test_other_file_systems_get_numbers_of_their_own(table: _Known) -> None:
     assert table.find(_status(10, dev=_OTHER_DEV)) is there
 
 
+def test_the_same_file_system_at_another_place_is_told_from_the_first(region: Region) -> None:
+    table = _Known(region)
+    assert isinstance(table.root, Directory)
+    place = 5 << 32 | _DEV
+    here = table.look_up_directory(10, b"here")
+    there = table.seen(table.root, b"there", _status(10, stat.S_IFDIR), place)
+    again = table.seen(table.root, b"again", _status(2, stat.S_IFDIR), place)
+    assert isinstance(there, Directory)
+    assert len({here.ino, there.ino, again.ino, ROOT_INO}) == 4
+    assert there.beside(_OTHER_DEV) == 5 << 32 | _OTHER_DEV
+    assert table.find(_status(10, stat.S_IFDIR)) is here
+    assert table.find(_status(10, stat.S_IFDIR), place) is there
+    assert [table.shown_ino(inode) for inode in (here, there, again, table.root)] == [10, 10, 2, 2]
+    for inode in (there, again):
+        table.refer(inode)
+    successor = _Known(region)
+    assert successor.find(_status(10, stat.S_IFDIR), place) is successor[there.ino]
+    assert successor[again.ino].dev == place
+
+
 def test_a_number_that_the_kernel_still_uses_is_not_given_twice(table: _Known) -> None:
     file = table.look_up(10, b"a")
     link = table.look_up(10, b"a", kind=stat.S_IFLNK)
