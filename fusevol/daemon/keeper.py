@@ -64,6 +64,7 @@ from fusevol.recovery.region import (
     FUSE_FD,
     INIT,
     LOG_WANTED,
+    MOUNT_FLAGS,
     RESTARTS,
     Note,
     Region,
@@ -152,6 +153,7 @@ class Keeper:
         config, region = self._config, self._region
         fuse_fd = mounting.mount(config, prepared.single_file, prepared.flags)
         region.set_descriptor(FUSE_FD, fuse_fd)
+        region.words[MOUNT_FLAGS] = prepared.flags
         mount = mount_at(config.mountpoint)
         if mount is None or mount.fstype != registry.FSTYPE:
             raise FusevolError(f"{config.mountpoint} was unmounted at once by somebody else")
@@ -413,6 +415,7 @@ class Keeper:
                 device_fd=self._region.descriptor(FUSE_FD),
                 state_fd=self._region.fd,
                 alive_fd=self._region.descriptor(ALIVE_FD),
+                flags=self._region.words[MOUNT_FLAGS],
             )
         )
 

@@ -41,11 +41,14 @@ def mount(config: MountConfig, single_file: bool, flags: int = 0) -> int:
     return _mount_by_fusermount(config, config.flags | flags)
 
 
-def mount_again(config: MountConfig, fuse_fd: int, single_file: bool) -> None:
+def mount_again(config: MountConfig, fuse_fd: int, single_file: bool, flags: int) -> None:
     """Mount a file system once more that was unmounted and lives on elsewhere.
 
     It stays one file system, with one server: what is open on it, and its log, go on. The kernel
     finds it by its /dev/fuse (Linux 5.15).
+
+    Args:
+        flags: flags of mount(2) besides those of `config`.
 
     Raises:
         OSError: ENOTCONN if it has ended, EINVAL on older kernels, EPERM without root.
@@ -54,7 +57,7 @@ def mount_again(config: MountConfig, fuse_fd: int, single_file: bool) -> None:
         # fusermount3 takes no descriptor that is in use.
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), config.mountpoint)
     data = _mount_data(config, fuse_fd, single_file)
-    mounts.mount(config.source, config.mountpoint, FSTYPE, config.flags, data)
+    mounts.mount(config.source, config.mountpoint, FSTYPE, config.flags | flags, data)
     mounts.make_shared(config.mountpoint)
 
 

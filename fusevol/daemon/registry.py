@@ -42,6 +42,7 @@ class Served(msgspec.Struct):
         agent_trouble: why the log has no agent, though it should; "" if all is well.
         device_fd, state_fd: /dev/fuse and the recovery state in the keeper; alive_fd: a pipe that
             ends when nobody keeps the mount any more.
+        flags: flags of mount(2) that the mount has because its source has them.
     """
 
     mountpoint: str
@@ -58,6 +59,7 @@ class Served(msgspec.Struct):
     device_fd: int = -1
     state_fd: int = -1
     alive_fd: int = -1
+    flags: int = 0
     keeper_start: int = 0
     worker_start: int = 0
     pid_namespace: int = 0

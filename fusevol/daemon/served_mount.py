@@ -25,6 +25,7 @@ from fusevol.daemon.ending import Ending
 from fusevol.daemon.forkserver import ForkServer
 from fusevol.daemon.spare import Spare
 from fusevol.errors import FusevolError
+from fusevol.linux import mounts
 from fusevol.linux.mountinfo import mount_at
 from fusevol.linux.process import Process, has_ended
 
@@ -196,14 +197,16 @@ class ServedMount:
 
     def _mount_again(self, config: MountConfig, device_fd: int) -> bool:
         place = config.mountpoint
+        served = self.entry()
+        flags = 0 if served is None else served.flags
         try:
-            mounting.mount_again(config, device_fd, stat.S_ISREG(os.lstat(place).st_mode))
+            mounting.mount_again(config, device_fd, stat.S_ISREG(os.lstat(place).st_mode), flags)
         except OSError as error:
             logger.info("%s cannot be mounted again: %s", place, error.strerror)
             return False
         mount = mount_at(place)
         # What it was mounted with at first holds for all mounts of it.
-        is_stuck = mount is not None and not config.read_only and (
+        is_stuck = mount is not None and not (config.flags | flags) & mounts.MS_RDONLY and (
             "ro" in mount.super_options.split(",")
         )  # fmt: skip
         if is_stuck or answer(place) is Answer.DEAD:

@@ -6,8 +6,11 @@ from typing import Final
 
 import pyfuse3
 
+from fusevol.accesslog.record import AccessRecord
 from fusevol.inodes.inode import Inode
+from fusevol.model import Caller
 from fusevol.volume.attributes import Changes
+from fusevol.volume.volume import Creator
 
 _FLAG_NAMES: Final = (
     (os.O_APPEND, "O_APPEND"),
@@ -24,6 +27,7 @@ _FLAG_NAMES: Final = (
     (os.O_PATH, "O_PATH"),
 )
 _ACCESS_NAMES: Final = {os.O_RDONLY: "O_RDONLY", os.O_WRONLY: "O_WRONLY", os.O_RDWR: "O_RDWR"}
+_RENAME_NAMES: Final = {1: "NOREPLACE", 2: "EXCHANGE", 4: "WHITEOUT"}
 _known_flags: dict[int, str] = {}
 _KNOWN_FLAGS_LIMIT: Final = 4096
 
@@ -42,6 +46,21 @@ def flag_names(flags: int) -> str:
         if len(_known_flags) < _KNOWN_FLAGS_LIMIT:
             _known_flags[flags] = text
     return text
+
+
+def rename_flags(flags: int) -> str:
+    """Return the flags of renameat2(2) as text: "NOREPLACE"."""
+    return _RENAME_NAMES.get(flags, hex(flags))
+
+
+def creator(ctx: pyfuse3.RequestContext) -> Creator:
+    """Return for whom a request makes an object."""
+    return Creator(ctx.uid, ctx.gid, ctx.umask)
+
+
+def opener(record: AccessRecord) -> Caller:
+    """Return who is named by the record of an open."""
+    return Caller(record.pid or 0, record.comm, record.container, record.identity_error)
 
 
 def octal(mode: int) -> str:

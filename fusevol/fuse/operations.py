@@ -31,6 +31,7 @@ from fusevol.accesslog.times import rfc3339_ns
 from fusevol.accesslog.writer import LogWriter
 from fusevol.fuse import convert
 from fusevol.fuse.caching import Caching
+from fusevol.fuse.convert import creator, opener
 from fusevol.fuse.deadline import Deadline
 from fusevol.fuse.gathering import Gatherer
 from fusevol.fuse.message import STATFS, with_node_id
@@ -40,16 +41,15 @@ from fusevol.fuse.seam import OPENING, by_caller, by_handle
 from fusevol.fuse.undo import undos
 from fusevol.inodes.inode import NO_SIZE, Inode
 from fusevol.inodes.opened import OpenDirectory, OpenFile
-from fusevol.model import Caller, RecordLevel
+from fusevol.model import RecordLevel
 from fusevol.recovery.counters import Counters
 from fusevol.recovery.journal import DONE, Entry, Journal
 from fusevol.volume import attributes, data, directories, lengths, namespace, xattrs
-from fusevol.volume.volume import Creator, Volume
+from fusevol.volume.volume import Volume
 
 logger = logging.getLogger(__name__)
 
 _SET_ID: Final = 0o6000
-_RENAME_FLAGS: Final = {1: "NOREPLACE", 2: "EXCHANGE", 4: "WHITEOUT"}
 
 
 def _count_read(operations: "Operations", file: OpenFile, record: AccessRecord) -> None:
@@ -187,7 +187,8 @@ class Operations(pyfuse3.Operations):
         if rdev:
             record.rdev = f"{os.major(rdev)}:{os.minor(rdev)}"
         return self._entry(
-            record, *namespace.mknod(self.volume, parent, name, mode, rdev, _creator(ctx), entry)
+            record,
+            *namespace.mknod(self.volume, parent, name, mode, rdev, creator(ctx), entry),
         )
 
     @by_caller("mkdir", once=True)
@@ -204,7 +205,7 @@ class Operations(pyfuse3.Operations):
         record.path = self.volume.paths.child(parent, name)
         record.mode = convert.octal(mode & 0o7777)
         return self._entry(
-            record, *namespace.mkdir(self.volume, parent, name, mode, _creator(ctx), entry)
+            record, *namespace.mkdir(self.volume, parent, name, mode, creator(ctx), entry)
         )
 
     @by_caller("symlink", once=True)
@@ -221,7 +222,8 @@ class Operations(pyfuse3.Operations):
         record.path = self.volume.paths.child(parent, name)
         record.target = encode_name(target)
         return self._entry(
-            record, *namespace.symlink(self.volume, parent, name, target, _creator(ctx), entry)
+            record,
+            *namespace.symlink(self.volume, parent, name, target, creator(ctx), entry),
         )
 
     @by_caller("link", once=True)
@@ -294,7 +296,7 @@ class Operations(pyfuse3.Operations):
         record.path = self.volume.paths.child(parent, name_old)
         record.to = self.volume.paths.child(new_parent, name_new)
         if flags:
-            record.flags = _RENAME_FLAGS.get(flags, hex(flags))
+            record.flags = convert.rename_flags(flags)
         namespace.rename(self.volume, parent, name_old, new_parent, name_new, flags, entry)
 
     # --- attributes ---
@@ -399,7 +401,7 @@ class Operations(pyfuse3.Operations):
         record.flags = convert.flag_names(flags)
         keeps = bool(flags & os.O_TRUNC) and self._keeps_set_id(found, ctx)
         file, status = data.open(
-            self.volume, found, flags, _opener(record), ctx.uid, ctx.gid, keeps, entry
+            self.volume, found, flags, opener(record), ctx.uid, ctx.gid, keeps, entry
         )
         if flags & os.O_TRUNC:
             # The reply tells no length: the kernel takes it for empty, whatever was added since.
@@ -424,7 +426,7 @@ class Operations(pyfuse3.Operations):
         record.flags = convert.flag_names(flags)
         record.mode = convert.octal(mode & 0o7777)
         file, status = data.create(
-            self.volume, parent, name, mode, flags, _creator(ctx), _opener(record), entry
+            self.volume, parent, name, mode, flags, creator(ctx), opener(record), entry
         )
         record.ino = file.inode.ino
         self.volume.inodes.refer(file.inode)
@@ -502,7 +504,7 @@ class Operations(pyfuse3.Operations):
         record.path = self.volume.paths.of(directory)
         record.ino = inode
         return directories.opendir(
-            self.volume, directory, _opener(record), ctx.uid, ctx.gid, entry
+            self.volume, directory, opener(record), ctx.uid, ctx.gid, entry
         ).fh
 
     @by_handle("readdir")
@@ -594,11 +596,3 @@ def _close_now(close: Callable[[Any], None], opened: Any) -> None:
 async def _unwanted(_fh: int) -> None:
     """Tell the kernel to send no more requests of a kind; it remembers that for the mount."""
     raise pyfuse3.FUSEError(errno.ENOSYS)
-
-
-def _creator(ctx: RequestContext) -> Creator:
-    return Creator(ctx.uid, ctx.gid, ctx.umask)
-
-
-def _opener(record: AccessRecord) -> Caller:
-    return Caller(record.pid or 0, record.comm, record.container, record.identity_error)

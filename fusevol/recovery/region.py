@@ -31,6 +31,8 @@ _TELLING: Final = 7
 """Number of the note whose record is being written, and `seq` of that, in one word."""
 OPTIONS_TOLD: Final = 8
 """Digest of the options whose effect on the log was told there last; 0 if there was none."""
+MOUNT_FLAGS: Final = 9
+"""Flags of mount(2) that the mount has besides those that were asked for."""
 FLAGS: Final = 12
 """INIT flags in force."""
 FUSE_FD: Final = 13

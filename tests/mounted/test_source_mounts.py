@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 import shutil
 import signal
 import stat
@@ -67,7 +68,9 @@ def runs(path: Path) -> bool:
 
 
 def serve(place: Path, level: str, options: str = "") -> AbstractContextManager[Served]:
-    return serving(place / "source", place / "mount", place / f"{level}.log", level, options)
+    # Not in `place`: who serves may still write to it when the mount has ended.
+    log = place.with_name(f"{secrets.token_hex(4)}.log")
+    return serving(place / "source", place / "mount", log, level, options)
 
 
 def words_of(mountpoint: Path) -> frozenset[str]:
