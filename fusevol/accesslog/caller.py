@@ -53,6 +53,7 @@ class Callers:
         self._limit = limit
         self._known: dict[int, _Known] = {}
         self._containers: dict[bytes, str | None] = {}
+        self._is_proc_ours = _is_proc_ours()
 
     def identify(self, tid: int, now_ns: int) -> Caller:
         """Return who thread `tid` belongs to, while it waits for the answer to its request.
@@ -83,6 +84,8 @@ class Callers:
         return bool(effective >> CAP_FSETID & 1)
 
     def _meet(self, tid: int, now_ns: int) -> Caller:
+        if not self._is_proc_ours:
+            return Caller(tid, None, UNKNOWN, INVISIBLE)
         try:
             fd = self._open(f"/proc/{tid}/comm")
             try:
@@ -151,3 +154,14 @@ class Callers:
 
     def _drop(self, tid: int) -> None:
         os.close(self._known.pop(tid).fd)
+
+
+def _is_proc_ours() -> bool:
+    """Tell whether /proc counts processes as the kernel tells us of them.
+
+    In a pid namespace of its own with the /proc of another one, each id would be somebody else's.
+    """
+    try:
+        return os.readlink("/proc/self") == str(os.getpid())
+    except OSError:
+        return False

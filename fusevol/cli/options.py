@@ -82,7 +82,8 @@ FILTER_OPTIONS: Final = {
     ),
     "containers": click.option(
         "--container", "containers", multiple=True, metavar="ID",
-        help="What this container did: beginning of its id, or its name; - is the host.",
+        help="What this container did: beginning of its id, or its name; - is the host, ? are "
+        "those that could not be looked up.",
     ),
     "since": click.option(
         "--since", type=TIME, metavar="TIME",

@@ -5,12 +5,14 @@ import errno
 import os
 import resource
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fusevol.accesslog.caller import Callers
 from fusevol.model import INVISIBLE, UNKNOWN
+from tests.served import needs_root
 
 _SECOND_NS = 1_000_000_000
 
@@ -104,6 +106,20 @@ def test_a_process_that_is_gone_is_not_one_of_the_host() -> None:
         pass
     caller = Callers(4).identify(pid, 0)
     assert (caller.container, caller.error) == (UNKNOWN, errno.errorcode[errno.ENOENT])
+
+
+@needs_root
+def test_a_proc_of_other_processes_is_not_asked() -> None:
+    """In a pid namespace of its own, with the /proc of the host: process 1 there is another."""
+    program = (
+        "import os; from fusevol.accesslog.caller import Callers\n"
+        "one = Callers(4).identify(os.getpid(), 0); print(one.pid, one.comm, one.error)"
+    )
+    said = subprocess.run(
+        ["unshare", "--pid", "--fork", sys.executable, "-c", program],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert said.stdout == f"1 None {INVISIBLE}\n"
 
 
 def test_who_is_not_visible_is_not_one_of_the_host() -> None:
