@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from fusevol.accesslog.log_end import end_of_log
 from fusevol.accesslog.names import decode_name
 from fusevol.accesslog.record import decode
 from fusevol.daemon import registry
@@ -80,9 +81,8 @@ class Served:
         return [record for record in self.records() if record["seq"] > seq]
 
     def last_seq(self) -> int:
-        """Return the number of the newest record."""
-        number: int = self.records()[-1]["seq"]
-        return number
+        """Return the number of the newest record, also if its file was just rotated away."""
+        return end_of_log(str(self.log)).seq
 
     def status(self) -> dict[str, Any]:
         """Return what `fusevol status` tells of this mount."""

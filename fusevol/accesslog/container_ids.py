@@ -36,7 +36,7 @@ def container_check(wanted: Collection[str]) -> Callable[[AccessRecord], bool]:
     """Return what tells whether a record is of one of the `wanted` containers.
 
     Args:
-        wanted: full ids, beginnings of ids, names; HOST for processes of the host.
+        wanted: full ids, beginnings of ids, names; HOST for what is known to be of the host.
     """
     exact = frozenset(wanted)
     beginnings = tuple(text for text in wanted if _BEGINNING.fullmatch(text))
@@ -45,7 +45,7 @@ def container_check(wanted: Collection[str]) -> Callable[[AccessRecord], bool]:
     def check(record: AccessRecord) -> bool:
         container = record.container
         if container is None:
-            return host and record.pid is not None
+            return host and record.pid is not None and record.identity_error is None
         if container in exact:
             return True
         return container.startswith(beginnings) and is_full_id(container)

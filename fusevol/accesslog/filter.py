@@ -111,7 +111,7 @@ _KEYS: Final = {
     "paths": ("path", "to"),
     "uids": ("uid",),
     "pids": ("pid",),
-    "containers": ("container", "pid"),
+    "containers": ("container", "pid", "identity_error"),
     "results": ("result",),
     "volumes": ("volume",),
     "since": ("time",),

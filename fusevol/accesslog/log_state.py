@@ -123,17 +123,34 @@ class LogState:
         self.fd = -1
 
 
+def known_of(log: str) -> Known:
+    """Return what was kept last of the log at a path, whoever writes to it; nothing if unknown."""
+    try:
+        fd = os.open(_path(os.path.realpath(log)), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return Known()
+    state = LogState(log, fd)
+    try:
+        return state.load()
+    finally:
+        state.close()
+
+
 def directory() -> str:
     """Return where what is known of logs is kept."""
     return os.path.join(state_directory(), "logs")
+
+
+def _path(log: str) -> str:
+    name = f"{hashlib.sha256(os.fsencode(log)).hexdigest()[:32]}.numbers"
+    return os.path.join(directory(), name)
 
 
 def _opened(log: str) -> int:
     """Return a descriptor of a file that is locked and has its room."""
     os.makedirs(directory(), mode=0o700, exist_ok=True)
     text = encode_name(os.fsencode(log)).encode()
-    name = f"{hashlib.sha256(os.fsencode(log)).hexdigest()[:32]}.numbers"
-    fd = os.open(os.path.join(directory(), name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = os.open(_path(log), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(fd).st_size < _BYTES:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from fusevol.accesslog.sinks import open_sink, parse
 from fusevol.errors import FusevolError
-from fusevol.logagent.backlog import Backlog
+from fusevol.logagent.backlog import Backlog, position_after
+from fusevol.logagent.positions import Position
 
 if TYPE_CHECKING:
     from fusevol.accesslog.sinks.sink import Sink
@@ -25,20 +26,26 @@ class Forwarder(threading.Thread):
 
     Attributes:
         sink: as the user named it.
-        seq: number of the last record that was handed over.
+        position: after the last record that was handed over.
+        newest: highest number that the log was seen to have; see `saw`.
         error: why sending does not work right now; "" if it does.
         error_since: when that began, in seconds since 1970.
     """
 
-    def __init__(self, sink: str, log: str, seq: int) -> None:
+    def __init__(self, sink: str, log: str, position: Position) -> None:
         super().__init__(name=f"to {sink}", daemon=True)
         self.sink = sink
-        self.seq = seq
+        self.position = position
+        self.newest = max(position.newest, position.seq)
         self.error = ""
         self.error_since = 0.0
         self._log = log
         self._ending = threading.Event()
         self._wait_s = _SHORTEST_WAIT_S
+
+    def saw(self, seq: int) -> None:
+        """Note a number that a record of the log has."""
+        self.newest = max(self.newest, seq)
 
     def end(self) -> None:
         """Have it end as soon as it has sent what is in the log."""
@@ -52,13 +59,10 @@ class Forwarder(threading.Thread):
     def _send_all(self) -> bool:
         """Send until the end; return False if that failed and is to be tried again."""
         try:
-            backlog = Backlog(self._log, self.seq)
-        except FusevolError as error:
-            self._failed(str(error))
-            return False
-        try:
-            self.seq = backlog.seq
-            with open_sink(parse(self.sink)) as sink:
+            with (
+                open_sink(parse(self.sink)) as sink,
+                Backlog(self._log, self.position, lambda: self.newest) as backlog,
+            ):
                 self._send_to(sink, backlog)
         except OSError as error:
             self._failed(error.strerror or str(error))
@@ -66,8 +70,11 @@ class Forwarder(threading.Thread):
         except FusevolError as error:
             self._failed(str(error))
             return False
-        finally:
-            backlog.close()
+        except Exception as error:
+            # A fault of ours must not end this thread, which nobody would notice.
+            logger.exception("%s: sink %s", self._log, self.sink)
+            self._failed(repr(error))
+            return False
         return True
 
     def _send_to(self, sink: "Sink", backlog: Backlog) -> None:
@@ -77,7 +84,7 @@ class Forwarder(threading.Thread):
             while entries:
                 sent = sink.send(entries)
                 if sent:
-                    self.seq = entries[sent - 1][1].seq
+                    self._has_sent(position_after(entries[sent - 1][1]))
                     self._works()
                 else:
                     self._failed("it takes no records")
@@ -88,6 +95,13 @@ class Forwarder(threading.Thread):
                 if is_ending:
                     return
                 self._ending.wait(_IDLE_S)
+
+    def _has_sent(self, position: Position) -> None:
+        if position.seq < self.position.seq:
+            # Another log: what was known of the one before is told by now.
+            self.newest = position.seq
+        self.position = position
+        self.saw(position.seq)
 
     def _failed(self, why: str) -> None:
         if why != self.error:

@@ -5,7 +5,6 @@ end. What the agent sends on it, one byte at a time, asks for the log to be open
 """
 
 import contextlib
-import functools
 import logging
 import os
 import select
@@ -18,12 +17,13 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from fusevol.accesslog.chain.ledger import forget
-from fusevol.accesslog.log_end import end_of_log
+from fusevol.accesslog.log_end import end_of_file, end_of_log
+from fusevol.accesslog.log_state import known_of
 from fusevol.accesslog.names import decode_name
 from fusevol.accesslog.reader import last_record
 from fusevol.errors import FusevolError, NotFoundError
 from fusevol.logagent import status
-from fusevol.logagent.positions import PositionsFile, seq_before
+from fusevol.logagent.positions import Position, PositionsFile, position_at
 from fusevol.logagent.retention import Retention
 from fusevol.logagent.rotation import Rotation
 from fusevol.logagent.start import AT_WORK, REOPEN, START_BYTES, Start
@@ -56,16 +56,27 @@ class Agent:
         self._kept = self._positions.load()
         self._forwarders = [self._forwarder(sink, start.since) for sink in start.options.sinks]
         self._rotation = Rotation(self._log, start.options, self._ask_to_reopen)
-        self._retention = Retention(self._log, start.options, functools.partial(forget, self._log))
+        self._retention = Retention(self._log, start.options, self._about_to_remove)
         self._said: dict[str, str] = {}
-        self._newest = end_of_log(self._log).seq
+        self._newest = 0
+        self._saw(end_of_log(self._log).seq)
+        # Where a new sink begins stays what it is, whatever becomes of this process.
+        self._keep_positions()
 
     def _forwarder(self, sink: str, since: str) -> "Forwarder":
         # An agent that only rotates does without what sends.
         from fusevol.logagent.forwarding import Forwarder
 
-        kept = self._kept.get(sink)
-        return Forwarder(sink, self._log, seq_before(self._log, since) if kept is None else kept)
+        kept = self._kept
+        if kept is None:
+            logger.error(
+                "access log %s: it is not known how far sink %s has got: all that there is of the "
+                "log is sent",
+                self._log, sink,
+            )  # fmt: skip
+            return Forwarder(sink, self._log, Position(0))
+        position = kept[sink] if sink in kept else position_at(self._log, since)
+        return Forwarder(sink, self._log, position)
 
     def run(self) -> None:
         """Work until the keeper closes the channel; then send what is left."""
@@ -80,7 +91,6 @@ class Agent:
             with self._explained("rotate it"):
                 if self._rotation.go_on():
                     retain_at = now
-                    self._newest = end_of_log(self._log).seq
             if now >= retain_at:
                 retain_at = now + _RETAIN_S
                 with self._explained("look after rotated files"):
@@ -102,23 +112,29 @@ class Agent:
         status.remove(self._log)
 
     def _keep(self) -> None:
-        positions = {one.sink: one.seq for one in self._forwarders}
+        if self._forwarders:
+            self._look_for_newest()
+        self._keep_positions()
+        with self._explained("tell how it is"):
+            status.write(self._status())
+
+    def _keep_positions(self) -> None:
+        positions = {
+            one.sink: msgspec.structs.replace(one.position, newest=one.newest)
+            for one in self._forwarders
+        }
         with self._explained("keep positions"):
             if positions != self._kept:
                 self._positions.save(positions)
                 self._kept = positions
-        with self._explained("tell how it is"):
-            status.write(self._status())
 
     def _status(self) -> status.AgentStatus:
-        if self._forwarders:
-            self._look_for_newest()
         return status.AgentStatus(
             log=self._log,
             pid=os.getpid(),
             sinks=[
                 status.SinkStatus(
-                    one.sink, one.seq, max(0, self._newest - one.seq),
+                    one.sink, one.position.seq, max(0, self._newest - one.position.seq),
                     one.error, one.error_since,
                 )
                 for one in self._forwarders
@@ -129,11 +145,34 @@ class Agent:
         )  # fmt: skip
 
     def _look_for_newest(self) -> None:
-        """Note the number of the newest record, as long as it was not rotated away."""
-        with contextlib.suppress(NotFoundError):
+        """Note the number of the newest record, also if its file was rotated away since."""
+        seq = known_of(self._log).seq
+        with self._explained("look for its end"), contextlib.suppress(NotFoundError):
             newest = last_record(self._log)
             if newest is not None:
-                self._newest = newest.seq
+                seq = max(seq, newest.seq)
+        self._saw(seq)
+
+    def _about_to_remove(self, path: str) -> None:
+        """Say so if a sink has not got all of a file that goes now."""
+        forget(self._log, path)
+        with contextlib.suppress(FusevolError):
+            behind = [one for one in self._forwarders if one.position.seq < self._newest]
+            # What is compressed has to be read for that, so it is not done in vain.
+            last = end_of_file(path).seq if behind else 0
+            for one in behind:
+                if one.position.seq < last:
+                    logger.warning(
+                        "access log %s: %s goes, of which sink %s has got records up to %d; it "
+                        "will be told how many are missing",
+                        self._log, os.path.basename(path), one.sink, one.position.seq,
+                    )  # fmt: skip
+
+    def _saw(self, seq: int) -> None:
+        if seq:
+            self._newest = seq
+            for forwarder in self._forwarders:
+                forwarder.saw(seq)
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:

@@ -7,10 +7,9 @@ from typing import Final
 
 import msgspec
 
-from fusevol.accesslog.lines import LogFile
 from fusevol.accesslog.names import encode_name
-from fusevol.accesslog.reader import parse
-from fusevol.accesslog.record import MalformedRecordError
+from fusevol.accesslog.reader import Skipped
+from fusevol.accesslog.sections import Section, opened
 from fusevol.config import state_directory
 from fusevol.errors import FusevolError
 from fusevol.linux.files import replace
@@ -20,16 +19,32 @@ _LOCK_S: Final = 15.0
 _POLL_S: Final = 0.05
 
 
+class Position(msgspec.Struct, frozen=True):
+    """How far a sink has got.
+
+    Attributes:
+        seq: number of the record that it got last; 0 if it has to get all of them.
+        time: of that record; empty if it got none, or a gap that stands for it.
+        volume: that the record names.
+        newest: highest number that the log was seen to have.
+    """
+
+    seq: int
+    time: str = ""
+    volume: str = ""
+    newest: int = 0
+
+
 class Positions(msgspec.Struct):
-    """The numbers of the records that sinks got last.
+    """How far the sinks of a log have got.
 
     Attributes:
         log: path of the log.
-        sinks: sink, as it was named -> `seq`.
+        sinks: sink, as it was named -> position, or only its `seq`, as it was kept once.
     """
 
     log: str
-    sinks: dict[str, int] = {}
+    sinks: dict[str, Position | int] = {}
 
 
 class PositionsFile:
@@ -66,34 +81,51 @@ class PositionsFile:
         """Let another agent have it."""
         os.close(self._lock)
 
-    def load(self) -> dict[str, int]:
-        """Return the position of each sink; nothing where there was no agent before."""
+    def load(self) -> dict[str, Position] | None:
+        """Return the position of each sink; None if they are damaged.
+
+        Nothing where there was no agent before.
+        """
         try:
             with open(self._path, "rb") as file:
-                return msgspec.json.decode(file.read(), type=Positions).sinks
-        except (FileNotFoundError, msgspec.DecodeError):
+                kept = msgspec.json.decode(file.read(), type=Positions).sinks
+        except FileNotFoundError:
             return {}
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        return {
+            sink: Position(position) if isinstance(position, int) else position
+            for sink, position in kept.items()
+        }
 
-    def save(self, sinks: dict[str, int]) -> None:
+    def save(self, sinks: dict[str, Position]) -> None:
         """Replace what is kept, atomically; OSError if that fails."""
-        positions = Positions(encode_name(os.fsencode(self._log)), sinks)
-        replace(self._path, msgspec.json.encode(positions))
+        positions = Positions(encode_name(os.fsencode(self._log)), {**sinks})
+        replace(self._path, msgspec.json.encode(positions), durable=True)
 
 
-def seq_before(log: str, since: str) -> int:
-    """Return the number of the last record before time `since`; 0 if all are later.
+def position_at(log: str, since: str) -> Position:
+    """Return the position behind all that was recorded before time `since`.
 
     Raises:
         NotFoundError, NotPermittedError, FusevolError: the log cannot be read.
     """
-    earliest = None
-    with LogFile(log) as file:
-        for _offset, line in file.lines_backwards():
-            try:
-                record = parse(line)
-            except MalformedRecordError:
+    earliest = 1
+    with opened([log], with_rotated=True) as sections:
+        for section in reversed(sections):
+            first = section.first()
+            if first is None:
                 continue
-            if record.time < since:
-                return record.seq
-            earliest = record.seq
-    return 0 if earliest is None else earliest - 1
+            if first.time < since:
+                return _last_before(section, since) or Position(first.seq, first.time, first.volume)
+            earliest = first.seq
+    return Position(earliest - 1)
+
+
+def _last_before(section: Section, since: str) -> Position | None:
+    found = None
+    for batch in section.batches(Skipped()):
+        for record in batch.records:
+            if record is not None and record.time < since:
+                found = record
+    return None if found is None else Position(found.seq, found.time, found.volume)

@@ -299,8 +299,24 @@ def test_what_a_receiver_left_unread_is_not_handed_over(tmp_path: Path) -> None:
                 connection.close()
                 with pytest.raises(OSError, match=re.escape(path)) as raised:
                     sink.send(numbered(3))
-                assert raised.value.errno in (errno.EPIPE, errno.ECONNREFUSED)
+                assert raised.value.errno in (errno.ECONNRESET, errno.ECONNREFUSED)
         os.unlink(path)
+
+
+def test_what_a_receiver_read_before_it_closed_is_handed_over(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as receiver:
+        receiver.bind(path)
+        receiver.listen(1)
+        with open_sink(parse(f"unix:{path}"), timeout_s=TIMEOUT_S) as sink:
+            connection = receiver.accept()[0]
+            assert sink.send(numbered(3)) == 0
+            connection.sendall(b"thanks")
+            assert len(connection.recv(65536).splitlines()) == 3
+            connection.close()
+            assert sink.send(numbered(3)) == 3
+            with pytest.raises(BrokenPipeError):
+                sink.send(numbered(1))
 
 
 def test_datagrams_for_a_receiver_that_was_replaced_are_not_handed_over(tmp_path: Path) -> None:

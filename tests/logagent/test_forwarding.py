@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.accesslog.log_files import rotated_by_fusevol
+from fusevol.accesslog.log_files import first_record_in, rotated_by_fusevol
+from fusevol.accesslog.log_state import known_of
+from fusevol.errors import NotFoundError
 from fusevol.logagent import status
+from fusevol.logagent.backlog import REMOVED
 from tests.patience import PATIENCE_S
 from tests.served import (
     FUSEVOL,
@@ -166,6 +169,128 @@ def test_what_was_rotated_away_still_counts_as_waiting(tmp_path: Path) -> None:
         wait_until(lambda: served.log.exists() and not served.log.stat().st_size, "a new file")
         time.sleep(2.5)
         assert behind() > 100
+
+
+def kill_agent(served: Served) -> None:
+    """Kill the agent, and wait for the next one."""
+    wait_until(lambda: status.read(str(served.log)) is not None, "an agent")
+    agent = status.read(str(served.log))
+    assert agent is not None
+    os.kill(agent.pid, signal.SIGKILL)
+
+    def is_replaced() -> bool:
+        other = status.read(str(served.log))
+        return other is not None and other.pid != agent.pid
+
+    wait_until(is_replaced, "another agent", 60)
+
+
+def rotate(served: Served) -> None:
+    """As logrotate with `rotate 1` does."""
+    os.replace(served.log, f"{served.log}.1")
+    fusevol("reload", "--logs", str(served.mountpoint))
+    wait_until(served.log.exists, "a new file")
+
+
+def numbers_of_all(served: Served) -> int:
+    """The number of the newest record, wherever it is."""
+    return known_of(str(served.log)).seq
+
+
+def oldest_number(served: Served) -> int:
+    """The number of the first record in the oldest file; 0 while a file is being renamed."""
+    with contextlib.suppress(NotFoundError):
+        for path in (*rotated_by_fusevol(str(served.log)), str(served.log)):
+            if (first := first_record_in(path)) is not None:
+                return first.seq
+    return 0
+
+
+def account(lines: list[bytes], begin: int) -> int:
+    """Check that each number from `begin` on is that of a record or in a gap, exactly once.
+
+    Returns the last one. Gaps that the log itself has are records.
+    """
+    last = begin - 1
+    for line in lines:
+        record = json.loads(line)
+        if record["op"] == "gap" and record["reason"] == REMOVED:
+            assert record["seq"] == last + record["lost"]
+        else:
+            assert record["seq"] == last + 1
+        last = record["seq"]
+    return last
+
+
+@needs_root
+@pytest.mark.parametrize("was_there", [True, False])
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_what_was_rotated_away_while_nobody_listened_is_told(
+    tmp_path: Path, was_there: bool, goes_on: bool
+) -> None:
+    path = tmp_path / "socket"
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(receiver(path)) if was_there else None
+        served = stack.enter_context(serve(tmp_path, "-o", f"sinks=unix:{path}"))
+        make_directories(served, 5)
+        got = []
+        if first is not None:
+            await_all(served, first)
+            first.end()
+            got = first.lines
+        make_directories(served, 5)
+        rotate(served)
+        make_directories(served, 5)
+        rotate(served)
+        if goes_on:
+            make_directories(served, 5)
+        else:
+            # What is left nobody sends, so the log says nothing any more.
+            os.unlink(f"{served.log}.1")
+        with receiver(path) as second:
+            wait_until(
+                lambda: bool(second.numbers) and second.numbers[-1] >= numbers_of_all(served),
+                "all, or a gap", 60,
+            )  # fmt: skip
+            lines = got + second.lines
+    assert any(REMOVED.encode() in line for line in lines)
+    assert account(lines, 1) >= 30
+
+
+@needs_root
+def test_what_the_agent_itself_removes_is_told_to_a_sink_that_is_behind(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    options = ("-o", f"rotate_size=16K,keep_files=2,sinks=unix:{path}")
+    with serve(tmp_path, *options) as served:
+        make_directories(served, 100)
+        # Where a new sink begins outlives its agent.
+        kill_agent(served)
+
+        def is_first_file_gone() -> bool:
+            make_directories(served, 100)
+            return oldest_number(served) > 1
+
+        wait_until(is_first_file_gone, "that files are removed", 60)
+        newest = numbers_of_all(served)
+        with receiver(path) as one:
+            wait_until(lambda: bool(one.numbers) and one.numbers[-1] >= newest, "all", 30)
+            lines = list(one.lines)
+    assert any(b"removed before" in line for line in lines)
+    account(lines, 1)
+
+
+@needs_root
+def test_all_is_sent_where_it_is_not_known_what_was(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    options = ("-o", f"sinks=unix:{path}")
+    with receiver(path) as one, serve(tmp_path, *options) as served:
+        make_directories(served, 5)
+        await_all(served, one)
+    (positions,) = (tmp_path / "state/logs").glob("*.json")
+    positions.write_bytes(b"")
+    with receiver(path) as one, serve(tmp_path, *options) as served:
+        await_all(served, one)
+        account(one.lines, 1)
 
 
 @needs_root

@@ -172,9 +172,15 @@ class Stream(_Buffered):
         poll = select.poll()
         # POLLHUP comes unasked, and not where a receiver has but said that it will not answer.
         poll.register(self._socket, 0)
-        if poll.poll(0):
-            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE), self._path)
-        return is_read
+        if not poll.poll(0):
+            return is_read
+        try:
+            # The end of a receiver that had read all is an end; else it is ECONNRESET (unix(7)).
+            while self._socket.recv(_BLOCK_BYTES):
+                pass
+        except OSError as error:
+            raise _of(error, self._path) from None
+        return True
 
     def _fileno(self) -> int:
         return self._socket.fileno()
