@@ -5,8 +5,8 @@
 So numbers go on whatever becomes of the files, and a loss is told even if the mount ends before the
 log can be written again. It is written by one pwrite(2) in place, which needs no room on the disk
 that it does not have already: with each lost operation, and with records a few times a second. So
-it may be older than the log; then the log counts. It is no mapped file: storing to one kills the
-process (SIGBUS) where its file system fails, and a volume outlives the disk that its log is on.
+it may be older than the log; then the log counts. It is no mapped file: on btrfs a store to one
+kills the process (SIGBUS) when the disk is full, whether its room was allocated before or not.
 """
 
 import contextlib
@@ -28,6 +28,10 @@ _MAGIC: Final = b"fvlog\0\0\1"
 """Its last byte is the version of the layout."""
 _BYTES: Final = 512
 _PATH_AT: Final = 128
+
+# From linux/fs.h.
+_FS_IOC_SETFLAGS: Final = 0x40086602
+_FS_NOCOW_FL: Final = 0x00800000
 
 
 class Known(NamedTuple):
@@ -59,6 +63,7 @@ class LogState:
 
     def __init__(self, log: str, fd: int) -> None:
         self._log = log
+        self._failed = False
         self.fd = fd
 
     @classmethod
@@ -111,10 +116,14 @@ class LogState:
         try:
             os.pwrite(self.fd, _LAYOUT.pack(_MAGIC, *known), 0)
         except OSError as error:
-            logger.warning(
-                "what is known of access log %s cannot be kept (%s)", self._log, error.strerror
-            )
-            self.close()
+            if not self._failed:
+                logger.warning(
+                    "what is known of access log %s cannot be kept in %s (%s); it is tried again",
+                    self._log, directory(), error.strerror,
+                )  # fmt: skip
+            self._failed = True
+        else:
+            self._failed = False
 
     def close(self) -> None:
         """Let another mount write to the log."""
@@ -154,6 +163,7 @@ def _opened(log: str) -> int:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(fd).st_size < _BYTES:
+            _overwrite_in_place(fd)
             os.pwrite(fd, bytes(_BYTES), 0)
         # For who looks at the file.
         os.pwrite(fd, text[: _BYTES - _PATH_AT], _PATH_AT)
@@ -161,3 +171,9 @@ def _opened(log: str) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def _overwrite_in_place(fd: int) -> None:
+    """Have btrfs write changes of an empty file where they belong, so that they need no room."""
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("l", _FS_NOCOW_FL))

@@ -121,7 +121,7 @@ def test_file_that_is_being_compressed(log: Path) -> None:
         compressed.write_bytes(data)
         result = run("--json", log)
         assert result.stdout_bytes == lines(1, 2, *range(21, 31))
-        assert result.stderr == ""
+        assert "skipped" not in result.stderr
     # One that was left by an older rotation has other records.
     compressed.write_bytes(gzip.compress(lines(0)))
     assert shown(log) == [0, 1, 2, *range(21, 31)]
