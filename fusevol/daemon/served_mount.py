@@ -177,6 +177,13 @@ class ServedMount:
                 await trio.sleep(starting.POLL_S)
         return keeper or starting.keeper_after(mountpoint, self.keeper)
 
+    def source_status(self) -> os.stat_result | None:
+        """Return the status of the source that is served, None if it cannot be seen; may hang."""
+        served = self.entry()
+        if served is None or self._spare is None:
+            return None
+        return self._spare.source_status(served)
+
     async def put_back(self, config: MountConfig) -> bool:
         """Mount it at its place again, where use elsewhere has kept it alive.
 

@@ -20,6 +20,7 @@ from fusevol.daemon.control import VolumeState
 from fusevol.daemon.forkserver import ForkServer
 from fusevol.daemon.served_mount import ServedMount
 from fusevol.daemon.store import Reference, StoredVolume
+from fusevol.daemon.usage import bound_devices
 from fusevol.daemon.volume_options import VolumeOptions
 from fusevol.errors import FusevolError
 from fusevol.linux import mounts
@@ -27,9 +28,12 @@ from fusevol.linux.mountinfo import mount_at
 from fusevol.linux.process import start_ticks
 from fusevol.log_options import as_words
 from fusevol.model import RecordLevel
+from fusevol.volume.source import open_path
 
 logger = logging.getLogger(__name__)
 
+_LOOK_S: Final = 2.0
+"""How long a source may take to be looked at when it is served already."""
 _END_S: Final = 15.0
 """How long a mount has to end that is told to, or to be kept by another after its keeper died."""
 _SETTLE_S: Final = 5.0
@@ -55,6 +59,7 @@ class ServedVolume:
         self.stored = stored
         self.references: dict[str, Reference] = {}
         self.message = ""
+        self._notice = ""
         self.unused_since = trio.current_time()
         self._nursery = nursery
         self._forks = forks
@@ -117,7 +122,7 @@ class ServedVolume:
             keeper=entry.pid if entry else 0,
             worker=entry.worker if entry else 0,
             restarts=entry.restarts if entry else 0,
-            message=entry.message if entry else self.message,
+            message=(entry.message or self._notice) if entry else self.message,
             logging=as_words(options.logging),
         )
 
@@ -145,6 +150,8 @@ class ServedVolume:
             FusevolError: it cannot be served, and why.
         """
         async with self._lock:
+            if self._mount is not None and await self._is_replaced(self._mount):
+                await self._leave_source(self._mount)
             if await self._is_served():
                 return
             config = await trio.to_thread.run_sync(
@@ -245,6 +252,7 @@ class ServedVolume:
 
     def _watch(self, mount: ServedMount) -> None:
         self._mount, self._ended, self.message = mount, trio.Event(), ""
+        self._notice = ""
         self._is_lingering = False
         self._nursery.start_soon(self._watch_until_end, mount)
 
@@ -269,6 +277,49 @@ class ServedVolume:
                     return True
                 await trio.sleep(starting.POLL_S)
         return False
+
+    async def _is_replaced(self, mount: ServedMount) -> bool:
+        """Tell whether the path of the source leads to something else by now; no if it hangs."""
+        with trio.move_on_after(_LOOK_S):
+            return await trio.to_thread.run_sync(
+                self._leads_elsewhere, mount, limiter=self._thread, abandon_on_cancel=True
+            )
+        return False
+
+    def _leads_elsewhere(self, mount: ServedMount) -> bool:
+        served = mount.source_status()
+        if served is None:
+            return False
+        try:
+            fd = open_path(self._config(os.path.realpath(self.source)))
+        except FusevolError:
+            return True
+        try:
+            return not os.path.samestat(served, os.fstat(fd))
+        finally:
+            os.close(fd)
+
+    async def _leave_source(self, mount: ServedMount) -> None:
+        """End the mount of a source that was replaced, unless somebody uses it.
+
+        Raises:
+            FusevolError: somebody does, who would not see what the new one does.
+        """
+        users = sum(reference.count for reference in self.references.values())
+        bound = await trio.to_thread.run_sync(bound_devices, store.mountpoints_directory())
+        if users > 1 or mount.device in bound or not await mount.unmount():
+            path = self._config(self.source).served_path
+            self._notice = f"its source {path} was replaced, and it still serves the old one"
+            logger.warning("volume %s: %s", self.name, self._notice)
+            raise FusevolError(
+                f"volume {self.name} is in use, and {self._notice}; end all that uses the volume, "
+                f"and the new source is served"
+            )
+        logger.info("volume %s: its source was replaced; the new one is served", self.name)
+        with trio.move_on_after(_SETTLE_S):
+            await self._ended.wait()
+        if self._mount is not None:
+            await self._end()
 
     async def _end(self) -> None:
         """End the mount, wherever it is used; FusevolError if it does not end."""

@@ -11,6 +11,7 @@ import math
 import os
 import select
 import subprocess
+import sys
 import time
 from typing import Final
 
@@ -18,6 +19,7 @@ from fusevol.daemon import registry, succession
 from fusevol.daemon.connection import connection_of
 from fusevol.daemon.notify import notify, passed_descriptors
 from fusevol.linux.process import descriptor_of
+from fusevol.recovery.region import ROOT_FD, WORD
 
 _DEVICE: Final = "device"
 _STATE: Final = "state"
@@ -89,6 +91,15 @@ class Spare:
             if self._alive_fd >= 0:
                 os.close(self._alive_fd)
             (self._alive_fd,) = fds
+
+    def source_status(self, served: registry.Served) -> os.stat_result | None:
+        """Return the status of the source that is open, None if it cannot be seen; may hang."""
+        number = int.from_bytes(os.pread(self._fds[0], WORD, ROOT_FD * WORD), sys.byteorder)
+        fds = _descriptors_of(served, number - 1) if number else []
+        try:
+            return os.fstat(fds[0]) if fds else None
+        finally:
+            _close(fds)
 
     def is_kept(self) -> bool:
         """Tell whether the keeper, or a worker that becomes the keeper, is alive."""

@@ -1,5 +1,6 @@
 """`fusevol serve`: volumes, references and workers, through its commands and its control socket."""
 
+import contextlib
 import json
 import os
 import random
@@ -15,6 +16,8 @@ from typing import Any, Final
 import pytest
 
 from fusevol.daemon.control import Client, VolumeState
+from fusevol.errors import FusevolError, NotFoundError
+from fusevol.linux.mounts import MNT_DETACH, mount, umount
 from tests.engines.daemon import Daemon, plain_daemon
 from tests.engines.machine import end, mounts
 from tests.patience import PATIENCE_S
@@ -86,6 +89,55 @@ def test_it_is_not_stopped_while_the_host_uses_it(client: Client, volume: str) -
         assert client.inspect(volume).state == "serving"
         assert file.read() == "content\n"
     wait_until(lambda: client.inspect(volume).state == "idle", "end of the idle worker")
+
+
+@pytest.mark.parametrize("how", ["another directory", "another file system", "removed"])
+def test_a_source_that_was_replaced_is_noticed_by_who_mounts_next(
+    daemon: Daemon, client: Client, volume: str, source: Path, how: str
+) -> None:
+    state = client.mount(volume, "one")
+    with contextlib.ExitStack() as stack:
+        if how == "another file system":
+            mount("tmpfs", str(source), "tmpfs", 0, "size=1m")
+            stack.callback(umount, str(source), MNT_DETACH)
+        else:
+            source.rename(source.with_name("old"))
+        if how == "another directory":
+            source.mkdir()
+        with pytest.raises(FusevolError, match=f"its source {source} was replaced"):
+            client.mount(volume, "two")
+        told = client.inspect(volume)
+        assert told.references == {"one": 1}
+        assert "was replaced" in told.message
+        assert Path(state.mountpoint, "file").read_text() == "content\n"
+        client.unmount(volume, "one")
+        if how == "removed":
+            with pytest.raises(NotFoundError, match="does not exist"):
+                client.mount(volume, "two")
+            return
+        (source / "new").touch()
+        state = client.mount(volume, "two")
+        assert os.listdir(state.mountpoint) == ["new"]
+        assert state.message == ""
+        assert client.mount(volume, "three").worker == state.worker
+        for holder in ("two", "three"):
+            client.unmount(volume, holder)
+        wait_until(lambda: client.inspect(volume).state == "idle", "end of the idle worker")
+
+
+def test_a_source_behind_a_link_that_leads_elsewhere_now(
+    daemon: Daemon, client: Client, source: Path
+) -> None:
+    link = source.with_name("link")
+    link.symlink_to(source)
+    daemon.create("linked", link)
+    client.mount("linked", "one")
+    link.unlink()
+    link.symlink_to(source / "inner")
+    client.unmount("linked", "one")
+    assert os.listdir(client.mount("linked", "two").mountpoint) == ["deep"]
+    client.unmount("linked", "two")
+    daemon.cli("volume", "rm", "linked")
 
 
 def test_a_reference_ends_with_its_process(client: Client, volume: str) -> None:
