@@ -325,7 +325,9 @@ class LogWriter:
             self._cells[_FAULT] = 0
             return
         self.checkpoint()
-        self._begin_anew()
+        # What was written just now may have found that the file is gone.
+        if not self._is_at_its_path():
+            self._begin_anew()
 
     def _is_at_its_path(self) -> bool:
         """Tell whether the file was not renamed; its own lock would keep it from being reopened."""

@@ -330,6 +330,22 @@ def test_under_deny_nothing_goes_on_without_a_file(log: Path) -> None:
     assert numbers(log) == [2]
 
 
+@pytest.mark.parametrize("chain", [False, True])
+def test_a_deleted_log_can_be_opened_anew(
+    log: Path, chain: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = writer(log, chain=chain)
+    write(one, 3)
+    log.unlink()
+    # The checkpoint that is written first finds that the file is gone, and begins another.
+    one.reopen()
+    assert not [said for said in caplog.messages if "in use" in said]
+    write(one, 3)
+    one.close()
+    assert numbers(log)[-1] >= 6
+    assert numbers(log) == list(range(numbers(log)[0], numbers(log)[-1] + 1))
+
+
 def test_a_renamed_log_is_written_to_as_long_as_it_has_a_name(log: Path) -> None:
     one = writer(log, chain=False)
     write(one, 3)
