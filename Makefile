@@ -49,9 +49,10 @@ xfstests:  ## run a checkout of the suite: make xfstests XFSTESTS=DIR
 	@scripts/setup runtime
 	@scripts/xfstests $(XFSTESTS) $(ARGS)
 
-soak:  ## kill what serves a volume while all workloads run on it: make soak SECONDS=600
+soak:  ## kill what serves volumes, and more, while they are used: make soak SECONDS=600
 	@scripts/setup test
 	$(python) -m tests.crash $(SECONDS) $(ARGS)
+	$(python) -m tests.promises $(SECONDS)
 
 lock:  ## pin the newest releases of all Python packages
 	@scripts/lock
