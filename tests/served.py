@@ -104,10 +104,14 @@ def _open_count(records: list[Record], path: str) -> int:
 
 def status_of(mountpoint: Path) -> dict[str, Any]:
     """Return what `fusevol status` tells of the mount at `mountpoint`."""
-    for mount in json.loads(fusevol("status", "--json").stdout):
+    for mount in _statuses():
         if mount["mountpoint"] == str(mountpoint):
             return dict(mount)
     raise AssertionError(f"{mountpoint} is not served")
+
+
+def _statuses() -> list[dict[str, Any]]:
+    return list(json.loads(fusevol("status", "--json").stdout))
 
 
 def is_mounted(mountpoint: Path) -> bool:
@@ -166,6 +170,28 @@ def end(mountpoint: Path) -> None:
     fusevol("unmount", mountpoint)
     if entry is not None:
         wait_until(lambda: not runs(entry.pid) and not runs(entry.worker), "end of the mount")
+
+
+@contextmanager
+def stay(directory: Path, *options: str | Path) -> Iterator[Served]:
+    """Serve as `serve` does, with a process that stays and revives the mount (`mount -f`)."""
+    served = Served(directory / "source", directory / "volume", directory / "access.log")
+    for path in (served.source, served.mountpoint):
+        path.mkdir(exist_ok=True)
+    words = ["mount", "-f", served.source, served.mountpoint, "--log", served.log, *options]
+    with subprocess.Popen([FUSEVOL, *map(str, words)], stdin=subprocess.DEVNULL) as process:
+        try:
+            wait_until(
+                lambda: any(m["mountpoint"] == str(served.mountpoint) for m in _statuses()),
+                "the mount", PATIENCE_S,
+            )  # fmt: skip
+            yield served
+            if is_mounted(served.mountpoint):
+                served.unmount()
+            assert process.wait(PATIENCE_S) == 0
+        finally:
+            fusevol("unmount", "--force", served.mountpoint, check=False)
+            process.kill()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.crash.killer import INTERVAL_S, TAKEN_OVER, Target
+from tests.crash.killer import INTERVAL_S, TAKEN_OVER, WITH_AGENT, Target
 from tests.crash.run import WORKLOADS, Plan, run
 
 
@@ -17,19 +17,19 @@ def main() -> None:
     parser.add_argument("seconds", type=float)
     parser.add_argument("workloads", nargs="*", help=f"of {', '.join(WORKLOADS)}")
     parser.add_argument("--level", choices=("all", "data"), default="all")
-    targets = [target.value for target in TAKEN_OVER]
-    parser.add_argument("--target", action="append", choices=targets)
+    parser.add_argument("--target", action="append", choices=[target.value for target in Target])
     parser.add_argument("--interval", nargs=2, type=float, metavar="SECONDS", default=INTERVAL_S,
                         help="shortest and longest time between two ends")  # fmt: skip
     parser.add_argument("--evidence", type=Path, metavar="DIR",
                         help="gets the log and the accounts, if anything is wrong")  # fmt: skip
-    parser.add_argument("--options", default="", metavar="OPT,...",
-                        help="options of the log, such as chain,rotate_size=1M")  # fmt: skip
+    parser.add_argument("--options", default="chain,rotate_size=4M", metavar="OPT,...",
+                        help="options of the log (%(default)s)")  # fmt: skip
+    parser.add_argument("--no-sink", action="store_true", help="records go to no sink besides")
     words = parser.parse_args()
     done = run(Plan(
-        words.seconds, tuple(map(Target, words.target or targets)), words.level,
-        tuple(words.workloads or WORKLOADS), tuple(words.interval), words.evidence,
-        words.options,
+        words.seconds, tuple(map(Target, words.target or ())) or (*TAKEN_OVER, *WITH_AGENT),
+        words.level, tuple(words.workloads or WORKLOADS), tuple(words.interval), words.evidence,
+        words.options, not words.no_sink,
     ))  # fmt: skip
     sys.stdout.write(f"{done}\n")
     sys.exit(1 if done.wrong else 0)

@@ -32,8 +32,10 @@ class Found:
     Attributes:
         wrong: what is not as it has to be.
         restarts: the reasons of all restarts.
+        records: how many there are; they are numbered from 1.
     """
 
+    records: int = 0
     wrong: list[str] = field(default_factory=list)
     restarts: list[str] = field(default_factory=list)
 
@@ -53,6 +55,7 @@ def look_through(log: Path, accounts: Path, directory: str, level: str) -> Found
     for done in read_accounts(accounts):
         comparison.add_done(done)
     for record in _records(log, found.wrong):
+        found.records += 1
         if record.op == "restart":
             found.restarts.append(record.reason or "")
         elif record.op == "gap":

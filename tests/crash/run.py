@@ -15,17 +15,19 @@ from typing import Final
 
 from fusevol.daemon.registry import messages_path
 from tests.crash.account import read_accounts
-from tests.crash.killer import INTERVAL_S, Death, Target, killer_at
+from tests.crash.killer import INTERVAL_S, Death, Target, killer_at, serving_at
 from tests.crash.logcheck import look_through
 from tests.crash.running import await_end, workloads_in
+from tests.crash.sink import Sink
 from tests.crash.trees import wrong_tree
 from tests.crash.workload import Figures
 from tests.mounted.mounting import workspace
-from tests.served import Served, fusevol, serve
+from tests.served import Served, fusevol, serve, stay, wait_until
 
 STORM: Final = "storm"
 WORKLOADS: Final = (STORM, "fio", "git", "sqlite", "postgres", "container")
 _CACHED_S: Final = 1.2
+_AGENT_S: Final = 90.0
 _AFTER_S: Final = 0.1
 """A call that began within this time after a death waits for the successor, too."""
 
@@ -70,6 +72,7 @@ class Plan:
         interval_s: shortest and longest time between two deaths.
         evidence: a directory that gets the log and the accounts, if anything is wrong.
         options: further words after -o, about the log.
+        sink: whether records go to a sink, too.
     """
 
     seconds: float
@@ -79,6 +82,12 @@ class Plan:
     interval_s: tuple[float, float] = INTERVAL_S
     evidence: Path | None = None
     options: str = ""
+    sink: bool = False
+
+    @property
+    def needs_agent(self) -> bool:
+        """Whether the log has an agent."""
+        return self.sink or "rotate" in self.options
 
 
 def run(plan: Plan) -> Run:
@@ -91,20 +100,25 @@ def run(plan: Plan) -> Run:
     with workspace() as directory:
         scratch = directory / "scratch"
         scratch.mkdir()
-        with _serving(directory, plan) as served:
+        with _sink(directory, plan) as sink, _serving(directory, plan) as served:
             _work(served, scratch, plan, done)
+            done.wrong += _wrong_agent(served, plan)
             time.sleep(_CACHED_S if plan.level == "data" else 0)
             done.wrong += wrong_tree(served.source, served.mountpoint)
             restarts = served.status()["restarts"]
-            if restarts != len(done.deaths):
-                done.wrong.append(f"status tells of {restarts} restarts, not {len(done.deaths)}")
+            successions = [death for death in done.deaths if death.target is not Target.AGENT]
+            if restarts != len(successions):
+                done.wrong.append(f"status tells of {restarts} restarts, not {len(successions)}")
             done.figures |= _processes(served)
             if done.wrong:
                 done.wrong.append(f"messages of fusevol: {_messages(served)}")
-        found = look_through(served.log, scratch, f"/{STORM}", plan.level)
+            served.unmount()
+            found = look_through(served.log, scratch, f"/{STORM}", plan.level)
+            if sink is not None:
+                done.wrong += sink.missing(set(range(1, found.records + 1)))
         if "chain" in plan.options:
             done.wrong += _wrong_chain(served.log)
-        done.wrong += found.wrong + _wrong_reasons(found.restarts, done.deaths)
+        done.wrong += found.wrong + _wrong_reasons(found.restarts, successions)
         done.pauses_s = _pauses_s(scratch, done.deaths)
         if done.wrong and plan.evidence is not None:
             shutil.copytree(scratch, plan.evidence, dirs_exist_ok=True)
@@ -115,6 +129,25 @@ def run(plan: Plan) -> Run:
 def _wrong_chain(log: Path) -> list[str]:
     verified = fusevol("log", "verify", log, check=False)
     return [] if verified.returncode == 0 else [verified.stdout + verified.stderr]
+
+
+@contextlib.contextmanager
+def _sink(directory: Path, plan: Plan) -> Iterator[Sink | None]:
+    if not plan.sink:
+        yield None
+        return
+    with Sink(directory / "sink") as sink:
+        yield sink
+
+
+def _wrong_agent(served: Served, plan: Plan) -> list[str]:
+    if not plan.needs_agent:
+        return []
+    try:
+        wait_until(lambda: (at := serving_at(served.mountpoint)) and at.agent, "agent", _AGENT_S)
+    except AssertionError:
+        return ["the log has no agent in the end"]
+    return []
 
 
 def _work(served: Served, scratch: Path, plan: Plan, done: Run) -> None:
@@ -133,15 +166,16 @@ def _work(served: Served, scratch: Path, plan: Plan, done: Run) -> None:
 @contextlib.contextmanager
 def _serving(directory: Path, plan: Plan) -> Iterator[Served]:
     """Serve inside the block; whatever goes wrong there, no client hangs afterwards."""
-    options = ("-o", plan.options) if plan.options else ()
-    with serve(directory, "--record", plan.level, *options) as served:
-        connection = os.minor(served.status()["device"])
+    words = [plan.options] if plan.options else []
+    words += [f"sinks=unix:{directory / 'sink'}"] if plan.sink else []
+    options = ["--record", plan.level, *(["-o", ",".join(words)] if words else [])]
+    # Only who stays with a mount can revive it.
+    serving = stay if Target.BOTH in plan.targets else serve
+    with serving(directory, *options) as served:
         try:
             yield served
         except BaseException as error:
-            # It is gone if the mount is.
-            with contextlib.suppress(FileNotFoundError):
-                Path(f"/sys/fs/fuse/connections/{connection}/abort").write_text("1")
+            fusevol("unmount", "--force", served.mountpoint, check=False)
             error.add_note(f"messages of fusevol: {_messages(served)}")
             error.add_note(f"the log ends with: {served.log.read_bytes()[-2000:].decode()}")
             raise

@@ -146,6 +146,48 @@ def test_paths_follow_a_moved_directory(table: _Known) -> None:
     assert table.root.children == 2
 
 
+def test_directories_that_change_places_on_the_host_end_at_the_root(table: _Known) -> None:
+    outer = table.look_up_directory(10, b"outer")
+    inner = table.look_up_directory(11, b"inner", outer)
+    assert isinstance(table.root, Directory)
+    assert isinstance(outer, Directory)
+    assert isinstance(inner, Directory)
+    table.move(outer, inner, b"outer")
+    assert Paths(table).of(outer) == "/inner/outer"
+    assert (table.root.children, inner.children, outer.children) == (1, 1, 0)
+    # Each is dropped when nothing is in it any more, no sooner and no later.
+    table.forget(11, 1)
+    assert table.dropped == []
+    table.forget(10, 1)
+    assert table.dropped == [outer, inner]
+    assert table.root.children == 0
+
+
+def test_late_references_of_a_number_are_not_taken_from_who_has_it_now(table: _Known) -> None:
+    table.look_up(10, b"a")
+    table.look_up(10, b"a")
+    table.disown(10)
+    file = table.look_up(10, b"b")
+    table.look_up(10, b"b")
+    table.look_up(10, b"b")
+    table.forget(10, 2)
+    assert (table[10], file.lookups) == (file, 3)
+    # Those were all that the kernel owed.
+    table.forget(10, 1)
+    assert file.lookups == 2
+    table.forget(10, 2)
+    assert table.dropped[-1] is file
+
+
+def test_references_that_will_not_come_any_more_are_owed_no_longer(table: _Known) -> None:
+    table.look_up(10, b"a")
+    table.disown(10)
+    file = table.look_up(10, b"b")
+    table.forget_owed()
+    table.forget(10, 1)
+    assert table.dropped[-1] is file
+
+
 _names = st.sampled_from([b"a", b"b", b"c" * 255])
 _steps = st.lists(
     st.tuples(st.sampled_from(["file", "directory", "forget", "move"]), st.integers(0, 9), _names),
