@@ -22,6 +22,8 @@ import time
 from collections.abc import Callable
 from typing import Final, NoReturn
 
+import msgspec
+
 from fusevol.accesslog.record import OK
 from fusevol.daemon import forkserver, mounting, registry, succession, worker
 from fusevol.daemon.agent import LogAgent
@@ -258,7 +260,7 @@ class Keeper:
         signal.raise_signal(signal.SIGTERM)
 
     def _change_code(self) -> None:
-        self._message = succession.why_not()
+        self._message = succession.why_not(self._region)
         if self._message:
             logger.error("%s: %s", self._config.mountpoint, self._message)
             self._update_entry()
@@ -485,6 +487,8 @@ def _resume(region_fd: int) -> Keeper:
 def main(arguments: list[str]) -> int:
     """Start or resume, as the arguments say, and keep the mount until its end."""
     logging.basicConfig(format="fusevol: %(levelname)s: %(message)s", stream=sys.stderr)
+    if arguments[0] == succession.TRY:
+        return _try(int(arguments[1]))
     serve_reclaim()
     avoid_oom_killer(_OOM_SCORE)
     use_all_descriptors()
@@ -500,6 +504,16 @@ def main(arguments: list[str]) -> int:
         succession.revive(Region.attach(region_fd), fuse_fd)
         return _keep_until_end(_resume(region_fd))
     return _keep(int(arguments[0]))
+
+
+def _try(region_fd: int) -> int:
+    """Tell by the exit status whether this code understands the state of a mount."""
+    try:
+        decode(Region.attach(region_fd).text(CONFIG), Start)
+    except (FusevolError, msgspec.DecodeError) as error:
+        sys.stderr.write(f"{error}\n")
+        return succession.NOT_UNDERSTOOD
+    return 0
 
 
 def _keep(channel_fd: int) -> int:

@@ -21,12 +21,14 @@ from fusevol.recovery.region import (
     LOG_FD,
     LOG_STATE_FD,
     ROOT_FD,
-    VERSION,
     Region,
 )
 
 RESUME: Final = "--resume"
 REVIVE: Final = "--revive"
+TRY: Final = "--try"
+NOT_UNDERSTOOD: Final = 76
+"""Exit status of code that was tried, and does not understand the state of a mount."""
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, RELOAD)
 """What a keeper obeys."""
 _CELLS: Final = (
@@ -92,19 +94,19 @@ def command() -> list[str]:
     return [sys.executable, "-P", "-m", KEEPER]
 
 
-def why_not() -> str:
+def why_not(region: Region) -> str:
     """Return why the code that is installed now cannot go on with this mount; "" if it can."""
-    program = f"import {KEEPER}; from fusevol.recovery.region import VERSION; print(VERSION)"
+    fd = region.fd
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", program], stdin=subprocess.DEVNULL, timeout=_CHECK_S,
-            capture_output=True, check=False,
+            [*command(), TRY, str(fd)], pass_fds=(fd,), stdin=subprocess.DEVNULL,
+            timeout=_CHECK_S, capture_output=True, check=False,
         )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except (OSError, subprocess.SubprocessError) as error:
         return f"the installed version cannot be run ({error})"
+    if done.returncode == NOT_UNDERSTOOD:
+        return "the installed version cannot go on with running mounts; unmount and mount anew"
     if done.returncode != 0:
         last = os.fsdecode(done.stderr).strip().rpartition("\n")[2]
         return f"the installed version cannot be loaded ({last})"
-    if done.stdout.split() != [str(VERSION).encode()]:
-        return "the installed version cannot go on with running mounts; unmount and mount anew"
     return ""

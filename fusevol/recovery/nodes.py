@@ -35,10 +35,15 @@ EXTRA: Final = (1 << 64) - 1
 NOWHERE: Final = NODES_END
 """The place of what did not fit: written to, and never read."""
 
+_HOST_INO: Final = 1
+_DEV: Final = 2
+_PARENT: Final = 3
 _LOOKUPS: Final = 4
 _PIN: Final = 5
 _SHAPE: Final = 6
 _REST: Final = 7
+_NEXT: Final = 1
+"""Where a part of a long name says which part comes next."""
 _INLINE_BYTES: Final = 64
 _EXTRA_BYTES: Final = 112
 _REMOVED: Final = 1 << 60
@@ -138,7 +143,7 @@ class NodeEntries:
         self._put_back(at)
         while rest:
             words[rest] = 0
-            at, rest = rest, words[rest + 1]
+            at, rest = rest, words[rest + _NEXT]
             self._put_back(at)
         if self._idle_pages > _IDLE_PAGES:
             self.trim()
@@ -151,7 +156,7 @@ class NodeEntries:
         size, handle_size = shape >> 16 & 0xFFFF, shape >> 32 & 0xFFFF
         while rest:
             content += self._map[(rest + 2) * WORD : (rest + STRIDE) * WORD]
-            rest = self._words[rest + 1]
+            rest = self._words[rest + _NEXT]
         return Node(
             host_ino, dev, parent, lookups, pin - 1, shape & 0xFFFF, content[:size],
             content[size : size + handle_size] or None,
@@ -194,7 +199,7 @@ class NodeEntries:
             rest = words[at + _REST]
             while rest:
                 used.add(rest)
-                rest = words[rest + 1]
+                rest = words[rest + _NEXT]
         return used
 
     def _find_free(self, inos: list[int]) -> None:
@@ -248,7 +253,7 @@ class NodeEntries:
     def identity(self, at: int) -> tuple[int, int] | None:
         """Return st_dev and st_ino of an entry; None if the host object is no more."""
         words = self._words
-        return None if words[at + _SHAPE] & _GONE else (words[at + 2], words[at + 1])
+        return None if words[at + _SHAPE] & _GONE else (words[at + _DEV], words[at + _HOST_INO])
 
     def kind(self, at: int) -> int:
         """Return the type of an entry, as in st_mode."""
@@ -256,7 +261,7 @@ class NodeEntries:
 
     def children(self) -> Counter[int]:
         """Return for each node id how many inodes were last seen in that directory."""
-        inos, parents = self.column(0), self.column(3)
+        inos, parents = self.column(0), self.column(_PARENT)
         return Counter(
             [parent for ino, parent in zip(inos, parents, strict=True) if ino and ino != EXTRA]
         )
@@ -349,7 +354,7 @@ class NodeEntries:
             if at == NOWHERE:
                 return 0
             self._map[(at + 2) * WORD : (at + 2) * WORD + len(part)] = part
-            self._words[at + 1] = following
+            self._words[at + _NEXT] = following
             self._words[at] = EXTRA
             following = at
         return following

@@ -7,13 +7,12 @@ from typing import Final, NamedTuple
 
 from fusevol.accesslog.record import OK
 from fusevol.errors import FusevolError
+from fusevol.recovery import layout
 
 WORD: Final = 8
 """Bytes in a word; all places are counted in words."""
 
 _MAGIC: Final = 0x6C6F766573756601
-VERSION: Final = 1
-"""Of the layout; a worker goes on only with a state of its own version."""
 _HEADER: Final = struct.Struct("2Q")
 
 # Words of the header.
@@ -94,12 +93,12 @@ INIT: Final = 1
 
 
 def check_header(fd: int) -> None:
-    """Check that `fd` is a recovery state of this version.
+    """Check that `fd` is a recovery state of this code's layout.
 
     Raises:
         FusevolError: another version of fusevol wrote it, or it is none.
     """
-    wanted = _HEADER.pack(_MAGIC, VERSION)
+    wanted = _HEADER.pack(_MAGIC, layout.version())
     if os.fstat(fd).st_size != _BYTES or os.pread(fd, len(wanted), _MAGIC_AT * WORD) != wanted:
         raise FusevolError("recovery state of another version; unmount and mount anew")
 
@@ -135,7 +134,7 @@ class Region:
         words = region.words
         words[NODES_HIGH] = NODES
         words[OPENS_HIGH] = OPENS
-        words[_VERSION_AT] = VERSION
+        words[_VERSION_AT] = layout.version()
         words[_MAGIC_AT] = _MAGIC
         return region
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from fusevol.accesslog.log_end import end_of_log
 from fusevol.daemon.registry import messages_path
 from tests.crash.account import read_accounts
 from tests.crash.killer import INTERVAL_S, Death, Target, killer_at, serving_at
@@ -112,6 +113,9 @@ def run(plan: Plan) -> Run:
             done.figures |= _processes(served)
             if done.wrong:
                 done.wrong.append(f"messages of fusevol: {_messages(served)}")
+            if sink is not None:
+                # Who ends a mount ends its agent soon; the next one would send what is left.
+                sink.await_record(end_of_log(str(served.log)).seq)
             served.unmount()
             found = look_through(served.log, scratch, f"/{STORM}", plan.level)
             if sink is not None:

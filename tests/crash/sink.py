@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 
 from tests.served import wait_until
 
-_PATIENCE_S: Final = 60.0
+_PATIENCE_S: Final = 180.0
 _SHOWN: Final = 10
 
 
@@ -37,6 +37,11 @@ class Sink:
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         self._thread.join()
+
+    def await_record(self, number: int) -> None:
+        """Wait until a record has come, as many may be behind; `missing` tells if it does not."""
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: number in self.numbers, f"record {number}", _PATIENCE_S)
 
     def missing(self, log: set[int]) -> list[str]:
         """Return which records of a log neither came nor are told of by a gap, after a while."""

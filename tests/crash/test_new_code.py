@@ -35,14 +35,36 @@ def does_not_compile(installed: Installed) -> None:
     installed.change("daemon/worker.py", "import", "import import")
 
 
-def is_of_another_kind(installed: Installed) -> None:
-    installed.change("recovery/region.py", "VERSION: Final = ", "VERSION: Final = 1000 + ")
+def has_another_operation(installed: Installed) -> None:
+    installed.change("accesslog/record.py", '    "lookup", ', '    "new", "lookup", ')
+
+
+def moves_a_word(installed: Installed) -> None:
+    installed.change("recovery/region.py", "PROGRESS: Final = 18", "PROGRESS: Final = 11")
+
+
+def changes_a_record(installed: Installed) -> None:
+    installed.change("recovery/nodes.py", 'Struct("7Q64s")', 'Struct("6Q72s")')
+
+
+def changes_a_bucket(installed: Installed) -> None:
+    installed.change("recovery/counters.py", "_ERRNOS: Final = 192", "_ERRNOS: Final = 200")
+
+
+def wants_another_description(installed: Installed) -> None:
+    installed.change("daemon/channel.py", "    owner: int = 0", "    owner: str = ''")
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [(does_not_compile, "cannot be loaded (SyntaxError"), (is_of_another_kind, "mount anew")],
-    ids=["syntax", "version"],
+    [
+        (does_not_compile, "cannot be loaded (SyntaxError"),
+        (has_another_operation, "mount anew"),
+        (moves_a_word, "mount anew"),
+        (changes_a_record, "mount anew"),
+        (changes_a_bucket, "mount anew"),
+        (wants_another_description, "mount anew"),
+    ],
 )
 def test_code_that_cannot_serve_is_refused(
     installed: Installed, change: Callable[[Installed], None], reason: str
@@ -51,7 +73,7 @@ def test_code_that_cannot_serve_is_refused(
     change(installed)
     # The command itself has to run, so it is that of the package proper.
     done = fusevol("reload", installed.mountpoint, check=False)
-    assert done.returncode != 0
+    assert done.returncode == 1
     assert reason in done.stderr
     (installed.mountpoint / "file").write_text("still served")
     assert installed.last_record("create")["result"] == "ok"

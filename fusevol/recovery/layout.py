@@ -1,0 +1,65 @@
+"""Which layout the recovery state has: a number that differs where anything in it does.
+
+It is made of the constants that say what is where, as they stand in the modules that use them, so
+that nobody has to remember to raise it. Code of another layout does not go on with a state.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import struct
+from functools import cache
+from types import ModuleType
+from typing import Any, Final
+
+MODULES: Final = (
+    "fusevol.accesslog.writer",
+    "fusevol.recovery.counters",
+    "fusevol.recovery.journal",
+    "fusevol.recovery.nodes",
+    "fusevol.recovery.opens",
+    "fusevol.recovery.region",
+    "fusevol.recovery.runs",
+)
+"""Whoever writes to the state; what counts is annotated, as constants are."""
+_BYTES: Final = 8
+
+
+@cache
+def version() -> int:
+    """Return the number of this code's layout."""
+    digest = hashlib.blake2b(digest_size=_BYTES)
+    for name in MODULES:
+        # Not imported above: these modules need the number themselves.
+        for line in _described(importlib.import_module(name)):
+            digest.update(f"{name} {line}\n".encode())
+    return int.from_bytes(digest.digest(), "little")
+
+
+def _described(module: ModuleType) -> list[str]:
+    constants = [
+        f"{name} = {_text(vars(module)[name])}"
+        for name in module.__annotations__
+        if name in vars(module)
+    ]
+    records = [
+        f"{name}: {', '.join(_fields(value))}"
+        for name, value in vars(module).items()
+        if isinstance(value, type) and value.__module__ == module.__name__ and _fields(value)
+    ]
+    return sorted(constants) + sorted(records)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, struct.Struct):
+        return f"{value.format} {value.size}"
+    if isinstance(value, frozenset | set):
+        return repr(sorted(value))
+    return repr(value)
+
+
+def _fields(kind: type) -> list[str]:
+    """Return the fields of a record in their order; nothing for other classes."""
+    if dataclasses.is_dataclass(kind):
+        return [f"{field.name} {field.type}" for field in dataclasses.fields(kind)]
+    return list(getattr(kind, "_fields", ()))
