@@ -20,6 +20,7 @@ from fusevol.linux.handles import name_to_handle, open_by_handle
 from fusevol.recovery.opens import DEVICE, Open, OpenEntries
 
 _PIN: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_LONG_WAY: Final = 8
 _CHANCES: Final = 3
 """More than a request takes up pins one after the other, each of which may begin a search: a rename
 pins two directories and what it replaces."""
@@ -95,8 +96,14 @@ class Descriptors:
             if parent.fd != NO_FD:
                 break
             chain.append(parent)
+        above = None
         for link in reversed(chain):
             self._adopt(link, self._open(link))
+            if above is not None and len(chain) > _LONG_WAY:
+                # A way of any length must not take a descriptor for each directory at once.
+                del self._pinned[above]
+                self._close(above)
+            above = link
         self._keep_to_limit()
         return inode.fd
 
