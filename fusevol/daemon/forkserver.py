@@ -19,6 +19,8 @@ from fusevol.daemon import succession
 
 FORK: Final = "--fork"
 _ANSWER_BYTES: Final = 32
+_TRIES: Final = 3
+"""How often in a row the process may be killed before its answer."""
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +41,13 @@ class ForkServer:
             OSError: no process can be started.
         """
         async with self._lock:
-            pid = await self._ask(channel)
-            if pid is None:
+            for _ in range(_TRIES):
+                pid = await self._ask(channel)
+                if pid is not None:
+                    return pid
                 # It was killed, or is the first.
                 self._start()
-                pid = await self._ask(channel)
+            pid = await self._ask(channel)
             if pid is None:
                 raise ChildProcessError("the process that starts keepers ends at once")
             return pid
@@ -54,6 +58,8 @@ class ForkServer:
             self._socket.close()
             self._socket = None
         if self._process is not None:
+            # One that was stopped would not end by itself.
+            self._process.kill()
             self._process.wait()
 
     async def _ask(self, channel: socket.socket) -> int | None:

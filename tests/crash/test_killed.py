@@ -4,7 +4,7 @@ from typing import Final
 
 import pytest
 
-from tests.crash.killer import TAKEN_OVER, Target
+from tests.crash.killer import TAKEN_OVER, WITH_AGENT, Target
 from tests.crash.run import STORM, Plan, run
 from tests.served import needs_root
 
@@ -37,3 +37,9 @@ def test_clients_see_a_pause_only(
     assert len(done.deaths) >= len(targets), done
     assert all(done.figures.values()), done
     assert max(done.pauses_s) < _LONGEST_PAUSE_S, done
+
+
+def test_each_record_comes_to_a_sink_whatever_is_killed_with_its_agent() -> None:
+    done = run(Plan(8, WITH_AGENT + TAKEN_OVER, options=_CHAINED, sink=True))
+    assert not done.wrong, done
+    assert done.deaths, done
