@@ -77,17 +77,21 @@ class OpenDirectory(Opened):
     """An open directory and how far it was read.
 
     Attributes:
-        position: where the entries of `pending` begin, as lseek(2) takes it.
+        position: where the entries of `pending` begin, as the client was told.
+        host_position: the same as lseek(2) takes it on the host, or somewhat before.
+        wide: positions on the host do not fit 32 bits; None if that is not known yet.
         pending: entries read from the host and not yet delivered, next one last.
     """
 
-    __slots__ = ("pending", "position")
+    __slots__ = ("host_position", "pending", "position", "wide")
 
     inode: Directory
 
     def __init__(self, inode: Directory, fd: int, caller: "Caller", uid: int, gid: int) -> None:
         super().__init__(inode, fd, caller, uid, gid)
         self.position = 0
+        self.host_position = 0
+        self.wide: bool | None = None
         self.pending: list[tuple[bytes, int]] = []
 
 

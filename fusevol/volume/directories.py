@@ -6,11 +6,13 @@ from os import stat_result
 from typing import Final
 
 from fusevol.inodes.inode import Directory, Inode
-from fusevol.inodes.opened import OpenDirectory
+from fusevol.inodes.opened import UNKNOWN_POSITION, OpenDirectory
 from fusevol.linux.directories import getdents
 from fusevol.linux.files import descriptor_path
+from fusevol.linux.filesystems import Storage
 from fusevol.model import Caller
 from fusevol.recovery.journal import DONE, Entry
+from fusevol.volume import cookies
 from fusevol.volume.volume import Volume
 
 _READ: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -36,17 +38,12 @@ def readdir(
     """Yield entries from `position` on: name, position after it, inode, attributes.
 
     Entries are read from the host as they are asked for, so a large directory is never held as a
-    whole; positions are the host's, so they stay right while entries come and go. "." and ".."
-    have no inode: the kernel takes no reference to them. The caller says by `accepted` that an
-    entry is on its way to the kernel.
+    whole; positions lead back to the host's, so they stay right while entries come and go, and in
+    another worker (`cookies`). "." and ".." have no inode: the kernel takes no reference to them.
+    The caller says by `accepted` that an entry is on its way to the kernel.
     """
-    if position != directory.position:
-        os.lseek(directory.fd, position, os.SEEK_SET)
-        directory.pending.clear()
-        directory.position = position
-    elif position == 0:
-        os.lseek(directory.fd, 0, os.SEEK_SET)
-        directory.pending.clear()
+    if position != directory.position or not position:
+        _seek(volume, directory, position)
     dir_fd = volume.descriptors.pin(directory.inode)
     while True:
         if not directory.pending:
@@ -55,6 +52,8 @@ def readdir(
                 return
             directory.pending = list(reversed(entries))
         name, after = directory.pending[-1]
+        if directory.wide:
+            after = cookies.cookie(after, directory.host_position)
         try:
             status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         except FileNotFoundError:
@@ -66,9 +65,31 @@ def readdir(
             yield name, after, volume.seen(directory.inode, name, status), status
 
 
+def _seek(volume: Volume, directory: OpenDirectory, position: int) -> None:
+    """Go on reading at a position that a client got; 0 is the beginning."""
+    fd = directory.fd
+    directory.position = UNKNOWN_POSITION
+    directory.pending.clear()
+    if not position or directory.wide is None:
+        os.lseek(fd, 0, os.SEEK_SET)
+        entries = getdents(fd)
+        storage = volume.storage_at(directory.inode, fd)
+        # Positions that another machine gives can only be given back.
+        directory.wide = (
+            bool(entries) and cookies.is_wide(entries[0][1]) and storage is not Storage.REMOTE
+        )
+        directory.host_position = 0
+        directory.pending = entries[::-1]
+    if position:
+        directory.pending.clear()
+        directory.host_position = cookies.position(position) if directory.wide else position
+        os.lseek(fd, directory.host_position, os.SEEK_SET)
+    directory.position = position
+
+
 def accepted(directory: OpenDirectory, position: int) -> None:
     """Note that the entry that ends at `position` was delivered."""
-    directory.pending.pop()
+    _, directory.host_position = directory.pending.pop()
     directory.position = position
 
 
