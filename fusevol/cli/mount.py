@@ -21,6 +21,7 @@ from fusevol.config import (
 )
 from fusevol.daemon import registry, starting
 from fusevol.daemon.checks import check
+from fusevol.daemon.visibility import hidden_from_host
 from fusevol.errors import UsageError
 from fusevol.linux.mountinfo import mount_at
 from fusevol.model import OnLogFailure, RecordLevel
@@ -91,9 +92,20 @@ def mount(
     if name is not None:
         said.name = name
     config = configure(source, mountpoint, said)
+    _check_name(config)
     if config.log == STDOUT_LOG and not foreground:
         raise UsageError("--log - writes to stdout, which takes -f (stay in foreground)")
     serve(config, foreground)
+
+
+def _check_name(config: MountConfig) -> None:
+    """Refuse a name that another mount has: records and metrics would be those of either."""
+    for other in registry.all_served():
+        if other.name == config.name and other.mountpoint != config.mountpoint:
+            raise UsageError(
+                f"{config.name} is the name of what is mounted at {other.mountpoint}; give another "
+                f"--name"
+            )
 
 
 def configure(source: str, mountpoint: str, options: Options) -> MountConfig:
@@ -146,10 +158,13 @@ def serve(config: MountConfig, foreground: bool) -> None:
             os.makedirs(os.path.dirname(config.log), mode=0o700, exist_ok=True)
 
     if not foreground:
-        prepare()
-        messages = registry.messages_path(config.mountpoint)
-        starting.start(config, messages)
-        _show(messages)
+        if starting.put_back(config) is None:
+            prepare()
+            messages = registry.messages_path(config.mountpoint)
+            starting.start(config, messages)
+            _show(messages)
+        if hidden := hidden_from_host(config.mountpoint):
+            click.echo(f"fusevol: {printable(hidden)}", err=True)
         return
     status = starting.stay(config, prepare)
     if status:

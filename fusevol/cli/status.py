@@ -8,6 +8,7 @@ import msgspec
 from fusevol.accesslog.text import printable
 from fusevol.daemon import log_trouble, registry
 from fusevol.daemon.encoding import encode
+from fusevol.daemon.visibility import hidden_from_host, why_not_here
 from fusevol.logagent import status as agent
 
 
@@ -15,34 +16,47 @@ from fusevol.logagent import status as agent
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def status(as_json: bool) -> None:
     """List the mounts that you serve on this host."""
-    served = registry.all_served()
+    here = registry.all_served()
+    elsewhere = registry.served_elsewhere()
     if as_json:
         told = [
             msgspec.to_builtins(mount)
-            | {"log_message": log_trouble.in_words(mount), "agent": agent.read(mount.log)}
-            for mount in served
+            | {
+                "mounted": mount in here,
+                "log_message": log_trouble.in_words(mount),
+                "agent": agent.read(mount.log),
+            }
+            for mount in here + elsewhere
         ]
         sys.stdout.buffer.write(encode(told) + b"\n")
         return
-    if not served:
+    if not here + elsewhere:
         click.echo("nothing is served")
-    for mount in served:
-        click.echo(printable(mount.mountpoint))
-        click.echo(f"  source {printable(mount.source)}")
-        click.echo(f"  level  {mount.level}")
-        click.echo(f"  log    {printable(mount.log)}")
-        if message := log_trouble.in_words(mount):
-            click.echo(f"         {printable(message)}")
-        worker = f"worker {mount.worker}" if mount.worker else "no worker"
-        times = {0: "", 1: ", restarted once"}.get(
-            mount.restarts, f", restarted {mount.restarts} times"
-        )
-        click.echo(f"  keeper {mount.pid}, {worker}{times}")
-        if mount.message:
-            click.echo(f"  {printable(mount.message)}")
-        if mount.agent_trouble:
-            click.echo(f"  log {printable(mount.agent_trouble)}")
-        _show_sinks(mount.log)
+    for mount in here:
+        _show(mount, hidden_from_host(mount.mountpoint))
+    for mount in elsewhere:
+        _show(mount, why_not_here(mount))
+
+
+def _show(mount: registry.Served, note: str) -> None:
+    click.echo(printable(mount.mountpoint))
+    if mount.name != mount.mountpoint:
+        click.echo(f"  name   {printable(mount.name)}")
+    click.echo(f"  source {printable(mount.source)}")
+    click.echo(f"  level  {mount.level}")
+    click.echo(f"  log    {printable(mount.log)}")
+    if message := log_trouble.in_words(mount):
+        click.echo(f"         {printable(message)}")
+    worker = f"worker {mount.worker}" if mount.worker else "no worker"
+    times = {0: "", 1: ", restarted once"}.get(
+        mount.restarts, f", restarted {mount.restarts} times"
+    )
+    click.echo(f"  keeper {mount.pid}, {worker}{times}")
+    for line in filter(None, (mount.message, note)):
+        click.echo(f"  {printable(line)}")
+    if mount.agent_trouble:
+        click.echo(f"  log {printable(mount.agent_trouble)}")
+    _show_sinks(mount.log)
 
 
 def _show_sinks(log: str) -> None:

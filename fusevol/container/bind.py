@@ -16,6 +16,7 @@ import msgspec
 from fusevol.errors import FusevolError, NotPermittedError, UnsupportedError, UsageError
 from fusevol.linux import mounts
 from fusevol.linux.files import open_in_root
+from fusevol.linux.mountinfo import mount_at
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _TRIES: Final = 100
@@ -115,6 +116,12 @@ def open_subpath(mountpoint: str, subpath: str) -> int:
     Raises:
         FusevolError: there is no such mount, or nothing below it is called so.
     """
+    if mount_at(mountpoint) is None:
+        # What is below the mount point shall never be taken for the volume.
+        raise FusevolError(
+            f"{mountpoint} is no mount here: it was unmounted, or fusevol serve runs in another "
+            f"mount namespace (Private*= of its unit?); have it run in that of the host"
+        )
     try:
         if not subpath:
             return mounts.open_tree(mountpoint)

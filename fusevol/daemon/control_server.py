@@ -4,7 +4,6 @@ import logging
 import os
 import socket
 import stat
-import struct
 from typing import Final, assert_never
 
 import msgspec
@@ -14,14 +13,13 @@ from fusevol.daemon import control
 from fusevol.daemon.channel import Failed
 from fusevol.daemon.control import REQUEST_MAX_BYTES, Reply, Request, State
 from fusevol.daemon.encoding import decode, encode
+from fusevol.daemon.visibility import credentials
 from fusevol.daemon.volumes import Volumes
 from fusevol.errors import FusevolError, NotPermittedError, UsageError
 
 logger = logging.getLogger(__name__)
 
 _BACKLOG: Final = 128
-_CREDENTIALS: Final = struct.Struct("3i")
-"""struct ucred: pid, uid, gid (unix(7))."""
 
 
 def listen(path: str) -> trio.SocketListener:
@@ -86,8 +84,7 @@ async def _talk(volumes: Volumes, stream: trio.SocketStream) -> None:
 
 
 def _is_allowed(stream: trio.SocketStream) -> bool:
-    data = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _pid, uid, _gid = _CREDENTIALS.unpack(data)
+    _pid, uid, _gid = credentials(stream.socket)
     return uid in (0, os.geteuid())
 
 

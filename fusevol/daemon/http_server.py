@@ -24,6 +24,7 @@ import h11
 import trio
 
 from fusevol.daemon.control_server import listening_socket
+from fusevol.daemon.visibility import Asker
 from fusevol.errors import FusevolError
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,10 @@ class Request:
         poll = select.poll()
         poll.register(self._socket.fileno(), 0)
         return bool(poll.poll(0))
+
+    def asker(self) -> Asker:
+        """Return the client, of a Unix socket; to be closed."""
+        return Asker(self._socket)
 
 
 Handler = Callable[[Request], Awaitable[Answer]]

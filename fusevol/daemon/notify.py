@@ -25,6 +25,11 @@ def notify(state: str, fds: Sequence[int] = ()) -> None:
             return
 
 
+def is_service() -> bool:
+    """Tell whether a service manager wants to know how things are."""
+    return bool(os.environ.get("NOTIFY_SOCKET"))
+
+
 _passed: dict[str, int] | None = None
 
 

@@ -184,6 +184,12 @@ def all_served() -> list[Served]:
     return sorted(found, key=lambda served: served.mountpoint)
 
 
+def served_elsewhere() -> list[Served]:
+    """Return the entries of mounts that somebody keeps and that are not at their places here."""
+    found = [one for one in _entries() if one.is_kept and not is_mounted(one)]
+    return sorted(found, key=lambda served: served.mountpoint)
+
+
 def _entries() -> list[Served]:
     directory = runtime_directory()
     names = [name for name in os.listdir(directory) if name.endswith(".json")]

@@ -18,7 +18,7 @@ from typing import Final
 from fusevol.daemon import registry, succession
 from fusevol.daemon.connection import connection_of
 from fusevol.daemon.notify import notify, passed_descriptors
-from fusevol.linux.process import descriptor_of
+from fusevol.linux.process import Process, descriptor_of
 from fusevol.recovery.region import ROOT_FD, WORD
 
 _DEVICE: Final = "device"
@@ -154,18 +154,26 @@ class Spare:
 def _descriptors_of(served: registry.Served, *numbers: int) -> list[int]:
     """Return duplicates of a keeper's descriptors; none if it has ended or does not allow it."""
     fds: list[int] = []
-    pidfd = served.keeper.open()
+    for number in numbers:
+        fd = duplicate(served.keeper, number)
+        if fd < 0:
+            _close(fds)
+            return []
+        fds.append(fd)
+    return fds
+
+
+def duplicate(process: Process, number: int) -> int:
+    """Return a duplicate of a descriptor of a process; -1 if it has ended or does not allow it."""
+    pidfd = process.open()
     if pidfd < 0:
-        return fds
+        return -1
     try:
-        for number in numbers:
-            fds.append(descriptor_of(pidfd, number))  # noqa: PERF401  # what was obtained counts
+        return descriptor_of(pidfd, number)
     except OSError:
-        _close(fds)
-        return []
+        return -1
     finally:
         os.close(pidfd)
-    return fds
 
 
 def _name(mountpoint: str, what: str) -> str:

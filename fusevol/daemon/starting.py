@@ -12,16 +12,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import msgspec
+
 from fusevol.config import MountConfig
-from fusevol.daemon import registry, succession
+from fusevol.daemon import mounting, registry, succession
 from fusevol.daemon.background import new_file
 from fusevol.daemon.channel import BYTES, Mounted, Start, pack, unpack
+from fusevol.daemon.encoding import decode
 from fusevol.daemon.ending import Ending
-from fusevol.daemon.notify import notify
+from fusevol.daemon.notify import is_service, notify
 from fusevol.daemon.registry import Served
-from fusevol.daemon.spare import Spare
+from fusevol.daemon.spare import Spare, duplicate
+from fusevol.daemon.visibility import hidden_from_host
 from fusevol.errors import FusevolError
 from fusevol.linux.process import Process, start_ticks
+from fusevol.recovery.region import CONFIG, Region
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +34,9 @@ HEIR_S: Final = 10.0
 """How long it may take until a worker has become the keeper."""
 POLL_S: Final = 0.02
 """How often to look whether it has."""
+
+_SETTLE_S: Final = 5.0
+"""How long a keeper has to end whose mount was unmounted and is not in use."""
 
 KILLED: Final = "keeper and worker were killed"
 """Why a mount is gone that nobody unmounted."""
@@ -83,7 +91,7 @@ def running(config: MountConfig) -> Process | None:
     """
     served = registry.get(config.mountpoint)
     if served is None or not registry.is_mounted(served):
-        return None
+        return put_back(config)
     if (served.source, served.name, served.log, served.level) != (
         config.source, config.name, config.log, config.level.value
     ):  # fmt: skip
@@ -91,6 +99,67 @@ def running(config: MountConfig) -> Process | None:
     if not served.keeper.runs():
         return _await_heir(config.mountpoint, served.pid, None)
     return served.keeper
+
+
+def put_back(config: MountConfig) -> Process | None:
+    """Mount again what was unmounted and lives on elsewhere; return its keeper.
+
+    Two servers would number the records of one log.
+
+    Returns:
+        None if there is nothing of the kind, or its log is another's, or it has just ended.
+
+    Raises:
+        FusevolError: it lives on and has other options.
+    """
+    served = registry.get(config.mountpoint)
+    if served is None or served.log != config.log or registry.is_mounted(served):
+        return None
+    if not served.keeper.runs():
+        return None
+    kept = _config_of(served)
+    if kept is None:
+        return None
+    if msgspec.structs.replace(kept, flags=config.flags) != config:
+        if _ends_within(served.keeper, _SETTLE_S):
+            return None
+        raise FusevolError(
+            f"{config.mountpoint} was unmounted and is used elsewhere still (its keeper is process "
+            f"{served.pid}), with other options; end what uses it, or it: kill {served.pid}"
+        )
+    device = duplicate(served.keeper, served.device_fd)
+    if device < 0:
+        return None
+    try:
+        single_file = os.path.isfile(config.mountpoint)
+        mounting.mount_again(config, device, single_file, served.flags)
+    except OSError:
+        return None
+    finally:
+        os.close(device)
+    return served.keeper
+
+
+def _ends_within(process: Process, seconds: float) -> bool:
+    pidfd = process.open()
+    if pidfd < 0:
+        return True
+    try:
+        return bool(select.select([pidfd], [], [], seconds)[0])
+    finally:
+        os.close(pidfd)
+
+
+def _config_of(served: Served) -> MountConfig | None:
+    """Return what a keeper keeps; None if it has ended."""
+    state = duplicate(served.keeper, served.state_fd)
+    if state < 0:
+        return None
+    try:
+        start: Start = decode(Region.attach(state).text(CONFIG), Start)
+    finally:
+        os.close(state)
+    return start.config
 
 
 @contextmanager
@@ -158,6 +227,17 @@ def stay(config: MountConfig, check: Callable[[], None]) -> int:
     return staying.end()
 
 
+def _check_seen(config: MountConfig, process: "subprocess.Popen[bytes]") -> None:
+    """Refuse to be a service whose mount the host does not see; else only say it."""
+    hidden = hidden_from_host(config.mountpoint)
+    if hidden and is_service():
+        process.terminate()
+        process.wait()
+        raise FusevolError(hidden)
+    if hidden:
+        logger.warning("%s", hidden)
+
+
 class _Stay:
     """Staying with a mount until it ends, and reviving it if all of its processes are killed.
 
@@ -188,7 +268,9 @@ class _Stay:
             self.keeper = keeper
         elif self._spare is None or not self._start_revived():
             check()
-            self._keep(start(config))
+            process = start(config)
+            _check_seen(config, process)
+            self._keep(process)
 
     def pass_on(self, number: signal.Signals) -> None:
         """Have the keeper obey a signal."""

@@ -244,6 +244,14 @@ class Volumes:
             self._nursery.start_soon(self._remove_unused, volume)
         return state
 
+    async def take_back(self, name: str, holder: str) -> None:
+        """Take back a reference that was of no use to its holder, as if it had never been."""
+        await self.unmount(name, holder)
+        volume = self._volumes.get(name)
+        if volume is not None and not volume.references and not volume.stored.anonymous:
+            # Who does not see the mount sees the directory that it is on.
+            await self._stop_if_unbound(volume)
+
     async def tend(self) -> Never:
         """Find out references that have ended, and stop what nobody uses; for as long as we run."""
         scanned = trio.current_time()

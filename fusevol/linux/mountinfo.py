@@ -96,13 +96,47 @@ def mount_tables() -> Iterator[MountTable]:
             namespace = os.readlink(f"/proc/{name}/ns/mnt")
             if namespace in seen:
                 continue
-            with open(f"/proc/{name}/mountinfo", "rb") as file:
-                text = file.read()
         except OSError:
-            # It ended, or is ending and has no namespace any more.
             continue
-        seen.add(namespace)
-        yield MountTable(namespace, int(name), list(parse(text)))
+        if (table := table_of(int(name))) is not None:
+            seen.add(namespace)
+            yield MountTable(namespace, int(name), table)
+
+
+def table_of(pid: int) -> list[Mount] | None:
+    """Return the mounts that a process sees, by its own paths; None if that cannot be known."""
+    try:
+        with open(f"/proc/{pid}/mountinfo", "rb") as file:
+            return list(parse(file.read()))
+    except OSError:
+        # It ended, or is ending and has no namespace any more.
+        return None
+
+
+def visible_at(table: list[Mount], path: str) -> Mount | None:
+    """Return the mount whose root a path (absolute, resolved) leads to; None if there is none.
+
+    A mount below which something was mounted on one of its parents later is in the table still,
+    and no path leads to it.
+    """
+    children: dict[int, list[Mount]] = {}
+    for mount in table:
+        children.setdefault(mount.parent, []).append(mount)
+    # What the table begins with is mounted on something that is not in it.
+    ids = {mount.mount_id for mount in table}
+    on = [mount for mount in table if mount.parent not in ids - {mount.mount_id}]
+    found = None
+    for prefix in _prefixes(path):
+        found = None
+        while (top := next((m for m in reversed(on) if m.mountpoint == prefix), None)) is not None:
+            found = top
+            on = [m for m in children.get(top.mount_id, ()) if m.mount_id != top.mount_id]
+    return found
+
+
+def _prefixes(path: str) -> list[str]:
+    parts = path.strip("/").split("/") if path != "/" else []
+    return ["/", *("/" + "/".join(parts[: count + 1]) for count in range(len(parts)))]
 
 
 def mount_at(path: str) -> Mount | None:

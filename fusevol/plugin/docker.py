@@ -14,6 +14,7 @@ Runs in trio.
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
 from typing import Any, Final
 
 import msgspec
@@ -175,6 +176,11 @@ class Driver:
     async def _mount(self, request: Request) -> Said:
         said = decode(request.body, type=Use)
         state = await self._volumes.mount(said.name, said.id)
+        with closing(request.asker()) as asker:
+            why = await trio.to_thread.run_sync(asker.why_not_seen, state.mountpoint)
+        if why:
+            await self._volumes.take_back(said.name, said.id)
+            raise FusevolError(f"volume {said.name}, at {state.mountpoint}: {why}")
         if request.is_abandoned():
             # Podman waits for 5 s only, and does not unmount what it does not know to be mounted.
             await self._volumes.unmount(said.name, said.id)

@@ -126,7 +126,7 @@ class _Bound:
             point.touch()
         else:
             point.mkdir()
-        fusevol("mount", source, point, "--log", self._log(name), "--name", name)
+        fusevol("mount", source, point, "--log", self._log(name))
         return Volume(name, str(point), point)
 
     def drop_volume(self, volume: Volume) -> None:

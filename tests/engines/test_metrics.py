@@ -24,7 +24,7 @@ from tests.engines.daemon import Daemon, plain_daemon
 from tests.otlp_receiver import Receiver, attributes, receiver
 from tests.prometheus import free_port, prometheus
 from tests.scraping import Scrape, Scraper, parse
-from tests.served import fusevol, kill_mount, needs_root, wait_until
+from tests.served import fusevol, kill_mount, needs_root, runs, wait_until
 from tests.turns import ONE_PLUGIN
 
 pytestmark = [needs_root, ONE_PLUGIN]
@@ -183,6 +183,7 @@ def test_counters_never_fall_when_worker_and_keeper_are_killed(metered: Metered)
         # While there is no worker, the keeper has the counters, and the other way round.
         with _stopped(keeper):
             os.kill(worker, signal.SIGKILL)
+            wait_until(lambda: not runs(worker), "end of the worker")
             alone = scraper.scrape()
             assert _fallen(before, alone) == []
             assert alone("fusevol_up", volume="killed") == 0
@@ -193,6 +194,7 @@ def test_counters_never_fall_when_worker_and_keeper_are_killed(metered: Metered)
         assert between("fusevol_up", volume="killed") == 1
         with _stopped(daemon.inspect("killed")["worker"]):
             os.kill(keeper, signal.SIGKILL)
+            wait_until(lambda: not runs(keeper), "end of the keeper")
             alone = scraper.scrape()
             assert _fallen(between, alone) == []
         wait_until(lambda: daemon.inspect("killed")["keeper"] not in (0, keeper), "next keeper")
@@ -225,16 +227,17 @@ def test_mounts_beside_the_daemon_are_told_apart_and_dead_ones_are_down(
     (tmp_path / "source").mkdir()
     places = [tmp_path / name for name in ("one", "two")]
     env = {**os.environ, **daemon.env}
-    with volume(daemon, "same") as directory, ExitStack() as stack:
-        (directory / "file").write_text("text")
-        for place in places:
+    with ExitStack() as stack:
+        for place, name in zip(places, ("same", "two"), strict=True):
             place.mkdir()
             log = place.with_suffix(".log")
-            fusevol("mount", tmp_path / "source", place, "--name", "same", "--log", log, env=env)
+            fusevol("mount", tmp_path / "source", place, "--name", name, "--log", log, env=env)
             stack.callback(fusevol, "unmount", "--lazy", place, env=env)
+        directory = stack.enter_context(volume(daemon, "same"))
+        (directory / "file").write_text("text")
         (places[0] / "file").write_text("longer text")
         written = scraper.scrape().by("volume", "fusevol_written_bytes_total")
-        names = ["same", *(f"same@{place}" for place in places)]
+        names = ["same", f"same@{places[0]}", "two"]
         assert written == dict(zip(names, (4, 11, 0), strict=True))
 
         status = json.loads(fusevol("status", "--json", env=env).stdout)
