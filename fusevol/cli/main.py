@@ -87,6 +87,10 @@ def main() -> None:
 
         click.echo(f"fusevol: {printable(str(error))}", err=True)
         sys.exit(error.exit_code)
+    except RecursionError:
+        # Whatever it was, somebody else has written it.
+        click.echo("fusevol: what is to be read is nested too deeply", err=True)
+        sys.exit(EXIT_FAILED)
     except OSError as error:
         from fusevol.accesslog.text import printable
 

@@ -25,6 +25,8 @@ from fusevol.linux.mountinfo import Mount, is_below, mount_at, mount_tables, mou
 _END_S: Final = 10.0
 _ABORTED_S: Final = 2.0
 """How long a worker has to end by itself after its mount was aborted."""
+_FORCED_S: Final = 7.0
+"""How long a keeper may take that is told to end at once."""
 _LOOK_S: Final = 3.0
 """How long to look for who uses a mount."""
 _SHOWN: Final = 5
@@ -111,8 +113,13 @@ def _abort(mount: Mount, served: registry.Served | None) -> None:
             raise
     if served is None or _is_within(_ABORTED_S, lambda: _has_ended(served)):
         return
-    served.server.signal(signal.SIGKILL)
-    if not _is_within(_ABORTED_S, lambda: _has_ended(served)):
+    # Told twice, it kills the worker, and does not wait long for one that cannot be killed.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        served.keeper.signal(number)
+    if not _is_within(_FORCED_S, lambda: not served.keeper.runs()):
+        served.server.signal(signal.SIGKILL)
+        _is_within(_ABORTED_S, lambda: _has_ended(served))
+    if served.server.runs():
         click.echo(
             f"fusevol: {served.mountpoint} is unmounted; its worker, process {served.worker}, ends "
             f"as soon as the source {served.source} lets it",

@@ -18,7 +18,7 @@ from fusevol.linux import mounts
 from fusevol.linux.files import open_in_root
 from fusevol.linux.mountinfo import mount_at
 
-_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,127}")
 _TRIES: Final = 100
 """How often what is missing is made anew, if somebody removes it at once."""
 
@@ -47,7 +47,10 @@ class Binding(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 def is_volume_name(text: str) -> bool:
-    """Tell whether `text` can be the name of a volume."""
+    """Tell whether `text` can be the name of a volume, as with other engines.
+
+    One letter is none: Docker takes `-v d:/x` for a drive of Windows, not for a volume.
+    """
     return _NAME.fullmatch(text) is not None
 
 
@@ -74,7 +77,8 @@ def parse_binding(text: str) -> Binding:
     name, _, subpath = what.partition("/")
     if not is_volume_name(name):
         raise UsageError(
-            f"{text!r}: {name!r} cannot be a volume's name; a path begins with / or ./"
+            f"{text!r}: {name!r} cannot be a volume's name, which has at least two letters or "
+            f"digits; a path begins with / or ./"
         )
     if ".." in subpath.split("/"):
         raise UsageError(f"{text!r}: a sub-path cannot hold '..'")

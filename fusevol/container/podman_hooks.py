@@ -77,7 +77,7 @@ def _configured(path: str) -> list[str]:
     try:
         with open(path, "rb") as file:
             engine = tomllib.load(file).get("engine", {})
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError):
         return []
     wanted = engine.get("hooks_dir", []) if isinstance(engine, dict) else []
     return [word for word in wanted if isinstance(word, str)] if isinstance(wanted, list) else []
@@ -91,5 +91,5 @@ def _program_of(path: str) -> Iterator[str]:
         annotations = content["when"]["annotations"]
         if any(ANNOTATION in pattern.replace("\\", "") for pattern in annotations):
             yield str(content["hook"]["path"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return

@@ -11,6 +11,7 @@ Entries are believed as far as the processes they name still run.
 import errno
 import fcntl
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
@@ -20,12 +21,13 @@ from typing import Final
 import msgspec
 
 from fusevol import config
-from fusevol.container.bind import Binding, is_volume_name
+from fusevol.container.bind import Binding
 from fusevol.container.trees import remove_tree
 from fusevol.errors import NotFoundError, UsageError
 from fusevol.linux.files import replace
 from fusevol.linux.process import Process
 
+_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _FILE: Final = "container.json"
 _REMOVALS: Final = 50
 
@@ -159,8 +161,7 @@ def containers_directory() -> str:
 
 def check_name(name: str) -> None:
     """Raise UsageError if a container cannot be called so."""
-    # The same rule as for volumes, as with other engines.
-    if not is_volume_name(name):
+    if not _NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} cannot be a container's name; use letters, digits, '_', '.' and '-', at "
             f"most 128, and begin with a letter or digit"

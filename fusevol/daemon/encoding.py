@@ -5,6 +5,7 @@ msgspec's refuses to.
 """
 
 import json
+import os
 from typing import Any
 
 import msgspec
@@ -19,10 +20,17 @@ def decode(data: bytes, kind: Any) -> Any:
     """Return what `encode` was given, of type `kind`.
 
     Raises:
-        msgspec.DecodeError: `data` is no JSON text, or no `kind`.
+        msgspec.DecodeError: `data` is no JSON text, or no `kind`, or has a string that stands for
+            no bytes.
     """
     try:
         parsed = json.loads(data)
+        if b"\\ud" in data.lower():
+            os.fsencode(json.dumps(parsed, ensure_ascii=False))
+        return msgspec.convert(parsed, type=kind)
+    except UnicodeEncodeError as error:
+        raise msgspec.DecodeError(f"{error.object[error.start]!a} stands for no bytes") from None
     except ValueError as error:
         raise msgspec.DecodeError(str(error)) from None
-    return msgspec.convert(parsed, type=kind)
+    except RecursionError:
+        raise msgspec.DecodeError("it is nested too deeply") from None

@@ -57,6 +57,7 @@ from fusevol.linux.process import (
     use_all_descriptors,
 )
 from fusevol.model import RecordLevel
+from fusevol.recovery.journal import Journal
 from fusevol.recovery.region import (
     ALIVE_FD,
     CONFIG,
@@ -195,7 +196,7 @@ class Keeper:
                 if status == 0 or self._ending.forced:
                     return self._ended(status)
                 if not self._worker_ended(status):
-                    return self._unmounted()
+                    return self._unmounted(status)
             if self._respawn_at is not None and time.monotonic() >= self._respawn_at:
                 if self._unprepared is None:
                     self._succeed()
@@ -306,9 +307,12 @@ class Keeper:
         self._respawn_at = time.monotonic() + delay
         return True
 
-    def _unmounted(self) -> int:
+    def _unmounted(self, status: int) -> int:
         """End, as the file system was unmounted while no worker could see it."""
-        self._ending.record(None, self._region)
+        # Who waited for an answer was told ENOTCONN: it was ended by force.
+        was_in_use = Journal(self._region).is_executing()
+        reason = f"ended while in use ({why_ended(status)})" if was_in_use else None
+        self._ending.record(reason, self._region)
         return self._ended(0)
 
     def _succeed(self) -> None:

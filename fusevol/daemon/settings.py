@@ -146,6 +146,8 @@ def load(path: str | None) -> Settings:
         settings = msgspec.convert(tomllib.loads(text.decode()), Settings)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise UsageError(f"configuration {path}: {error}") from None
+    except RecursionError:
+        raise UsageError(f"configuration {path}: it is nested too deeply") from None
     if not settings.docker.socket.startswith("/"):
         raise UsageError(f"configuration {path}: docker.socket has to be an absolute path")
     try:

@@ -296,7 +296,7 @@ class Volumes:
         try:
             return self._volumes[name]
         except KeyError:
-            shown = name if is_volume_name(name) else repr(name[:80])
+            shown = name if is_volume_name(name) else ascii(name[:80])
             raise NotFoundError(
                 f"there is no volume {shown}; `fusevol volume ls` lists them"
             ) from None
@@ -483,8 +483,8 @@ async def _scan() -> dict[int, int]:
 def _check_name(name: str) -> None:
     if not is_volume_name(name):
         raise UsageError(
-            f"{name[:80]!r} cannot be a volume's name; use letters, digits, '_', '.' and '-', at "
-            f"most 128, and begin with a letter or digit"
+            f"{name[:80]!r} cannot be a volume's name; use letters, digits, '_', '.' and '-', two "
+            f"to 128 of them, and begin with a letter or digit"
         )
 
 

@@ -50,7 +50,7 @@ def read_state(data: bytes) -> State:
         raise UsageError("the state of the container is too long")
     try:
         state = msgspec.json.decode(data, type=State)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(
             f"standard input holds no state of a container: {error}; `fusevol hook` is called by "
             f"OCI runtimes"
@@ -189,6 +189,6 @@ def _root(state: State) -> str:
         try:
             with open(name, "rb") as file:
                 path = json.load(file)["root"]["path"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise FusevolError(f"{name} names no root file system: {error}") from None
     return os.path.join(state.bundle, path)

@@ -218,11 +218,18 @@ class Journal:
 
     def executing(self) -> Key | None:
         """Return the request whose effect was not complete when the worker died, if one was."""
-        entries = [entry for entry in [self.inline, *self._free] if self.words[entry.at]]
-        executing = [entry for entry in entries if entry.phase in (STARTED, INTENDED)]
+        executing = self._executing()
         if executing and (executing[0] is self.inline or len(executing) == 1):
             return executing[0].key
         return None
+
+    def is_executing(self) -> bool:
+        """Tell whether the effect of any request was not complete when the worker died."""
+        return bool(self._executing())
+
+    def _executing(self) -> list[Entry]:
+        entries = [entry for entry in [self.inline, *self._free] if self.words[entry.at]]
+        return [entry for entry in entries if entry.phase in (STARTED, INTENDED)]
 
     def is_waiting(self) -> bool:
         """Tell whether requests were taken up."""

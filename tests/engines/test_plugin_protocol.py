@@ -137,25 +137,25 @@ def test_to_unmount_what_is_not_mounted_is_fine(plugin: Plugin, data: str) -> No
 
 def test_options(plugin: Plugin, source: Path) -> None:
     options = {"source": str(source), "record": "data"}
-    plugin.do("Create", Name="a", Opts=options)
-    plugin.do("Create", Name="a", Opts=options)
-    assert "exists with other options" in plugin.refused("Create", Name="a", Opts={})
+    plugin.do("Create", Name="a0", Opts=options)
+    plugin.do("Create", Name="a0", Opts=options)
+    assert "exists with other options" in plugin.refused("Create", Name="a0", Opts={})
     assert "exists with other options" in plugin.refused(
-        "Create", Name="a", Opts={**options, "ro": "true"}
+        "Create", Name="a0", Opts={**options, "ro": "true"}
     )
-    assert status(plugin, "a")["read_only"] is False
-    refusal = plugin.refused("Create", Name="b", Opts={"colour": "red"})
+    assert status(plugin, "a0")["read_only"] is False
+    refusal = plugin.refused("Create", Name="b0", Opts={"colour": "red"})
     assert refusal == f"unknown volume option 'colour'; known are {', '.join(KNOWN)}"
-    assert "does not exist" in plugin.refused("Create", Name="b", Opts={"source": "/nowhere"})
-    assert "use true or false" in plugin.refused("Create", Name="b", Opts={"ro": "perhaps"})
+    assert "does not exist" in plugin.refused("Create", Name="b0", Opts={"source": "/nowhere"})
+    assert "use true or false" in plugin.refused("Create", Name="b0", Opts={"ro": "perhaps"})
     # As Compose files for the driver `local` have it.
     device = {"type": "none", "o": "bind,ro,record=data", "device": str(source)}
-    plugin.do("Create", Name="b", Opts=device)
-    assert status(plugin, "b").items() >= {"record": "data", "read_only": True}.items()
+    plugin.do("Create", Name="b0", Opts=device)
+    assert status(plugin, "b0").items() >= {"record": "data", "read_only": True}.items()
     plugin.do("Create", Name="c0", Opts=None)
     plugin.do("Create", Name="c1", Opts={})
     plugin.do("Create", Name="c2")
-    assert names(plugin) == ["a", "b", "c0", "c1", "c2"]
+    assert names(plugin) == ["a0", "b0", "c0", "c1", "c2"]
 
 
 def test_an_anonymous_volume_of_docker(plugin: Plugin) -> None:
@@ -165,7 +165,7 @@ def test_an_anonymous_volume_of_docker(plugin: Plugin) -> None:
     assert os.listdir(point) == []
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/x", "a/b", "a\0", "x\n", "x" * 300])
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/x", "a/b", "a\0", "x\n", "x" * 300, "x"])
 def test_names_lead_nowhere(daemon: Daemon, plugin: Plugin, data: str, name: str) -> None:
     kept = daemon.directory / "state/volumes.json"
     before = kept.read_bytes()
@@ -180,6 +180,7 @@ def test_names_lead_nowhere(daemon: Daemon, plugin: Plugin, data: str, name: str
     "body",
     [
         b"", b"{", b"null", b"[]", b"{}", b'{"Name":5}', b'{"Name":null}', b"\xff", b"[" * 100_000,
+        b'{"Name":"\\ud800"}', b'{"Name":"data","Opts":{"\\udfff":""}}',
         b'{"Name":"data","Opts":[]}', b'{"Name":"data","Opts":{"ro":true}}',
     ],
 )  # fmt: skip

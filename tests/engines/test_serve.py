@@ -214,15 +214,15 @@ def test_options_change_for_the_next_use(daemon: Daemon, client: Client, volume:
 
 
 def test_what_cannot_be_served_is_refused_when_it_is_made(daemon: Daemon, source: Path) -> None:
-    assert "does not exist" in daemon.refused("volume", "create", "x", "--source", source / "no")
+    assert "does not exist" in daemon.refused("volume", "create", "no", "--source", source / "no")
     assert "unknown volume option 'size'; known are source" in daemon.refused(
-        "volume", "create", "x", "-o", "size=1"
+        "volume", "create", "no", "-o", "size=1"
     )
     for name in ("../x", ".x", "x/y", "x" * 300, "x\n"):
         assert "cannot be a volume's name" in daemon.refused("volume", "create", name)
-    assert "overlaps" in daemon.refused("volume", "create", "x", "--source", "/")
-    assert "NAME=VALUE" in daemon.refused("volume", "create", "x", "-o", "ro")
-    assert "no volume x" in daemon.refused("volume", "inspect", "x")
+    assert "overlaps" in daemon.refused("volume", "create", "no", "--source", "/")
+    assert "NAME=VALUE" in daemon.refused("volume", "create", "no", "-o", "ro")
+    assert "no volume no" in daemon.refused("volume", "inspect", "no")
     assert daemon.volumes() == []
 
 
@@ -350,7 +350,10 @@ def ask(daemon: Daemon, data: bytes) -> list[dict[str, Any]]:
         b'{"type":"Inspect","name":5}', b'{"type":"Inspect","name":"a","more":1}',
         b'{"type":"Mount","name":"data","holder":""}',
         b'{"type":"Mount","name":"data","holder":[]}',
-        b"[" * 100_000,
+        b"[" * 100_000, b'{"type":"Inspect","name":"\\ud800"}',
+        b'{"type":"Inspect","name":"\\udC00"}',
+        b'{"type":"Create","name":"new","options":{"source":"/\\uDBFF"}}',
+        b'{"type":"Create","name":"new","options":{"\\ud800":"/x"}}',
     ],
 )  # fmt: skip
 def test_a_request_that_cannot_be_meant_is_answered_with_an_error(
@@ -362,11 +365,27 @@ def test_a_request_that_cannot_be_meant_is_answered_with_an_error(
     assert "Traceback" not in answer["message"]
     assert daemon.inspect(volume) == before
     assert ask(daemon, line[:-1]) == []
+    assert "Traceback" not in daemon.messages()
 
 
 def test_an_endless_request_is_cut_off(daemon: Daemon) -> None:
     (answer,) = ask(daemon, b"x" * (3 << 20))
     assert "too long" in answer["message"]
+
+
+def test_a_volume_whose_name_has_become_none_can_be_removed(daemon: Daemon, source: Path) -> None:
+    assert "cannot be a volume's name" in daemon.refused("volume", "create", "d")
+    daemon.create("dd", source)
+    daemon.stop()
+    kept = daemon.directory / "state/volumes.json"
+    kept.write_text(kept.read_text().replace('"dd"', '"d"'))
+    daemon.start()
+    assert list(daemon.volumes()) == ["d"]
+    with daemon.client() as client:
+        assert Path(client.mount("d", "one").mountpoint, "file").read_text() == "content\n"
+        client.unmount("d", "one")
+    daemon.cli("volume", "rm", "d")
+    assert list(daemon.volumes()) == []
 
 
 def test_sockets_and_state_are_private(daemon: Daemon) -> None:

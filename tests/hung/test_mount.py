@@ -167,10 +167,15 @@ def test_force_ends_it_for_who_waits(hung: Hung, op: str) -> None:
         fusevol("unmount", "--force", hung.served.mountpoint)
     assert not is_mounted(hung.served.mountpoint)
     assert_error(hung.client)
+    # All is said that there is to say, although the source does not answer.
+    assert registry.get(str(hung.served.mountpoint)) is None
+    last = hung.served.records()[-1]
+    assert (last["op"], last["result"]) == ("unmount", "EIO")
+    assert "in use" in last["reason"]
     hung.source.release()
     await_ends(*processes)
-    assert registry.get(str(hung.served.mountpoint)) is None
-    assert hung.served.records()[-1]["op"] == "unmount"
+    assert hung.served.records()[-1] == last
+    os.unlink(registry.messages_path(str(hung.served.mountpoint)))
 
 
 @each_way

@@ -128,21 +128,21 @@ def test_a_volume_is_chained_and_not_any_more_while_it_is_used(tmp_path: Path) -
     source.mkdir()
     with plain_daemon() as daemon, daemon.client() as client:
         for options in ("format=ecs", "log=none"):
-            said = daemon.refused("volume", "create", "w", "-o", "chain=true", "-o", options)
+            said = daemon.refused("volume", "create", "other", "-o", "chain=true", "-o", options)
             assert "chain needs" in said
-        daemon.create("v", source)
-        place = Path(client.mount("v", "one").mountpoint)
+        daemon.create("data", source)
+        place = Path(client.mount("data", "one").mountpoint)
 
         def use(option: str) -> int:
             """Change the option, and return the number of the first record after that."""
-            count = sum(r["op"] == "restart" for r in daemon.records("v"))
-            daemon.cli("volume", "update", "v", "-o", option)
+            count = sum(r["op"] == "restart" for r in daemon.records("data"))
+            daemon.cli("volume", "update", "data", "-o", option)
             wait_until(
-                lambda: sum(r["op"] == "restart" for r in daemon.records("v")) > count, "change"
+                lambda: sum(r["op"] == "restart" for r in daemon.records("data")) > count, "change"
             )
             (place / "d").mkdir()
             (place / "d").rmdir()
-            restarts = [r["seq"] for r in daemon.records("v") if r["op"] == "restart"]
+            restarts = [r["seq"] for r in daemon.records("data") if r["op"] == "restart"]
             return int(restarts[-1])
 
         (place / "d").mkdir()
@@ -150,11 +150,11 @@ def test_a_volume_is_chained_and_not_any_more_while_it_is_used(tmp_path: Path) -
         begun = use("chain=true")
         off = use("chain=false")
         on = use("chain=true")
-        client.unmount("v", "one")
-        told = json.loads(daemon.cli("log", "verify", "--json", "--volume", "v"))
+        client.unmount("data", "one")
+        told = json.loads(daemon.cli("log", "verify", "--json", "--volume", "data"))
         assert (told["begun_at"], told["off"]) == (begun, [[off, on - 1]])
         assert all(("hash" in r) == (begun <= r["seq"] < off or r["seq"] >= on)
-                   for r in daemon.records("v"))  # fmt: skip
+                   for r in daemon.records("data"))  # fmt: skip
 
 
 def test_files_that_the_log_agent_removes_are_told_from_files_that_are_gone(tmp_path: Path) -> None:

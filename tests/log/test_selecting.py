@@ -168,18 +168,18 @@ def test_a_volume_in_use_takes_other_rules_from_one_record_to_the_next(
 ) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    daemon.create("v", source, "-o", "exclude=op=lookup")
-    assert "no operation" in daemon.refused("volume", "update", "v", "-o", "include=op=wrte")
-    assert "no operation" in daemon.refused("volume", "create", "w", "-o", "success=raed")
+    daemon.create("data", source, "-o", "exclude=op=lookup")
+    assert "no operation" in daemon.refused("volume", "update", "data", "-o", "include=op=wrte")
+    assert "no operation" in daemon.refused("volume", "create", "other", "-o", "success=raed")
     rules = ["op=write path=/file", "op=lookup gid=1", ""]
     with daemon.client() as client:
-        place = Path(client.mount("v", "one").mountpoint)
-        log = daemon.log_path("v")
+        place = Path(client.mount("data", "one").mountpoint)
+        log = daemon.log_path("data")
         writer = _Writer(place / "file")
         try:
             writer.write(6)
             for number, rule in enumerate(rules, 1):
-                daemon.cli("volume", "update", "v", "-o", f"exclude={rule}")
+                daemon.cli("volume", "update", "data", "-o", f"exclude={rule}")
                 # Not by records: of the newest line the kernel may let the first part be seen.
                 while log.read_bytes().count(b'"op":"update"') < number:
                     writer.write(1)
@@ -187,15 +187,15 @@ def test_a_volume_in_use_takes_other_rules_from_one_record_to_the_next(
             writer.end()
         finally:
             writer.kill()
-        wait_until(lambda: "release" in _ops(daemon.records("v")), "release")
-        mount = Served(source, place, daemon.log_path("v"))
+        wait_until(lambda: "release" in _ops(daemon.records("data")), "release")
+        mount = Served(source, place, daemon.log_path("data"))
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("FUSEVOL_RUNTIME_DIRECTORY", daemon.env["FUSEVOL_RUNTIME_DIRECTORY"])
             counted = snapshot(mount)
-        client.unmount("v", "one")
+        client.unmount("data", "one")
     lines = (source / "file").read_bytes().splitlines()
     assert [int(line) for line in lines] == list(range(writer.written)), "an open file went on"
-    records = daemon.records("v")
+    records = daemon.records("data")
     assert_no_gap_in_numbers(records)
     written = [r["offset"] for r in records if r["op"] == "write"]
     assert counted.operations["write"].count == writer.written
