@@ -200,8 +200,8 @@ class Keeper:
             if self._respawn_at is not None and time.monotonic() >= self._respawn_at:
                 if self._unprepared is None:
                     self._succeed()
-                elif not self._worker_ended(self._unprepared):
-                    return self._unmounted()
+                elif not self._worker_ended(status := self._unprepared):
+                    return self._unmounted(status)
             if self._enter_at is not None and time.monotonic() >= self._enter_at:
                 self._update_entry()
             self._agent.go_on()

@@ -19,6 +19,7 @@ from fusevol.daemon import http_server
 from fusevol.daemon.control import VolumeState
 from fusevol.daemon.http_server import Request
 from fusevol.daemon.settings import Settings
+from fusevol.daemon.visibility import Asker
 from fusevol.daemon.volume_options import KNOWN, parse
 from fusevol.daemon.volumes import Volumes
 from fusevol.errors import FusevolError, UsageError
@@ -72,7 +73,9 @@ def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-async def volumes(directory: Path) -> AsyncIterator[Mounting]:
+async def volumes(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Mounting]:
+    # There is nothing to be seen; tests/engines/test_visibility.py has real mounts.
+    monkeypatch.setattr(Asker, "why_not_seen", lambda _asker, _mountpoint: "")
     async with trio.open_nursery() as nursery:
         volumes = Mounting(nursery)
         await volumes.create("data", {})
