@@ -1,6 +1,7 @@
 """Copies of a volume's mount that others hold, as a new mount namespace has of all mounts."""
 
 import errno
+import itertools
 import os
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from tests.engines.daemon import Daemon, plain_daemon
 from tests.served import assert_no_gap_in_numbers, needs_root, wait_until
 
 pytestmark = needs_root
+
+_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +42,12 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def volume(daemon: Daemon, source: Path) -> Iterator[str]:
-    """A volume that is removed whatever a test leaves."""
-    daemon.create("data", source)
-    yield "data"
-    if "data" in daemon.volumes():
-        daemon.cli("volume", "release", "data", "--force")
-        daemon.cli("volume", "rm", "data")
-    (daemon.directory / "log/data.log").unlink(missing_ok=True)
+    """A volume with a log of its own that is removed whatever a test leaves."""
+    name = daemon.create(f"data{next(_numbers)}", source)
+    yield name
+    if name in daemon.volumes():
+        daemon.cli("volume", "release", name, "--force")
+        daemon.cli("volume", "rm", name)
 
 
 @contextmanager
