@@ -160,6 +160,13 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = PATI
         time.sleep(0.005)
 
 
+def _is_unmounted(mountpoint: Path) -> bool:
+    """Unmount; False if somebody just looks at all mounts of the machine, as df(1) does."""
+    done = fusevol("unmount", mountpoint, check=False)
+    assert done.returncode == 0 or "in use by what /proc does not show" in done.stderr, done.stderr
+    return done.returncode == 0
+
+
 def end(mountpoint: Path) -> None:
     """Unmount, and wait for the end of who served it.
 
@@ -167,7 +174,7 @@ def end(mountpoint: Path) -> None:
     theirs: in their copy it is mounted still.
     """
     entry = registry.get(str(mountpoint))
-    fusevol("unmount", mountpoint)
+    wait_until(lambda: _is_unmounted(mountpoint), "an unmount")
     if entry is not None:
         wait_until(lambda: not runs(entry.pid) and not runs(entry.worker), "end of the mount")
 

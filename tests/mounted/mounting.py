@@ -17,6 +17,7 @@ from fusevol.accesslog.record import AccessRecord, decode
 from fusevol.linux.mountinfo import mount_at
 from fusevol.linux.mounts import MNT_DETACH, mount, umount
 from tests.patience import PATIENCE_S
+from tests.served import end
 
 T = TypeVar("T")
 
@@ -103,10 +104,11 @@ def serving(
 
 
 def _end(mountpoint: Path) -> None:
-    ended = fusevol("unmount", mountpoint)
-    if ended.returncode:
+    try:
+        end(mountpoint)
+    except AssertionError:
         fusevol("unmount", "--lazy", mountpoint)
-        raise AssertionError(f"unmounting failed: {ended.stderr}")
+        raise
     assert mount_at(str(mountpoint)) is None, "unmount returned, and it is still mounted"
 
 

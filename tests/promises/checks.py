@@ -34,8 +34,12 @@ def check_tree(volume: Volume) -> None:
     assert tree_of(volume.client) == native
 
 
-def check_log(volume: Volume, clients: Clients, events: Events) -> None:
-    """Numbers have no gaps; each operation is there once, or counted as lost."""
+def check_log(volume: Volume, clients: Clients, events: Events) -> Counter[str]:
+    """Numbers have no gaps; each operation is there once, or counted as lost.
+
+    Returns:
+        How often each operation is there.
+    """
     records = records_of(volume)
     numbers = [record.seq for record in records]
     first = numbers[0] if events.has_deleted_log else 1
@@ -48,6 +52,7 @@ def check_log(volume: Volume, clients: Clients, events: Events) -> None:
     if not events.has_deleted_log:
         assert missing.total() <= lost, f"neither in the log nor counted as lost: {missing}"
     assert not surplus, f"in the log, and no client did it: {surplus}"
+    return Counter(done.op for done in found.elements())
 
 
 def _done(record: AccessRecord) -> Done | None:

@@ -103,15 +103,19 @@ LOGGED: Final = {
 }  # fmt: skip
 """What has one record each, at any level, if it took effect."""
 
-_PATHS: Final = st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map("/".join)
+# Few names, most of them near the top, so that operations meet and often succeed.
+_PATHS: Final = st.sampled_from(
+    [*"abcabc", "a/a", "a/b", "a/c", "b/a", "b/b", "c/a", "c/b", "a/a/a", "a/a/b", "b/a/b"]
+)
+_WEIGHTED: Final = [*_KINDS, *_HANDLES, *LOGGED, *LOGGED]
 OPERATIONS: Final = st.lists(
     st.builds(
         Operation,
-        st.sampled_from([*_KINDS, *_HANDLES]), _PATHS, _PATHS,
+        st.sampled_from(_WEIGHTED), _PATHS, _PATHS,
         st.sampled_from([0, 1, 100, 4096, 20_000]),
     ),
-    min_size=1,
-    max_size=8,
+    min_size=3,
+    max_size=12,
 )  # fmt: skip
 
 

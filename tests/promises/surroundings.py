@@ -1,9 +1,10 @@
 """What is there all the time: a daemon, and a mount of somebody else that has to stay untouched."""
 
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -22,11 +23,13 @@ class Surroundings:
     Attributes:
         directory: on a disk.
         theirs: a file in a bindfs that has nothing to do with any volume.
+        recorded: how often the logs of all volumes had each operation of clients.
     """
 
     directory: Path
     daemon: Daemon
     theirs: Path
+    recorded: Counter[str] = field(default_factory=Counter)
 
     def check_theirs(self) -> None:
         """Check that what belongs to others answers."""

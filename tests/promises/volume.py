@@ -22,7 +22,7 @@ from fusevol.logagent import status as agents
 from tests.engines.daemon import Daemon
 from tests.promises.options import Feature, Options
 from tests.promises.receiver import Receiver
-from tests.served import fusevol, runs, wait_until
+from tests.served import end, fusevol, runs, wait_until
 
 SIZE: Final = 4 << 20
 """Bytes of each file system that can become full."""
@@ -138,8 +138,10 @@ def _by_command(volume: Volume) -> Iterator[None]:
     try:
         yield
     finally:
-        how = ["--force"] if volume.is_broken else []
-        fusevol("unmount", *how, volume.client, check=not volume.is_broken)
+        if volume.is_broken:
+            fusevol("unmount", "--force", volume.client, check=False)
+        else:
+            end(volume.client)
 
 
 @contextmanager
@@ -196,6 +198,7 @@ def _content(place: Path, options: Options, stack: ExitStack) -> Path:
     top.mkdir()
     (top / "a").mkdir()
     (top / "a/b").write_bytes(b"content\n")
+    (top / "b").write_bytes(b"more content\n")
     if Feature.NESTED in options:
         (top / "c").mkdir()
         stack.enter_context(_file_system(top / "c"))
