@@ -590,7 +590,7 @@ def test_the_foreground_ends_on_control_c_of_a_terminal(place: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [b"a b", b"new\nline", b"com,ma", b"back\\slash", b"\xc3\xa9t\xc3\xa9", b"q\"'", b"%41",
-     b"x" * 200, b"-o", b"tab\t", b"\xff\xfe"],
+     b"x" * 150, b"-o", b"tab\t", b"\xff\xfe"],
     ids=repr,
 )  # fmt: skip
 def test_source_mount_point_and_log_can_have_any_name(tmp_path: Path, name: bytes) -> None:

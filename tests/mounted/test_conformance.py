@@ -53,6 +53,7 @@ def place(request: pytest.FixtureRequest, module_workspace: Path) -> Iterator[Pl
         yield Place(mountpoint, level)
 
 
+@pytest.mark.timeout(900)  # twenty thousand entries, on a busy machine
 @pytest.mark.parametrize("name", CHECKS)
 def test_check(name: str, place: Place, request: pytest.FixtureRequest) -> None:
     check = CHECKS[name]
