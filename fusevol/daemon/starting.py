@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from fusevol.config import MountConfig
+from fusevol.config import NO_LOG, STDOUT_LOG, MountConfig
 from fusevol.daemon import mounting, registry, succession
 from fusevol.daemon.background import new_file
 from fusevol.daemon.channel import BYTES, Mounted, Start, pack, unpack
@@ -69,6 +69,7 @@ def start(
     Raises:
         FusevolError: it could not be mounted, and why. Nothing is left behind.
     """
+    _await_former(config.log)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs, _opened(messages) as file:
@@ -138,6 +139,13 @@ def put_back(config: MountConfig) -> Process | None:
     finally:
         os.close(device)
     return served.keeper
+
+
+def _await_former(log: str) -> None:
+    """Wait until a mount that was just unmounted lets go of its log; umount(8) does not."""
+    for served in registry.served_elsewhere():
+        if served.log == log and log not in (NO_LOG, STDOUT_LOG):
+            _ends_within(served.keeper, _SETTLE_S)
 
 
 def _ends_within(process: Process, seconds: float) -> bool:

@@ -18,7 +18,17 @@ from fusevol.linux import mounts
 from tests.cli.nobody import AS_NOBODY, NOBODY, Nobody, ordinary_user
 from tests.engines.daemon import Daemon, plain_daemon
 from tests.patience import PATIENCE_S, PROMPT_S
-from tests.served import Served, fusevol, is_mounted, needs_root, runs, serve, wait_until
+from tests.served import (
+    FUSEVOL,
+    Served,
+    assert_no_gap_in_numbers,
+    fusevol,
+    is_mounted,
+    needs_root,
+    runs,
+    serve,
+    wait_until,
+)
 
 pytestmark = needs_root
 
@@ -370,3 +380,26 @@ def test_without_root_force_takes_fusectl(nobody: Nobody, tmp_path: Path) -> Non
         assert (done.returncode, done.stderr) == (0, "")
         assert nobody.mounts(tmp_path) == []
     assert Served(tmp_path, volume, log).records()[-1]["op"] == "unmount"
+
+
+def test_what_was_just_unmounted_can_be_mounted_at_once(served: Served) -> None:
+    """umount(8) returns before the log is let go of, as `umount X && mount X` finds."""
+    status = served.status()
+    for pid in (status["pid"], status["worker"]):
+        os.kill(pid, signal.SIGSTOP)
+    mounts.umount(str(served.mountpoint))
+    words = ("mount", served.source, served.mountpoint, "--log", served.log)
+    with subprocess.Popen([FUSEVOL, *words], stderr=subprocess.PIPE) as again:
+        wait_until(lambda: waits_in_select(again.pid), "mount that waits for the former one")
+        for pid in (status["worker"], status["pid"]):
+            os.kill(pid, signal.SIGCONT)
+        assert again.stderr is not None
+        assert (again.wait(), again.stderr.read()) == (0, b"")
+    assert_no_gap_in_numbers(served.records())
+    assert [record["op"] for record in served.records()].count("mount") == 2
+
+
+def waits_in_select(pid: int) -> bool:
+    """Tell whether a process waits in select(2) (proc_pid_syscall(5))."""
+    number = Path(f"/proc/{pid}/syscall").read_bytes().split()[0]
+    return number in (b"23", b"270", b"72")
