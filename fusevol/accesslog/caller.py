@@ -26,6 +26,12 @@ _KEPT: Final = 512
 _FRESH_NS: Final = 250_000_000
 """How long a container id is taken for right without a look."""
 _COMM_BYTES: Final = 64
+_IO_URING: Final = "iou-"
+"""Names of the kernel's threads that do the work of a process's io_uring: iou-wrk-N, iou-sqp-N."""
+_PF_IO_WORKER: Final = 0x10
+"""What they are told by (linux/sched.h): anybody can have such a name."""
+_FLAGS_FIELD: Final = 6
+"""Of /proc/TID/stat, counted from behind the name (proc_pid_stat(5))."""
 
 _INVISIBLE: Final = Caller(0, None, UNKNOWN, INVISIBLE)
 
@@ -82,6 +88,17 @@ class Callers:
         except OSError:
             return False
         return bool(effective >> CAP_FSETID & 1)
+
+    def is_ring(self, tid: int, comm: str | None) -> bool:
+        """Tell whether thread `tid`, called `comm`, does the work of an io_uring."""
+        if comm is None or not comm.startswith(_IO_URING):
+            return False
+        try:
+            stat = self._read(f"/proc/{tid}/stat")
+        except OSError:
+            return False
+        flags = stat.rpartition(b") ")[2].split()[_FLAGS_FIELD]
+        return bool(int(flags) & _PF_IO_WORKER)
 
     def _meet(self, tid: int, now_ns: int) -> Caller:
         if not self._is_proc_ours:

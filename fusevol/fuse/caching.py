@@ -16,8 +16,6 @@ from fusevol.volume import data
 _CACHED_S: Final = 1.0
 """How long the kernel may answer for names and attributes itself at level `data`, in seconds."""
 _SET_ID: Final = 0o6000
-_IO_URING: Final = "iou-"
-"""Names of the kernel's threads that do the work of a process's io_uring: iou-wrk-N, iou-sqp-N."""
 
 
 class Caching:
@@ -50,8 +48,7 @@ class Caching:
         direct = self._direct_io or (
             self._direct_writes and file.flags & os.O_ACCMODE == os.O_WRONLY
         )
-        comm = file.caller.comm
-        return direct and (comm is None or not comm.startswith(_IO_URING))
+        return direct and not file.by_ring
 
     def opened(self, file: OpenFile, status: stat_result) -> FileInfo:
         """Return the reply to the open of `file`, which has `status` then."""

@@ -8,6 +8,7 @@ an operation means is in `fusevol.volume`; timing, errors and the log are in `se
 import builtins
 import errno
 import logging
+import operator
 import os
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -116,7 +117,7 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self.deadline = deadline
         self._offload: Callable[..., Awaitable[Any]] = loop.offload
-        self._close: Callable[[Callable[[Any], None], Any], None] = _close_now
+        self._close: Callable[[Callable[[Any], None], Any], None] = operator.call
         self._readdir_reply: Callable[..., bool] = pyfuse3.readdir_reply
         if deadline is not None:
             serially = deadline.serially
@@ -408,6 +409,8 @@ class Operations(pyfuse3.Operations):
             lengths.emptied(self.volume, found)
         if status.st_mode & _SET_ID and flags & os.O_ACCMODE:
             self.volume.set_keeps_set_id(file, self._keeps_set_id(found, ctx))
+        if self.callers.is_ring(ctx.pid, record.comm):
+            self.volume.set_by_ring(file)
         return self.caching.opened(file, status)
 
     @by_caller("create", once=True)
@@ -432,6 +435,8 @@ class Operations(pyfuse3.Operations):
         self.volume.inodes.refer(file.inode)
         if mode & _SET_ID:
             self._set_id_appeared(file.inode)
+        if self.callers.is_ring(ctx.pid, record.comm):
+            self.volume.set_by_ring(file)
         return self.caching.created(file), self._attributes(file.inode, status)
 
     @by_handle("read", after=_count_read)
@@ -587,10 +592,6 @@ class Operations(pyfuse3.Operations):
             if file.uid == 0 and file.writable:
                 keeps = self.callers.may_keep_set_id(file.caller.pid)
                 self.volume.set_keeps_set_id(file, keeps)
-
-
-def _close_now(close: Callable[[Any], None], opened: Any) -> None:
-    close(opened)
 
 
 async def _unwanted(_fh: int) -> None:

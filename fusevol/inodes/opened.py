@@ -45,10 +45,11 @@ class OpenFile(Opened):
         flags: open(2) flags of the client.
         waits: a write may wait for a device or another machine.
         keeps_set_id: the opener may write without clearing set-user-ID and set-group-ID bits.
+        by_ring: a thread of io_uring has opened it.
         bytes_read, bytes_written: totals, reported at release.
     """
 
-    __slots__ = ("bytes_read", "bytes_written", "flags", "keeps_set_id", "waits")
+    __slots__ = ("by_ring", "bytes_read", "bytes_written", "flags", "keeps_set_id", "waits")
 
     def __init__(
         self, inode: Inode, fd: int, flags: int, caller: "Caller", uid: int, gid: int
@@ -64,6 +65,7 @@ class OpenFile(Opened):
         self.flags = flags
         self.waits = False
         self.keeps_set_id = False
+        self.by_ring = False
         self.bytes_read = 0
         self.bytes_written = 0
 

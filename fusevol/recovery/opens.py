@@ -30,6 +30,8 @@ PLACE: Final = 4
 
 KEEPS_SET_ID: Final = 1
 """Mark: the opener may write without clearing set-ID bits."""
+BY_RING: Final = 2
+"""Mark: a thread of io_uring has opened it."""
 
 READ: Final = 9
 WRITTEN: Final = 10
@@ -116,7 +118,7 @@ class OpenEntries:
         self.words[at + _FD] = fd
 
     def set_marks(self, at: int, marks: int) -> None:
-        """Store KEEPS_SET_ID or 0."""
+        """Store KEEPS_SET_ID, BY_RING, both or 0."""
         self.words[at + _MARKS] = marks
 
     def drop(self, at: int) -> None:

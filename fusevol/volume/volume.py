@@ -27,6 +27,7 @@ from fusevol.recovery.counters import (
 )
 from fusevol.recovery.nodes import NodeEntries
 from fusevol.recovery.opens import (
+    BY_RING,
     DIRECTORY,
     FILE,
     KEEPS_SET_ID,
@@ -165,6 +166,7 @@ class Volume:
             file = OpenFile(inode, kept.fd, kept.flags, caller, kept.uid, kept.gid)
             file.fh, file.at = kept.fh, kept.at
             file.keeps_set_id = bool(kept.marks & KEEPS_SET_ID)
+            file.by_ring = bool(kept.marks & BY_RING)
             file.bytes_read, file.bytes_written = kept.bytes_read, kept.bytes_written
             inode.size = kept.size
             self._enter(file)
@@ -243,7 +245,16 @@ class Volume:
     def set_keeps_set_id(self, file: OpenFile, keeps: bool) -> None:
         """Note whether the opener of `file` may write without clearing set-ID bits."""
         file.keeps_set_id = keeps
-        self._opens.set_marks(file.at, KEEPS_SET_ID if keeps else 0)
+        self._store_marks(file)
+
+    def set_by_ring(self, file: OpenFile) -> None:
+        """Note that a thread of io_uring has opened `file`."""
+        file.by_ring = True
+        self._store_marks(file)
+
+    def _store_marks(self, file: OpenFile) -> None:
+        marks = KEEPS_SET_ID * file.keeps_set_id | BY_RING * file.by_ring
+        self._opens.set_marks(file.at, marks)
 
     def count_read(self, file: OpenFile, count: int) -> None:
         """Add to the bytes that were read through `file`."""
