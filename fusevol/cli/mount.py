@@ -51,7 +51,8 @@ from fusevol.model import OnLogFailure, RecordLevel
     "options",
     multiple=True,
     metavar="OPT[,OPT...]",
-    help="Mount options: ro, rw, suid, dev, noexec, noatime, allow_other, private, "
+    help="Mount options: ro, rw, suid, dev, exec, noexec, symfollow, nosymfollow, noatime and the "
+    "like, allow_other, private, "
     "on_log_failure=continue|deny, deadline=SECONDS (operations that the source does not answer in "
     "time fail), log=, record=, name= as above, and for the log format=, sinks=, include=, "
     "exclude=, success=, failure=, coalesce=, chain, rotate_size=, rotate_age=, compress=, "
