@@ -180,9 +180,10 @@ def end(mountpoint: Path) -> None:
 
 
 @contextmanager
-def stay(directory: Path, *options: str | Path) -> Iterator[Served]:
+def stay(directory: Path, *options: str | Path, log: Path | None = None) -> Iterator[Served]:
     """Serve as `serve` does, with a process that stays and revives the mount (`mount -f`)."""
-    served = Served(directory / "source", directory / "volume", directory / "access.log")
+    log = log or directory / "access.log"
+    served = Served(directory / "source", directory / "volume", log)
     for path in (served.source, served.mountpoint):
         path.mkdir(exist_ok=True)
     words = ["mount", "-f", served.source, served.mountpoint, "--log", served.log, *options]

@@ -19,7 +19,6 @@ from typing import Final, NamedTuple, Self
 
 from fusevol.accesslog.names import encode_name
 from fusevol.config import state_directory
-from fusevol.errors import FusevolError
 
 logger = logging.getLogger(__name__)
 
@@ -71,16 +70,14 @@ class LogState:
         """Open what is kept of the log at a path, or go on with an open descriptor of it.
 
         Raises:
-            FusevolError: another mount writes to the log.
+            BlockingIOError: another mount writes to the log.
         """
         if fd >= 0:
             return cls(log, fd)
         try:
             fd = _opened(os.path.realpath(log))
         except BlockingIOError:
-            raise FusevolError(
-                f"access log {log} is in use by another mount; give each its own --log"
-            ) from None
+            raise
         except OSError as error:
             logger.warning(
                 "nothing can be kept of access log %s in %s (%s): if its files are moved away, its "

@@ -5,6 +5,8 @@ import fcntl
 import os
 import stat
 
+from fusevol.accesslog.bounds import LONGEST_LINE_BYTES
+from fusevol.accesslog.lines import MAX_LINE_BYTES
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
 
 
@@ -53,3 +55,19 @@ def _end_torn_line(fd: int) -> None:
     size = os.fstat(fd).st_size
     if size and os.pread(fd, 1, size - 1) != b"\n":
         os.write(fd, b"\n")
+
+
+def cut_torn_line(fd: int) -> None:
+    """Remove what a writer that was killed wrote of its last record: that is written again.
+
+    Raises:
+        OSError: that fails.
+    """
+    size = os.fstat(fd).st_size
+    # The last line of a log that was begun before records had a bound may be a longer one.
+    for length in (LONGEST_LINE_BYTES, MAX_LINE_BYTES):
+        tail = os.pread(fd, length, max(0, size - length))
+        torn = len(tail) - tail.rfind(b"\n") - 1
+        if torn < len(tail) or size == len(tail):
+            os.ftruncate(fd, size - torn)
+            return

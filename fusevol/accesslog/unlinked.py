@@ -4,6 +4,8 @@ Who removes a log that is being written removes what is in it on purpose, but fo
 since; and who compresses a log has read it up to some record, and may remove some behind that.
 """
 
+import errno
+import os
 from collections.abc import Iterator
 
 from fusevol.accesslog.follow import GrowingLog
@@ -28,10 +30,23 @@ def first_unnamed(path: str, volume: str, nameless: str, unseen: int) -> int:
     return end + 1 if end >= max(1, first_seq(nameless)) else unseen
 
 
-def lines_from(nameless: str, seq: int) -> Iterator[tuple[bytes, int]]:
-    """Yield the records from number `seq` on, each as its line and its number."""
+def bring_over(nameless: str, seq: int, fd: int) -> Iterator[int]:
+    """Write the records from number `seq` on to another file; yield the number of each.
+
+    Raises:
+        OSError: one could not be written; no part of it was.
+        NotFoundError, NotPermittedError, FusevolError: the file cannot be read.
+    """
     with GrowingLog(nameless, Skipped()) as log:
         log.skip_to(seq - 1)
         for line, record in log.appended(is_complete=True):
             if record.seq >= seq:
-                yield line + b"\n", record.seq
+                _write_whole(fd, line + b"\n")
+                yield record.seq
+
+
+def _write_whole(fd: int, line: bytes) -> None:
+    written = os.write(fd, line)
+    if written != len(line):
+        os.ftruncate(fd, os.fstat(fd).st_size - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -14,17 +14,32 @@ from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Final
 
 from fusevol.accesslog.bounds import LONGEST_LINE_BYTES, fitting
+from fusevol.accesslog.cells import (
+    BYTES,
+    COUNT,
+    DELETED_NS,
+    FAULT,
+    FD,
+    LOST,
+    LOST_ERRNO,
+    LOST_SINCE,
+    NAMELESS,
+    RECORDS,
+    SEEN,
+    SEQ,
+    STATE_FD,
+    UNRECORDED,
+)
 from fusevol.accesslog.chain import keys, sealer
 from fusevol.accesslog.formats import encoder
-from fusevol.accesslog.lines import MAX_LINE_BYTES
 from fusevol.accesslog.log_end import LogEnd, end_of_file, end_of_log, first_seq
 from fusevol.accesslog.log_state import Known, LogState
 from fusevol.accesslog.names import encode_name
-from fusevol.accesslog.opening import is_regular, open_to_write, why_not
+from fusevol.accesslog.opening import cut_torn_line, is_regular, open_to_write, why_not
 from fusevol.accesslog.record import OK, AccessRecord
 from fusevol.accesslog.record import encode as encode_json
 from fusevol.accesslog.times import Timestamps
-from fusevol.accesslog.unlinked import first_unnamed, lines_from
+from fusevol.accesslog.unlinked import bring_over, first_unnamed
 from fusevol.config import STDOUT_LOG, MountConfig
 from fusevol.errors import FusevolError
 from fusevol.linux.files import reserve
@@ -50,31 +65,6 @@ _TRUNCATED: Final = "records at the end of the log are gone"
 _UNBOUNDED: Final = ("source", "filter", "reason")
 """Keys of events whose values nothing else bounds."""
 
-# What outlives the writer, one word each.
-_FD: Final = 0
-"""Descriptor of the log, plus one; 0 while there is none."""
-_SEQ: Final = 1
-"""`next_seq`."""
-_LOST: Final = 2
-"""`lost`, the errno of its cause, and the time of the first loss in nanoseconds."""
-_LOST_ERRNO: Final = 3
-_LOST_SINCE: Final = 4
-_BYTES: Final = 5
-"""Bytes written in all, records written in all, and operations that got no record."""
-_RECORDS: Final = 6
-_UNRECORDED: Final = 7
-_STATE_FD: Final = 8
-"""Descriptor of what is kept in the state directory, plus one; 0 if there is none."""
-_SEEN: Final = 9
-"""`next_seq` when the file was last seen to have a name."""
-_FAULT: Final = 10
-"""errno of what keeps the log from being opened anew; 0 if nothing does."""
-_NAMELESS: Final = 11
-"""1 while the file has no name and no other can be opened."""
-_DELETED_NS: Final = 12
-"""When the file was found to have been deleted last, in nanoseconds since 1970; 0 for never."""
-_CELLS: Final = 40
-
 
 class LogWriter:
     """The access log of one volume. One thread only.
@@ -98,11 +88,12 @@ class LogWriter:
     ) -> None:
         """Open the log at `path` ("-" for stdout), and continue its `seq`.
 
-        A new file is made with mode 0600.
+        A new file is made with mode 0600. If it cannot be opened for a mount that is in use, as all
+        its processes were killed, that is tried again and again.
 
         Args:
-            cells: 40 words of 64 bits that outlive this writer. Where a writer before this one
-                has left its own, the log goes on as if there had been no change.
+            cells: words of 64 bits that outlive this writer (`cells`). Where a writer before this
+                one has left its own, the log goes on as if there had been no change.
             encode: makes a line of a record, without the newline.
             chain: makes the lines instead, so that each has a hash.
 
@@ -113,21 +104,22 @@ class LogWriter:
         self._chain = chain
         self._encode = encode if chain is None else chain.encode
         self._volume = encode_name(os.fsencode(volume))
-        self._cells = memoryview(array.array("Q", bytes(8 * _CELLS))) if cells is None else cells
+        self._cells = memoryview(array.array("Q", bytes(8 * COUNT))) if cells is None else cells
         self.lost = 0
-        self._bytes, self._records = self._cells[_BYTES], self._cells[_RECORDS]
+        self._bytes, self._records = self._cells[BYTES], self._cells[RECORDS]
         self._timestamps = Timestamps()
         self._retry_ns = 0
         self._reserved = 0
         self._torn = False
         self._look_ns = 0
         self._first = 0
-        self._nameless = bool(self._cells[_NAMELESS])
+        self._nameless = bool(self._cells[NAMELESS])
         self._stopped = self._nameless
         self._state = LogState.none(path)
+        self._has_state = False
         self.on_written: Callable[[], None] = _nothing
         self.next_seq = 1
-        self._fd = self._cells[_FD] - 1
+        self._fd = self._cells[FD] - 1
         self.admit: Callable[[int], None] | None = None
         if on_failure is OnLogFailure.DENY:
             self.admit = self._admit
@@ -153,7 +145,7 @@ class LogWriter:
                 chain = sealer.Sealer(keys.load_or_make(), config.log, name)
             except FusevolError as error:
                 # A mount that is in use goes on, as it does when its log cannot be written.
-                is_taken_over = cells is not None and cells[_FD] > 0
+                is_taken_over = cells is not None and cells[SEQ] > 0
                 if config.on_log_failure is OnLogFailure.DENY or not is_taken_over:
                     raise
                 logger.error("access log %s goes on without hashes: %s", config.log, error)
@@ -165,29 +157,69 @@ class LogWriter:
         self._fd = fd
         self._is_file = self._regular = is_regular(fd)
         self._place = self._path_of_file() if self._is_at_its_path() else ""
-        self._cells[_FD] = fd + 1
+        self._cells[FD] = fd + 1
 
     def _begin(self) -> None:
-        """Open the log for a new mount."""
-        if not os.path.exists(self.path) or os.path.isfile(self.path):
-            self._state = LogState.open(self.path)
+        """Open the log for a new mount, or for one whose processes were all killed."""
         try:
-            self._use(self._open())
-            self._find_end(self.path)
+            self._open()
+        except OSError as error:
+            number = error.errno or errno.EIO
+            if not self._cells[SEQ]:
+                self._state.close()
+                raise why_not(self.path, number) from None
+            self._begin_without(number)
         except BaseException:
             self._state.close()
             raise
-        self._cells[_STATE_FD] = self._state.fd + 1
-        self._cells[_SEEN] = self.next_seq
+
+    def _open(self) -> None:
+        """Open what is kept of the log, and the log; OSError if that fails."""
+        if not self._has_state and (not os.path.exists(self.path) or os.path.isfile(self.path)):
+            self._open_state()
+        self._use(open_to_write(self.path))
+        self._nameless = self._stopped = False
+        self._cells[NAMELESS] = self._cells[FAULT] = 0
+        self._find_end(self.path)
+        self._cells[SEEN] = self.next_seq
+
+    def _open_state(self) -> None:
+        self._state = LogState.open(self.path, self._cells[STATE_FD] - 1)
+        self._cells[STATE_FD] = self._state.fd + 1
+        self._has_state = True
+
+    def _begin_without(self, number: int) -> None:
+        """Serve a mount that is in use although its log cannot be opened, as errno tells."""
+        cells = self._cells
+        known = self._state.load()
+        self._fd = -1
+        self._is_file = self._regular = self._nameless = self._stopped = True
+        self.lost = cells[LOST]
+        self.next_seq = cells[SEQ] = max(known.seq + 1, cells[SEQ])
+        self._first = known.first
+        if self._chain is not None:
+            self._chain.go_on(LogEnd(known.seq, known.hash, b""))
+        cells[NAMELESS] = 1
+        self._not_begun_anew(number, is_nameless=True)
+
+    def _begin_late(self) -> None:
+        """Open the log that could not be opened when this writer began; OSError if that fails."""
+        cells = self._cells
+        lost, number, since_ns = self.lost, cells[LOST_ERRNO], cells[LOST_SINCE]
+        self._open()
+        if lost > self.lost:
+            self.lost = cells[LOST] = lost
+            cells[LOST_ERRNO], cells[LOST_SINCE] = number, since_ns
+            self._stopped = True
+            self.keep()
 
     def _go_on(self) -> None:
         """Go on where another writer ended, maybe within a record."""
         self._use(self._fd)
-        self.next_seq = max(1, self._cells[_SEQ])
+        self.next_seq = max(1, self._cells[SEQ])
         if self._is_file and self.path != STDOUT_LOG:
-            self._state = LogState.open(self.path, self._cells[_STATE_FD] - 1)
-            self._cells[_STATE_FD] = self._state.fd + 1
-            _cut_torn_line(self._fd)
+            self._open_state()
+            cut_torn_line(self._fd)
             self._find_end(f"/proc/self/fd/{self._fd}")
 
     def _find_end(self, current: str) -> None:
@@ -199,19 +231,19 @@ class LogWriter:
         known, cells = self._state.load(), self._cells
         end = self._end_of_files(current, known)
         first = self._first_in(current)
-        newest = max(known.seq, cells[_SEQ] - 1)
+        newest = max(known.seq, cells[SEQ] - 1)
         # What was lost is told by the record behind the newest one, if that is there.
         untold = [(0, 0, 0)]
-        if end.seq < cells[_SEQ]:
-            untold.append((cells[_LOST], cells[_LOST_ERRNO], cells[_LOST_SINCE]))
+        if end.seq < cells[SEQ]:
+            untold.append((cells[LOST], cells[LOST_ERRNO], cells[LOST_SINCE]))
         if end.seq <= known.seq:
             untold.append((known.lost, known.errno, known.since_ns))
         self.lost, number, since_ns = max(untold)
-        cells[_LOST_ERRNO], cells[_LOST_SINCE] = (number, since_ns) if self.lost else (0, 0)
+        cells[LOST_ERRNO], cells[LOST_SINCE] = (number, since_ns) if self.lost else (0, 0)
         if first and first == known.first and end.seq < newest:
             self.lost += newest - end.seq
         self._stopped = self._stopped or self.lost > 0
-        cells[_LOST] = self.lost
+        cells[LOST] = self.lost
         if end.seq < known.seq:
             end = LogEnd(known.seq, known.hash, b"")
         if self._chain is not None:
@@ -219,7 +251,7 @@ class LogWriter:
         else:
             number = end.seq
             sealer.stop(self.path, end)
-        self.next_seq = cells[_SEQ] = max(number, newest) + 1
+        self.next_seq = cells[SEQ] = max(number, newest) + 1
         self._first = first or self.next_seq
         self.keep()
 
@@ -227,9 +259,10 @@ class LogWriter:
         try:
             return end_of_log(self.path, current, self._volume)
         except FusevolError as error:
-            if not known.seq:
+            if not known.seq and not self._cells[SEQ]:
                 raise
-            logger.warning("%s; numbers go on behind %d", error, known.seq)
+            newest = max(known.seq, self._cells[SEQ] - 1)
+            logger.warning("%s; numbers go on behind %d", error, newest)
             return LogEnd(0, b"", b"")
 
     def _first_in(self, path: str) -> int:
@@ -243,7 +276,7 @@ class LogWriter:
         cells = self._cells
         self._state.save(
             Known(
-                self.next_seq - 1, self._first, self.lost, cells[_LOST_ERRNO], cells[_LOST_SINCE],
+                self.next_seq - 1, self._first, self.lost, cells[LOST_ERRNO], cells[LOST_SINCE],
                 self._chain.newest if self._chain is not None else b"",
             )
         )  # fmt: skip
@@ -265,7 +298,7 @@ class LogWriter:
             if now >= self._look_ns:
                 self._look(now)
         if self._stopped:
-            self._lose(record.count or 1, self._cells[_FAULT])
+            self._lose(record.count or 1, self._cells[FAULT])
             return
         record.seq = self.next_seq
         line = self._encode(record) + b"\n"
@@ -278,10 +311,10 @@ class LogWriter:
             self._take_back(written, record.count or 1)
             return
         cells = self._cells
-        self.next_seq = cells[_SEQ] = record.seq + 1
+        self.next_seq = cells[SEQ] = record.seq + 1
         self._reserved -= written
-        self._bytes = cells[_BYTES] = self._bytes + written
-        self._records = cells[_RECORDS] = self._records + 1
+        self._bytes = cells[BYTES] = self._bytes + written
+        self._records = cells[RECORDS] = self._records + 1
 
     def catch_up(self) -> None:
         """Report what is `lost`, if writing works again; to be called before `append` then."""
@@ -322,7 +355,7 @@ class LogWriter:
         if self.path == STDOUT_LOG:
             return
         if self._is_at_its_path():
-            self._cells[_FAULT] = 0
+            self._cells[FAULT] = 0
             return
         self.checkpoint()
         # What was written just now may have found that the file is gone.
@@ -350,7 +383,7 @@ class LogWriter:
             self._look_ns = now + _HIDDEN_NS
             self._begin_anew()
         else:
-            self._cells[_SEEN] = self.next_seq
+            self._cells[SEEN] = self.next_seq
 
     def _is_nameless(self) -> bool:
         try:
@@ -368,13 +401,16 @@ class LogWriter:
         """Go on in the file at the log's path, which another has taken the place of."""
         is_nameless = self._is_nameless()
         try:
+            if self._fd < 0:
+                self._begin_late()
+                return
             fd = open_to_write(self.path)
         except OSError as error:
             self._not_begun_anew(error.errno or errno.EIO, is_nameless)
             return
         old, was_counted = self._fd, self._nameless
         self._nameless = False
-        self._cells[_NAMELESS] = self._cells[_FAULT] = 0
+        self._cells[NAMELESS] = self._cells[FAULT] = 0
         self._stopped = self.lost > 0
         if is_nameless and not was_counted:
             self._bring_over(fd)
@@ -383,28 +419,28 @@ class LogWriter:
         self._reserved = 0
         self._torn = False
         self._first = self._first_in(self.path) or self.next_seq
-        self._cells[_SEEN] = self.next_seq
+        self._cells[SEEN] = self.next_seq
         self.keep()
 
     def _not_begun_anew(self, number: int, is_nameless: bool) -> None:
-        if self._cells[_FAULT] != number:
+        if self._cells[FAULT] != number:
             rest = (
-                "it was deleted, and operations go unrecorded" if is_nameless
+                "there is no other file, and operations go unrecorded" if is_nameless
                 else "still writing to the old file"
             )  # fmt: skip
             logger.error("%s; %s", why_not(self.path, number), rest)
-        self._cells[_FAULT] = number
+        self._cells[FAULT] = number
         self._retry_ns = perf_counter_ns() + _RETRY_NS
         if is_nameless and not self._nameless:
-            self._cells[_DELETED_NS] = time_ns()
+            self._cells[DELETED_NS] = time_ns()
             unnamed = self.next_seq - self._first_unnamed()
             self._nameless = self._stopped = True
-            self._cells[_NAMELESS] = 1
+            self._cells[NAMELESS] = 1
             if unnamed:
                 self._lose(unnamed, number)
 
     def _first_unnamed(self) -> int:
-        seen = self._cells[_SEEN] or self.next_seq
+        seen = self._cells[SEEN] or self.next_seq
         try:
             return first_unnamed(self.path, self._volume, f"/proc/self/fd/{self._fd}", seen)
         except FusevolError:
@@ -412,12 +448,11 @@ class LogWriter:
 
     def _bring_over(self, fd: int) -> None:
         """Write to `fd` what was written to a file since it has lost its name."""
-        self._cells[_DELETED_NS] = time_ns()
+        self._cells[DELETED_NS] = time_ns()
         begin = following = self._first_unnamed()
         number = errno.EIO
         try:
-            for line, seq in lines_from(f"/proc/self/fd/{self._fd}", begin):
-                _write_whole(fd, line)
+            for seq in bring_over(f"/proc/self/fd/{self._fd}", begin, fd):
                 following = seq + 1
         except OSError as error:
             number = error.errno or errno.EIO
@@ -443,14 +478,9 @@ class LogWriter:
         self.checkpoint()
         self.keep()
         self._state.close()
-        self._cells[_FD] = self._cells[_STATE_FD] = 0
-        os.close(self._fd)
-
-    def _open(self) -> int:
-        try:
-            return open_to_write(self.path)
-        except OSError as error:
-            raise why_not(self.path, error.errno or errno.EIO) from None
+        self._cells[FD] = self._cells[STATE_FD] = 0
+        if self._fd >= 0:
+            os.close(self._fd)
 
     def _take_back(self, written: int, operations: int) -> None:
         """Remove the part of a record that was written, for a line is whole or not there."""
@@ -476,20 +506,20 @@ class LogWriter:
         """Count operations that get no record, because of errno `number`."""
         cells = self._cells
         if not self.lost:
-            cells[_LOST_ERRNO], cells[_LOST_SINCE] = number, time_ns()
+            cells[LOST_ERRNO], cells[LOST_SINCE] = number, time_ns()
             self._retry_ns = perf_counter_ns() + _RETRY_NS
         self._stopped = True
         self.lost += operations
-        cells[_LOST] = self.lost
-        cells[_UNRECORDED] += operations
+        cells[LOST] = self.lost
+        cells[UNRECORDED] += operations
         self.keep()
 
     def _lost_since(self) -> str | None:
-        since_ns = self._cells[_LOST_SINCE]
+        since_ns = self._cells[LOST_SINCE]
         return self._timestamps.of(since_ns) if since_ns else None
 
     def _lost_why(self) -> str:
-        number = self._cells[_LOST_ERRNO]
+        number = self._cells[LOST_ERRNO]
         return os.strerror(number) if number else _TRUNCATED
 
     def _report_gap(self) -> None:
@@ -508,11 +538,11 @@ class LogWriter:
                 "access log %s works again; %d operations lost", self.path, self.lost
             )  # fmt: skip
             self._torn = self._stopped = False
-            self.lost = self._cells[_LOST] = 0
-            self.next_seq = self._cells[_SEQ] = gap.seq + 1
+            self.lost = self._cells[LOST] = 0
+            self.next_seq = self._cells[SEQ] = gap.seq + 1
             self._reserved -= written
-            self._bytes = self._cells[_BYTES] = self._bytes + written
-            self._records = self._cells[_RECORDS] = self._records + 1
+            self._bytes = self._cells[BYTES] = self._bytes + written
+            self._records = self._cells[RECORDS] = self._records + 1
             self.keep()
             return
         if self._chain is not None:
@@ -557,26 +587,6 @@ class LogWriter:
                     raise OSError(errno.EIO, "access log cannot be written") from error
                 self._regular = False
         self._reserved = length
-
-
-def _cut_torn_line(fd: int) -> None:
-    """Remove what a writer that was killed wrote of its last record: that is written again."""
-    size = os.fstat(fd).st_size
-    # The last line of a log that was begun before records had a bound may be a longer one.
-    for length in (LONGEST_LINE_BYTES, MAX_LINE_BYTES):
-        tail = os.pread(fd, length, max(0, size - length))
-        torn = len(tail) - tail.rfind(b"\n") - 1
-        if torn < len(tail) or size == len(tail):
-            os.ftruncate(fd, size - torn)
-            return
-
-
-def _write_whole(fd: int, line: bytes) -> None:
-    """Write a line; OSError if no part of it was written."""
-    written = os.write(fd, line)
-    if written != len(line):
-        os.ftruncate(fd, os.fstat(fd).st_size - written)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _nothing() -> None:

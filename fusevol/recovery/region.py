@@ -5,6 +5,7 @@ import os
 import struct
 from typing import Final, NamedTuple
 
+from fusevol.accesslog import cells
 from fusevol.accesslog.record import OK
 from fusevol.errors import FusevolError
 from fusevol.recovery import layout
@@ -40,6 +41,7 @@ for none."""
 ROOT_FD: Final = 14
 CONNECTION_FD: Final = 15
 LOG_FD: Final = 24
+"""Where the words begin that `accesslog.cells` describes, and the descriptor of the log."""
 ALIVE_FD: Final = 22
 """Both ends of a pipe, which tells others by its end that nobody has the descriptors any more."""
 ALIVE_WRITE_FD: Final = 23
@@ -55,20 +57,13 @@ LOG_WANTED: Final = 20
 """How often the log was to be opened anew; LOG_OPENED: how often that was done."""
 LOG_OPENED: Final = 21
 
-_LOG_CELLS: Final = 40
-LOG_BYTES: Final = LOG_FD + 5
-"""Bytes written to the log; LOG_RECORDS: records; LOG_LOST: operations that got none."""
-LOG_RECORDS: Final = LOG_FD + 6
-LOG_LOST: Final = LOG_FD + 7
-LOG_UNTOLD: Final = LOG_FD + 2
-"""Operations that got none, and that the log does not tell of yet; then errno of the reason, and
-time of the first of them in nanoseconds since 1970."""
-LOG_STATE_FD: Final = LOG_FD + 8
-"""Descriptor plus one of what is kept of the log in the state directory; 0 for none."""
-LOG_FAULT: Final = LOG_FD + 10
-"""errno of what keeps the log from being opened anew, 0 if nothing does; then 1 while what is
-written to has no name, and when the log was found to have been deleted last."""
-HEADER_WORDS: Final = LOG_FD + _LOG_CELLS
+LOG_BYTES: Final = LOG_FD + cells.BYTES
+LOG_RECORDS: Final = LOG_FD + cells.RECORDS
+LOG_LOST: Final = LOG_FD + cells.UNRECORDED
+LOG_UNTOLD: Final = LOG_FD + cells.LOST
+LOG_STATE_FD: Final = LOG_FD + cells.STATE_FD
+LOG_FAULT: Final = LOG_FD + cells.FAULT
+HEADER_WORDS: Final = LOG_FD + cells.COUNT
 
 _SEQ_BITS: Final = 44
 _NOTES: Final = 8192
@@ -197,8 +192,8 @@ class Region:
             self.words[NOTES_TOLD] = untold[0] + 1
 
     def log_cells(self) -> memoryview:
-        """Return the 40 words that `accesslog.writer` keeps; the first is LOG_FD."""
-        return self.words[LOG_FD : LOG_FD + _LOG_CELLS]
+        """Return the words of the log's writer, which `accesslog.cells` describes."""
+        return self.words[LOG_FD : LOG_FD + cells.COUNT]
 
     def make_alive_pipe(self) -> None:
         """Open the pipe by which others see whether anybody has the descriptors of the mount."""

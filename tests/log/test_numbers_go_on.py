@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from fusevol.accesslog import unlinked
 from fusevol.accesslog import writer as writer_module
+from fusevol.accesslog.cells import FD, STATE_FD
 from fusevol.accesslog.record import AccessRecord, decode
 from fusevol.accesslog.writer import LogWriter
 from fusevol.config import MountConfig
@@ -19,7 +21,7 @@ from fusevol.errors import FusevolError
 from fusevol.log_options import LogFormat, LogOptions
 from fusevol.model import OnLogFailure
 from tests.log.chained import lines_of, verified, write, writer
-from tests.served import fusevol, needs_root, serve, status_of, wait_until
+from tests.served import fusevol, kill_mount, needs_root, serve, status_of, stay, wait_until
 
 
 @pytest.fixture
@@ -227,6 +229,118 @@ def test_a_loss_is_told_once(log: Path, tmp_path: Path, taken_over: bool) -> Non
     assert [one.op for one in records(log)].count("gap") == 1
 
 
+# --- a log that cannot be opened when all that had it open was killed ---
+
+
+@pytest.mark.parametrize("chain", [False, True])
+@pytest.mark.parametrize("after", ["moved back", "begun anew"])
+def test_a_mount_goes_on_although_its_log_cannot_be_opened(
+    log: Path, chain: bool, after: str
+) -> None:
+    one = writer(log, chain=chain)
+    write(one, 10)
+    away = log.parent.rename(log.parent.with_name("away"))
+    one = _revived(one, chain)
+    write(one, 3)
+    # Its worker dies, and everything once more.
+    one = _revived(writer(log, chain=chain, cells=one._cells), chain)
+    write(one, 4)
+    assert one.lost == 7
+    if after == "moved back":
+        away.rename(log.parent)
+    else:
+        log.parent.mkdir()
+    one.catch_up()
+    write(one, 2)
+    one.close()
+    found = [record for record in records(log) if record.op != "checkpoint"]
+    first = 1 if after == "moved back" else 11
+    assert [record.seq for record in found] == list(range(first, 14))
+    assert (found[-3].op, found[-3].lost) == ("gap", 7)
+    assert found[-3].reason == "No such file or directory"
+    if chain:
+        assert verified(log, since=first).finding is None
+
+
+def test_a_log_can_be_written_again_before_a_mount_is_revived(log: Path) -> None:
+    one = writer(log, chain=False)
+    write(one, 10)
+    one._look(0)
+    shutil.rmtree(log.parent)
+    write(one, 7)
+    log.parent.mkdir()
+    one = _revived(one, chain=False)
+    one.catch_up()
+    write(one, 2)
+    one.close()
+    assert numbers(log)[-3:] == [11, 12, 13]
+    assert records(log)[-3].lost == 7
+
+
+def test_under_deny_a_mount_without_its_log_refuses(log: Path) -> None:
+    one = LogWriter(str(log), "v", OnLogFailure.DENY)
+    write(one, 1)
+    away = log.parent.rename(log.parent.with_name("away"))
+    cells = _left_by_the_killed(one)
+    one = LogWriter(str(log), "v", OnLogFailure.DENY, cells)
+    assert one.admit is not None
+    with pytest.raises(OSError, match="access log cannot be written"):
+        one.admit(0)
+    away.rename(log.parent)
+    one.admit(0)
+    write(one, 1)
+    one.close()
+    assert numbers(log) == [1, 2]
+
+
+def test_a_mount_whose_log_was_taken_by_another_goes_on(log: Path) -> None:
+    one = writer(log, chain=False)
+    write(one, 2)
+    cells = _left_by_the_killed(one)
+    other = writer(log, chain=False)
+    one = writer(log, chain=False, cells=cells)
+    write(one, 3)
+    assert one.lost == 3
+    other.close()
+    one.catch_up()
+    one.close()
+    assert numbers(log) == [1, 2, 3]
+
+
+def _revived(one: LogWriter, chain: bool) -> LogWriter:
+    return writer(Path(one.path), chain=chain, cells=_left_by_the_killed(one))
+
+
+def _left_by_the_killed(one: LogWriter) -> memoryview:
+    if one._fd >= 0:
+        os.close(one._fd)
+    one._state.close()
+    one._cells[FD] = one._cells[STATE_FD] = 0
+    return one._cells
+
+
+@needs_root
+def test_clients_of_a_killed_mount_do_not_wait_for_its_log(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    log = logs / "access.log"
+    with stay(tmp_path, log=log) as mount:
+        logs.rename(tmp_path / "away")
+        before = status_of(mount.mountpoint)
+        kill_mount(before["pid"], before["worker"])
+        (mount.mountpoint / "a").mkdir()
+        wait_until(lambda: mount.status()["pid"] != before["pid"], "the entry of the next keeper")
+        told = status_of(mount.mountpoint)["log_message"]
+        assert f"cannot open access log {log}: its directory does not exist" in told
+        (tmp_path / "away").rename(logs)
+        fusevol("reload", "--logs", mount.mountpoint)
+        (mount.mountpoint / "b").mkdir()
+    found = records(log)
+    assert [record.seq for record in found] == list(range(1, len(found) + 1))
+    assert [record.reason for record in found if record.op == "gap"] == [os.strerror(2)]
+    assert "/b" in [record.path for record in found]
+
+
 # --- a log that is deleted while it is written ---
 
 
@@ -283,7 +397,7 @@ def test_what_cannot_be_brought_over_is_told(log: Path, monkeypatch: pytest.Monk
             raise OSError(28, "No space left on device")
         os.write(fd, line)
 
-    monkeypatch.setattr(writer_module, "_write_whole", write_whole)
+    monkeypatch.setattr(unlinked, "_write_whole", write_whole)
     one.reopen()
     one.catch_up()
     write(one, 1)

@@ -8,7 +8,7 @@ from dataclasses import make_dataclass
 
 import pytest
 
-from fusevol.accesslog import writer
+from fusevol.accesslog import cells
 from fusevol.errors import FusevolError
 from fusevol.recovery import counters, journal, layout, nodes, opens, region, runs
 from fusevol.recovery.region import Region
@@ -38,7 +38,7 @@ def test_it_is_the_same_for_the_same_code() -> None:
         (opens, "Open", None),
         (runs, "_ACCOUNTS", (10, 5)),
         (counters, "BUCKETS", 16),
-        (writer, "_SEQ", 2),
+        (cells, "SEQ", 2),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
