@@ -18,6 +18,10 @@ _CACHED_S: Final = 1.0
 _SET_ID: Final = 0o6000
 
 
+def _appends(file: OpenFile) -> bool:
+    return bool(file.flags & os.O_APPEND) and file.writable
+
+
 class Caching:
     """Decides for one mount.
 
@@ -46,7 +50,10 @@ class Caching:
         for a ring to use, so it goes through the page cache.
         """
         direct = self._direct_io or (
-            self._direct_writes and file.flags & os.O_ACCMODE == os.O_WRONLY
+            self._direct_writes
+            # The page cache sends a write that begins within a page in two, and what others
+            # append or truncate comes in between.
+            and (file.flags & os.O_ACCMODE == os.O_WRONLY or _appends(file))
         )
         return direct and not file.by_ring
 

@@ -1,10 +1,10 @@
 """The request that is being served as the kernel sent it, for what pyfuse3 does not pass on.
 
 pyfuse3 reads a request into a buffer that belongs to the coroutine which serves it, and drops the
-node id of a STATFS. The address of the buffer is somewhere among the coroutine's variables. So each
-word there is tried: what it points to is the buffer if it begins with the header of this very
-request. All is read by way of /proc/self/mem, where a word that is no address is an error and
-nothing worse. It takes some 50 us, and is for requests that are rare.
+node id of a STATFS and the flags of a WRITE. The address of the buffer is somewhere among the
+coroutine's variables. So each word there is tried: what it points to is the buffer if it begins
+with the header of this very request. All is read by way of /proc/self/mem, where a word that is no
+address is an error and nothing worse. It takes some 50 us, and is for requests that are rare.
 """
 
 import functools
@@ -12,11 +12,13 @@ import gc
 import logging
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
+from fusevol.inodes.opened import OpenFile
 from fusevol.inodes.table import ROOT_INO
+from fusevol.volume import lengths
 
 if TYPE_CHECKING:
     from pyfuse3 import RequestContext
@@ -25,7 +27,11 @@ logger = logging.getLogger(__name__)
 
 STATFS: Final = 17
 """From linux/fuse.h."""
-_HEADER: Final = struct.Struct("IIQQIII")  # length, opcode, unique, node id, uid, gid, pid
+_HEADER: Final = struct.Struct("IIQQIII4x")  # length, opcode, unique, node id, uid, gid, pid
+_WRITE: Final = 16
+_WRITE_IN: Final = struct.Struct("QQIIQI")  # handle, offset, size, write flags, lock owner, flags
+_FROM_CACHE: Final = 1
+"""Of the write flags: mapped memory is written back (FUSE_WRITE_CACHE)."""
 _WORD: Final = struct.calcsize("P")
 
 serving: ContextVar[Any] = ContextVar("serving")
@@ -53,17 +59,44 @@ def _with_node_id(answer: Any, opcode: int) -> Any:
 
 def _node_id(opcode: int, ctx: "RequestContext") -> int:
     """Return on which node the request is; the root if that cannot be found out."""
-    wanted = (opcode, ctx.uid, ctx.gid, ctx.pid)
+    for header, _ in _requests(opcode):
+        _, _, _, node_id, *caller = header
+        if caller == [ctx.uid, ctx.gid, ctx.pid]:
+            return node_id
+    return ROOT_INO
+
+
+def is_append(file: OpenFile, offset: int, length: int) -> bool:
+    """Tell whether the write that is being served is to go to the end of the file.
+
+    The request is asked where the offset does not tell, and if that cannot be, what is known of
+    the file's length decides.
+    """
+    if not file.flags & os.O_APPEND:
+        return False
+    if offset == file.inode.size:
+        return True
+    for header, body in _requests(_WRITE):
+        fh, begin, size, kind, _, flags = _WRITE_IN.unpack(body)
+        if (header[3], fh, begin, size) == (file.inode.ino, file.fh, offset, length):
+            return bool(flags & os.O_APPEND) and not kind & _FROM_CACHE
+    return lengths.is_append(file, offset, length)
+
+
+def _requests(opcode: int) -> Iterator[tuple[tuple[int, ...], bytes]]:
+    """Yield header and beginning of the body of what may be the request that is being served."""
     try:
         with open("/proc/self/mem", "rb", buffering=0) as memory:
             for variables in gc.get_referents(serving.get()):
                 for address in _words(memory.fileno(), variables):
-                    _, code, _, node_id, *caller = _header(memory.fileno(), address)
-                    if (code, *caller) == wanted:
-                        return node_id
+                    header = _header(memory.fileno(), address)
+                    if header[1] == opcode:
+                        yield (
+                            header,
+                            os.pread(memory.fileno(), _WRITE_IN.size, address + _HEADER.size),
+                        )
     except (OSError, LookupError) as error:
         logger.debug("the request cannot be read: %s", error)
-    return ROOT_INO
 
 
 def _words(memory: int, variables: object) -> list[int]:

@@ -30,7 +30,7 @@ from fusevol.accesslog.record import OPERATIONS, AccessRecord
 from fusevol.accesslog.selection import Selection
 from fusevol.accesslog.times import rfc3339_ns
 from fusevol.accesslog.writer import LogWriter
-from fusevol.fuse import convert
+from fusevol.fuse import convert, message
 from fusevol.fuse.caching import Caching
 from fusevol.fuse.convert import creator, opener
 from fusevol.fuse.deadline import Deadline
@@ -465,7 +465,7 @@ class Operations(pyfuse3.Operations):
         record.offset = off
         record.size = len(buf)
         written: int
-        appends = lengths.is_append(file, off, len(buf))
+        appends = message.is_append(file, off, len(buf))
         if file.waits:
             written = await self._offload(data.write, file, off, buf, appends, entry)
         else:

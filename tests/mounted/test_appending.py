@@ -9,6 +9,7 @@ import itertools
 import os
 import random
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -204,3 +205,32 @@ def _place(served: Served) -> tuple[Path, Path]:
     host = served.source / f"place-{next(_numbers)}"
     host.mkdir()
     return host, served.mountpoint / host.name
+
+
+_APPENDS_RECORDS = """
+import os, sys
+path, who = sys.argv[1:]
+for number in range(600):
+    fd = os.open(path, (os.O_WRONLY, os.O_RDWR)[number // 3 % 2] | os.O_APPEND)
+    for size in (100, 4096, 5000):
+        record = f"{who} {number} {size} ".encode()
+        os.write(fd, record + b"." * (size - len(record) - 1) + b"\\n")
+        os.fstat(fd)
+    os.close(fd)
+print(flush=True)
+"""
+
+
+def test_what_clients_and_host_append_at_once_is_whole(served: Served) -> None:
+    host, client = _place(served)
+    log = host / "log"
+    log.touch()
+    with ExitStack() as stack:
+        for directory, who in ((client, "one"), (client, "two"), (client, "three"), (host, "host")):
+            appending = other_process(_APPENDS_RECORDS, directory / "log", who)
+            process = stack.enter_context(appending)
+            assert process.stdout is not None
+            stack.callback(process.stdout.readline)
+    lines = log.read_bytes().splitlines(keepends=True)
+    assert [len(line) for line in lines] == [int(line.split()[2]) for line in lines]
+    assert len({tuple(line.split()[:3]) for line in lines}) == len(lines) == 4 * 3 * 600
