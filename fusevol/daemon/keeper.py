@@ -501,13 +501,21 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == forkserver.FORK:
         forkserver.serve(int(arguments[1]), _keep)
         return 0
-    if arguments[0] == succession.RESUME:
-        return _keep_until_end(_resume(int(arguments[1])))
-    if arguments[0] == succession.REVIVE:
-        region_fd, fuse_fd = map(int, arguments[1:])
-        succession.revive(Region.attach(region_fd), fuse_fd)
-        return _keep_until_end(_resume(region_fd))
+    if arguments[0] in (succession.RESUME, succession.REVIVE):
+        try:
+            keeper = _go_on(*map(int, arguments[1:]))
+        except FusevolError as error:
+            logger.error("a mount cannot be gone on with: %s", error)
+            return 1
+        return _keep_until_end(keeper)
     return _keep(int(arguments[0]))
+
+
+def _go_on(region_fd: int, spare_fuse_fd: int = -1) -> Keeper:
+    """Take up a mount from another keeper, or with spare descriptors if all have died."""
+    if spare_fuse_fd >= 0:
+        succession.revive(Region.attach(region_fd), spare_fuse_fd)
+    return _resume(region_fd)
 
 
 def _try(region_fd: int) -> int:

@@ -28,6 +28,8 @@ KEEPER: Final = "fusevol.daemon.keeper"
 RELOAD: Final = signal.SIGUSR1
 """What a keeper takes for a request to go on by the code and the options that are wanted now."""
 _NAME_MAX: Final = 255
+_LONGEST_ENDING: Final = ".messages.4194304"
+"""That of a new file, with the largest process id (proc_sys_kernel(5), pid_max)."""
 
 
 class Served(msgspec.Struct):
@@ -108,7 +110,7 @@ def resolved(mountpoint: str) -> str:
 def file_name(mountpoint: str) -> str:
     """Return the name, without ending, of the files that belong to a mount point."""
     name = quote(os.fsencode(mountpoint), safe="")
-    if len(name) > _NAME_MAX - len(".messages"):
+    if len(name) > _NAME_MAX - len(_LONGEST_ENDING):
         name = hashlib.sha256(os.fsencode(mountpoint)).hexdigest()
     return name
 

@@ -453,9 +453,7 @@ def test_it_takes_the_right_to_mount(daemon: Daemon, running: Container, volume:
 
 
 def test_the_child_that_entered_loads_no_module(running: Container) -> None:
-    target = Target(
-        "attached", running.id, "attached", Process(running.pid, start_ticks(running.pid))
-    )
+    target = Target("attached", running.id, "attached", Process.of(running.pid))
 
     def load(container: Inside) -> bytes:
         container.enter()
@@ -478,7 +476,7 @@ def test_a_word_means_the_same_container_each_way(daemon: Daemon, running: Conta
         patch.setenv("FUSEVOL_STATE_DIRECTORY", daemon.env["FUSEVOL_STATE_DIRECTORY"])
         by_name = find_target("attached")
         assert by_name == (
-            "attached", running.id, "attached", Process(running.pid, start_ticks(running.pid))
+            "attached", running.id, "attached", Process.of(running.pid)
         )  # fmt: skip
         assert find_target(running.id[:10]).process == by_name.process
         assert find_target(f"pid:{running.pid}")[1::2] == by_name[1::2]
