@@ -87,6 +87,20 @@ class LogAgent:
         except (OSError, subprocess.SubprocessError, MemoryError) as error:
             self._another_later(f"cannot be started ({error})")
 
+    def dismiss(self, messages: str) -> bool:
+        """Tell the agent that the mount has ended; return whether there is one, which goes on.
+
+        Args:
+            messages: file that the agent removes if nothing was said.
+        """
+        if self._channel is None:
+            return False
+        try:
+            self._channel.send(os.fsencode(messages))
+        except OSError:
+            return False
+        return True
+
     def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:

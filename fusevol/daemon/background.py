@@ -10,6 +10,7 @@ from typing import Final, NoReturn
 from fusevol.daemon.channel import Failed
 from fusevol.daemon.encoding import decode, encode
 from fusevol.errors import FusevolError
+from fusevol.linux.files import remove_if_empty
 
 _BYTES: Final = 1 << 16
 
@@ -85,11 +86,3 @@ def _close_all_but(*kept: int) -> None:
         if int(name) not in kept:
             with contextlib.suppress(OSError):
                 os.close(int(name))
-
-
-def remove_if_empty(messages: str) -> None:
-    """Remove the file of messages if there are none; another daemon's is left alone."""
-    ours = os.fstat(2)
-    with contextlib.suppress(OSError):
-        if ours.st_size == 0 and os.stat(messages).st_ino == ours.st_ino:
-            os.unlink(messages)

@@ -27,7 +27,6 @@ import msgspec
 from fusevol.accesslog.record import OK
 from fusevol.daemon import forkserver, mounting, registry, succession, worker
 from fusevol.daemon.agent import LogAgent
-from fusevol.daemon.background import remove_if_empty
 from fusevol.daemon.channel import (
     BYTES,
     Failed,
@@ -45,6 +44,7 @@ from fusevol.daemon.own import Own, Pidfd
 from fusevol.daemon.takeover import Takeover, why_ended
 from fusevol.errors import FusevolError
 from fusevol.fuse.init import Flag
+from fusevol.linux.files import remove_if_empty
 from fusevol.linux.mountinfo import mount_at
 from fusevol.linux.mounts import make_shared
 from fusevol.linux.process import (
@@ -217,10 +217,11 @@ class Keeper:
             if self._ending.is_overdue():
                 return self._ended(-signal.SIGKILL)
 
-    @property
-    def mountpoint(self) -> str:
-        """Where it is mounted."""
-        return self._config.mountpoint
+    def leave_messages(self) -> None:
+        """Have the file of messages removed, if there are none, by whoever says something last."""
+        path = registry.messages_path(self._config.mountpoint)
+        if not self._agent.dismiss(path):
+            remove_if_empty(path)
 
     def _timeout(self) -> float | None:
         wanted = (
@@ -535,7 +536,7 @@ def _keep(channel_fd: int) -> int:
 
 def _keep_until_end(keeper: Keeper) -> int:
     status = keeper.run()
-    remove_if_empty(registry.messages_path(keeper.mountpoint))
+    keeper.leave_messages()
     return status
 
 

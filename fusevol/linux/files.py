@@ -1,5 +1,6 @@
 """Calls on files that the os module lacks or offers only by path."""
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -161,3 +162,11 @@ def replace(path: str, content: bytes, *, durable: bool = False) -> None:
 def reserve(fd: int, offset: int, length: int) -> None:
     """Allocate room at `offset` without changing the file's size (fallocate(2), KEEP_SIZE)."""
     checked(_fallocate(fd, _FALLOC_FL_KEEP_SIZE, offset, length))
+
+
+def remove_if_empty(messages: str) -> None:
+    """Remove the file that standard error goes to if it is empty; another at its path is left."""
+    ours = os.fstat(2)
+    with contextlib.suppress(OSError):
+        if ours.st_size == 0 and os.path.samestat(os.stat(messages), ours):
+            os.unlink(messages)

@@ -1,7 +1,8 @@
 """The process of a log agent: `python -m fusevol.logagent.main FD`.
 
-FD is a socket to the keeper. The first message on it is a `Start`; the end of it tells the agent to
-end. What the agent sends on it, one byte at a time, asks for the log to be opened anew.
+FD is a socket to the keeper. The first message on it is a `Start`. A second one tells that the
+mount has ended, and names the file of its messages. The end of it tells the agent to end. What the
+agent sends on it, one byte at a time, asks for the log to be opened anew.
 """
 
 import contextlib
@@ -22,11 +23,12 @@ from fusevol.accesslog.log_state import known_of
 from fusevol.accesslog.names import decode_name
 from fusevol.accesslog.reader import last_record
 from fusevol.errors import FusevolError, NotFoundError
+from fusevol.linux.files import remove_if_empty
 from fusevol.logagent import status
 from fusevol.logagent.positions import Position, PositionsFile, position_at
 from fusevol.logagent.retention import Retention
 from fusevol.logagent.rotation import Rotation
-from fusevol.logagent.start import AT_WORK, REOPEN, START_BYTES, Start
+from fusevol.logagent.start import AT_WORK, MESSAGE_BYTES, REOPEN, Start
 
 if TYPE_CHECKING:
     from fusevol.logagent.forwarding import Forwarder
@@ -78,8 +80,12 @@ class Agent:
         position = kept[sink] if sink in kept else position_at(self._log, since)
         return Forwarder(sink, self._log, position)
 
-    def run(self) -> None:
-        """Work until the keeper closes the channel; then send what is left."""
+    def run(self) -> str:
+        """Work until the keeper closes the channel; then send what is left.
+
+        Returns:
+            The file of messages, if the mount has ended; empty if another agent follows.
+        """
         for forwarder in self._forwarders:
             forwarder.start()
         self._say(AT_WORK)
@@ -98,7 +104,18 @@ class Agent:
             if now >= keep_at:
                 keep_at = now + _KEEP_S
                 self._keep()
+        messages = self._last_word()
         self._end()
+        if messages:
+            self._tell_what_is_left()
+        return messages
+
+    def _last_word(self) -> str:
+        try:
+            return os.fsdecode(self._channel.recv(MESSAGE_BYTES))
+        except ConnectionResetError:
+            # The keeper has not read all that we said. This is told once, before what it sent.
+            return os.fsdecode(self._channel.recv(MESSAGE_BYTES))
 
     def _end(self) -> None:
         for forwarder in self._forwarders:
@@ -110,6 +127,16 @@ class Agent:
         with self._explained("leave one to read"):
             self._rotation.leave_a_file()
         status.remove(self._log)
+
+    def _tell_what_is_left(self) -> None:
+        for one in self._forwarders:
+            seq = one.position.seq
+            if seq < self._newest:
+                logger.warning(
+                    "access log %s: the mount has ended before sink %s has got records %d to %d; "
+                    "they are sent when the log is written again with this sink",
+                    self._log, one.sink, seq + 1, self._newest,
+                )  # fmt: skip
 
     def _keep(self) -> None:
         if self._forwarders:
@@ -200,15 +227,16 @@ def main(arguments: list[str]) -> int:
     """Look after the log that the first message on the channel names, until the channel ends."""
     logging.basicConfig(format="fusevol: %(levelname)s: %(message)s", stream=sys.stderr)
     with socket.socket(fileno=int(arguments[0])) as channel:
-        message = channel.recv(START_BYTES)
+        message = channel.recv(MESSAGE_BYTES)
         if not message:
             return 0
         os.nice(_NICENESS)
         try:
-            Agent(msgspec.json.decode(message, type=Start), channel).run()
+            messages = Agent(msgspec.json.decode(message, type=Start), channel).run()
         except FusevolError as error:
             logger.error("%s", error)
             return 1
+    remove_if_empty(messages)
     return 0
 
 

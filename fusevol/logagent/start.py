@@ -9,8 +9,8 @@ from fusevol.log_options import LogOptions
 MODULE: Final = "fusevol.logagent.main"
 """What the process of an agent runs."""
 
-START_BYTES: Final = 1 << 16
-"""Longest first message."""
+MESSAGE_BYTES: Final = 1 << 16
+"""Longest message to an agent."""
 
 REOPEN: Final = b"r"
 """Asks for the log to be opened anew, as it was renamed."""

@@ -15,6 +15,7 @@ import pytest
 
 from fusevol.accesslog.log_files import first_record_in, rotated_by_fusevol
 from fusevol.accesslog.log_state import known_of
+from fusevol.daemon import registry
 from fusevol.errors import NotFoundError
 from fusevol.logagent import status
 from fusevol.logagent.backlog import REMOVED
@@ -153,6 +154,41 @@ def test_what_was_not_sent_is_sent_later(tmp_path: Path) -> None:
     # What it had got when it ended may come again, as nobody can know; nothing is missing.
     assert second.numbers[0] <= seen[-1] + 1
     assert second.numbers == list(range(second.numbers[0], second.numbers[-1] + 1))
+
+
+@needs_root
+@pytest.mark.parametrize("is_killed", [False, True], ids=["ended", "killed"])
+def test_what_waits_at_the_end_of_a_mount_is_told_and_sent_by_the_next(
+    tmp_path: Path, is_killed: bool
+) -> None:
+    path = tmp_path / "socket"
+    options = ("-o", f"rotate_size=64K,sinks=unix:{path}")
+    with receiver(path) as one:
+        one.hangs = True
+        with serve(tmp_path, *options) as served:
+            make_directories(served, 3000)
+            wait_until(lambda: status.read(str(served.log)) is not None, "an agent")
+            agent = status.read(str(served.log))
+            assert agent is not None
+            messages = Path(registry.messages_path(str(served.mountpoint)))
+            wait_until(lambda: "takes no records" in messages.read_text(), "a full socket")
+            # As if nothing had been said: who keeps the mount then removes the file.
+            os.truncate(messages, 0)
+        if is_killed:
+            assert agent.process.signal(signal.SIGKILL)
+        wait_until(lambda: not agent.process.runs(), "the end of the agent")
+        left = known_of(str(served.log)).seq
+        assert len(one.lines) < left
+        if not is_killed:
+            assert f" to {left}; they are sent when" in messages.read_text()
+        one.hangs = False
+        with serve(tmp_path, *options) as served:
+            (served.mountpoint / "more").mkdir()
+        last = known_of(str(served.log)).seq
+        wait_until(lambda: last in one.numbers, "the last record")
+        # What was read after the first agent had ended came twice.
+        assert set(one.numbers) == set(range(1, last + 1))
+    wait_until(lambda: not messages.exists(), "nothing that was said")
 
 
 @needs_root
