@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 from hypothesis import HealthCheck, settings
 
+from fusevol.recovery import layout
 from tests.turns import turns
 
 settings.register_profile("fusevol", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -51,6 +52,8 @@ def fuse_mounts(below: Path) -> set[FuseMount]:
 
 
 def pytest_sessionstart() -> None:
+    # It is worked out once, from constants of which a test may have changed one at that moment.
+    layout.version()
     # A run that skips whatever mounts would look like one that passed.
     if (os.environ.get("CI") or os.geteuid() == 0) and not Path("/dev/fuse").exists():
         pytest.exit("/dev/fuse is missing: load the kernel's fuse module (modprobe fuse)", 1)
