@@ -12,11 +12,11 @@ from typing import Final
 import msgspec
 
 from fusevol.accesslog.names import encode_name
-from fusevol.accesslog.times import now
 from fusevol.config import MountConfig
 from fusevol.daemon.own import Own, Pidfd
 from fusevol.daemon.succession import how_ended
 from fusevol.logagent.start import AT_WORK, MODULE, REOPEN, Start
+from fusevol.recovery.region import SINKS_BEGIN, Region
 
 _SHORTEST_WAIT_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 60.0
@@ -40,12 +40,18 @@ class LogAgent:
     """
 
     def __init__(
-        self, config: MountConfig, own: Own, reopen: Callable[[], None], tell: Callable[[str], None]
+        self,
+        config: MountConfig,
+        region: Region,
+        own: Own,
+        reopen: Callable[[], None],
+        tell: Callable[[str], None],
     ) -> None:
         """Prepare.
 
         Args:
             config: of the mount.
+            region: tells where sinks begin that are new.
             own: tells of the agent's wishes, and of its end.
             reopen: opens the log anew.
             tell: is called when `trouble` has changed, with what it was before.
@@ -55,7 +61,7 @@ class LogAgent:
         self._own = own
         self._reopen = reopen
         self._tell = tell
-        self._since = now()
+        self._region = region
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._started = 0.0
@@ -123,7 +129,8 @@ class LogAgent:
         self._own.watch(ours, self._obey)
         self._own.watch(pidfd, lambda: self._ended(pidfd))
         config = self._config
-        start = Start(encode_name(os.fsencode(config.log)), config.logging, self._since)
+        begin = self._region.words[SINKS_BEGIN]
+        start = Start(encode_name(os.fsencode(config.log)), config.logging, begin)
         try:
             ours.send(msgspec.json.encode(start))
         except OSError:

@@ -103,7 +103,9 @@ class Keeper:
         self._message = ""
         self._ending = Ending(self._config)
         self._takeover = Takeover(self._config, region, self._own)
-        self._agent = LogAgent(self._config, self._own, self._reopen_log, self._tell_of_agent)
+        self._agent = LogAgent(
+            self._config, region, self._own, self._reopen_log, self._tell_of_agent
+        )
 
     def mount(self, starter: socket.socket) -> None:
         """Mount, and have it served.
@@ -157,6 +159,7 @@ class Keeper:
         fuse_fd = mounting.mount(config, prepared.single_file, prepared.flags)
         region.set_descriptor(FUSE_FD, fuse_fd)
         region.words[MOUNT_FLAGS] = prepared.flags
+        region.begin_sinks()
         mount = mount_at(config.mountpoint)
         if mount is None or mount.fstype != registry.FSTYPE:
             raise FusevolError(f"{config.mountpoint} was unmounted at once by somebody else")
@@ -279,6 +282,7 @@ class Keeper:
         wanted = registry.take_wanted(self._config.mountpoint)
         if wanted is not None:
             self._region.put_text(CONFIG, wanted)
+            self._region.begin_sinks()
         try:
             succession.become_keeper(self._region, "reload")
         except OSError as error:

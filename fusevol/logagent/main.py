@@ -25,7 +25,7 @@ from fusevol.accesslog.reader import last_record
 from fusevol.errors import FusevolError, NotFoundError
 from fusevol.linux.files import remove_if_empty
 from fusevol.logagent import status
-from fusevol.logagent.positions import Position, PositionsFile, position_at
+from fusevol.logagent.positions import Position, PositionsFile
 from fusevol.logagent.retention import Retention
 from fusevol.logagent.rotation import Rotation
 from fusevol.logagent.start import AT_WORK, MESSAGE_BYTES, REOPEN, Start
@@ -56,7 +56,7 @@ class Agent:
         self._channel = channel
         self._positions = PositionsFile(self._log)
         self._kept = self._positions.load()
-        self._forwarders = [self._forwarder(sink, start.since) for sink in start.options.sinks]
+        self._forwarders = [self._forwarder(sink, start.begin) for sink in start.options.sinks]
         self._rotation = Rotation(self._log, start.options, self._ask_to_reopen)
         self._retention = Retention(self._log, start.options, self._about_to_remove)
         self._said: dict[str, str] = {}
@@ -65,7 +65,7 @@ class Agent:
         # Where a new sink begins stays what it is, whatever becomes of this process.
         self._keep_positions()
 
-    def _forwarder(self, sink: str, since: str) -> "Forwarder":
+    def _forwarder(self, sink: str, begin: int) -> "Forwarder":
         # An agent that only rotates does without what sends.
         from fusevol.logagent.forwarding import Forwarder
 
@@ -77,7 +77,7 @@ class Agent:
                 self._log, sink,
             )  # fmt: skip
             return Forwarder(sink, self._log, Position(0))
-        position = kept[sink] if sink in kept else position_at(self._log, since)
+        position = kept[sink] if sink in kept else Position(begin)
         return Forwarder(sink, self._log, position)
 
     def run(self) -> str:

@@ -8,8 +8,6 @@ from typing import Final
 import msgspec
 
 from fusevol.accesslog.names import encode_name
-from fusevol.accesslog.reader import Skipped
-from fusevol.accesslog.sections import Section, opened
 from fusevol.config import state_directory
 from fusevol.errors import FusevolError
 from fusevol.linux.files import replace
@@ -102,30 +100,3 @@ class PositionsFile:
         """Replace what is kept, atomically; OSError if that fails."""
         positions = Positions(encode_name(os.fsencode(self._log)), {**sinks})
         replace(self._path, msgspec.json.encode(positions), durable=True)
-
-
-def position_at(log: str, since: str) -> Position:
-    """Return the position behind all that was recorded before time `since`.
-
-    Raises:
-        NotFoundError, NotPermittedError, FusevolError: the log cannot be read.
-    """
-    earliest = 1
-    with opened([log], with_rotated=True) as sections:
-        for section in reversed(sections):
-            first = section.first()
-            if first is None:
-                continue
-            if first.time < since:
-                return _last_before(section, since) or Position(first.seq, first.time, first.volume)
-            earliest = first.seq
-    return Position(earliest - 1)
-
-
-def _last_before(section: Section, since: str) -> Position | None:
-    found = None
-    for batch in section.batches(Skipped()):
-        for record in batch.records:
-            if record is not None and record.time < since:
-                found = record
-    return None if found is None else Position(found.seq, found.time, found.volume)

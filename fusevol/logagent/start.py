@@ -26,9 +26,9 @@ class Start(msgspec.Struct):
     Attributes:
         log: path of the log, in the encoding of `accesslog.names`.
         options: of the log.
-        since: a sink without a position gets records from this time on, as the log writes it.
+        begin: a sink without a position gets the records behind this number.
     """
 
     log: str
     options: LogOptions
-    since: str
+    begin: int

@@ -33,6 +33,8 @@ OPTIONS_TOLD: Final = 8
 """Digest of the options whose effect on the log was told there last; 0 if there was none."""
 MOUNT_FLAGS: Final = 9
 """Flags of mount(2) that the mount has besides those that were asked for."""
+SINKS_BEGIN: Final = 10
+"""Number of the newest record when the log got its options: sinks that are new begin behind it."""
 FLAGS: Final = 12
 """INIT flags in force."""
 FUSE_FD: Final = 13
@@ -190,6 +192,10 @@ class Region:
         untold = self.untold()
         if untold and number == untold[0] & 0xFFFFF and 0 < seq <= last_seq:
             self.words[NOTES_TOLD] = untold[0] + 1
+
+    def begin_sinks(self) -> None:
+        """Have sinks that are new begin behind the newest record that there is."""
+        self.words[SINKS_BEGIN] = max(1, self.words[LOG_FD + cells.SEQ]) - 1
 
     def log_cells(self) -> memoryview:
         """Return the words of the log's writer, which `accesslog.cells` describes."""

@@ -10,10 +10,13 @@ from typing import Final
 import pytest
 
 from fusevol.accesslog.log_files import rotated_by_fusevol
+from fusevol.accesslog.record import decode
 from fusevol.daemon import registry
 from fusevol.logagent import status
+from fusevol.logagent.positions import PositionsFile
 from tests.crash.installed import mounted_by
 from tests.crash.killer import Target, killer_at
+from tests.promises.receiver import Receiver
 from tests.served import Served, fusevol, needs_root, read_log, runs, serve, wait_until
 
 pytestmark = [needs_root, pytest.mark.timeout(240)]
@@ -60,6 +63,35 @@ def test_nothing_is_left_of_agents_that_have_ended(tmp_path: Path) -> None:
         children = Path(f"/proc/{keeper}/task/{keeper}/children")
         killer_at(served.mountpoint, (), (0, 0)).strike(Target.WORKER)
         wait_until(lambda: len(children.read_text().split()) == 2, "worker and agent alone")
+
+
+@pytest.mark.parametrize("after", ["moved away", "as it was"])
+def test_a_new_sink_begins_with_the_mount_although_the_first_agent_did_not_live(
+    tmp_path: Path, after: str
+) -> None:
+    log = tmp_path / "access.log"
+    # An agent waits for this.
+    positions = PositionsFile(str(log))
+    with Receiver(tmp_path / "socket") as receiver:
+        with serve(tmp_path, "-o", f"sinks=unix:{tmp_path}/socket", log=log) as served:
+            for number in range(5):
+                (served.mountpoint / f"d{number}").mkdir()
+            before = served.status()["pid"]
+            os.kill(before, signal.SIGKILL)
+            wait_until(lambda: served.status()["pid"] != before, "another keeper")
+            last = served.last_seq()
+            if after == "moved away":
+                log.rename(tmp_path / "elsewhere")
+                fusevol("reload", "--logs", served.mountpoint)
+            positions.close()
+            (served.mountpoint / "e").mkdir()
+            wait_until(lambda: any(b'"/e"' in line for line in receiver.lines), "a record")
+        records = [decode(line) for line in receiver.lines]
+    if after == "moved away":
+        assert (records[0].op, records[0].seq >= last) == ("gap", True)
+        assert records[0].lost == records[0].seq
+    else:
+        assert [record.seq for record in records] == list(range(1, len(records) + 1))
 
 
 def test_an_agent_that_cannot_be_started_is_told(tmp_path: Path) -> None:

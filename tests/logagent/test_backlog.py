@@ -8,7 +8,7 @@ import pytest
 
 from fusevol.accesslog.record import AccessRecord, encode
 from fusevol.logagent.backlog import BEGUN_ANEW, REMOVED, Backlog, Entry, position_after
-from fusevol.logagent.positions import Position, PositionsFile, position_at
+from fusevol.logagent.positions import Position, PositionsFile
 
 
 def record(seq: int) -> AccessRecord:
@@ -210,21 +210,6 @@ def test_a_file_that_is_removed_while_it_is_read_is_read_to_its_end(log: Path) -
         assert numbers(backlog, 10) == list(range(1, 11))
         old.unlink()
         assert told(rest(backlog)) == [*range(11, 5011)]
-
-
-def test_a_new_sink_begins_with_the_mount(log: Path) -> None:
-    log.write_bytes(lines(1, 100) + b"garbage\n")
-    assert position_at(str(log), record(42).time).seq == 41
-    assert position_at(str(log), "1970") == Position(0)
-    assert position_at(str(log), "9999").seq == 100
-    os.rename(log, f"{log}.1")
-    log.write_bytes(lines(101, 110))
-    assert position_at(str(log), record(42).time) == after(41)
-    assert position_at(str(log), record(105).time) == after(104)
-    log.write_bytes(b"")
-    assert position_at(str(log), "9999") == after(100)
-    os.unlink(f"{log}.1")
-    assert position_at(str(log), "2026") == Position(0)
 
 
 def test_positions_outlive_the_agent(
