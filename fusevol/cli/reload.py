@@ -41,14 +41,15 @@ def reload(mountpoints: tuple[str, ...], logs: bool) -> None:
     chosen = _chosen(mountpoints)
     number = signal.SIGHUP if logs else registry.RELOAD
     before = {mount.mountpoint: log_trouble.of(mount) for mount in chosen} if logs else {}
-    told = [mount for mount in chosen if mount.keeper.signal(number)]
+    told = [now for mount in chosen if (now := _told(mount, number)) is not None]
     failures: list[str] = []
     for mount in told:
         if logs:
             failures += _await_log(mount, before[mount.mountpoint])
         else:
             _await_change(mount)
-    gone = [mount.mountpoint for mount in chosen if mount not in told]
+    reached = {mount.mountpoint for mount in told}
+    gone = [mount.mountpoint for mount in chosen if mount.mountpoint not in reached]
     if gone:
         failures.append(f"the keeper of {', '.join(gone)} is gone; unmount and mount anew")
     if failures:
@@ -64,6 +65,18 @@ def _chosen(mountpoints: tuple[str, ...]) -> list[registry.Served]:
             f"nothing is served at {', '.join(sorted(unknown))}; `fusevol status` lists what is"
         )
     return [mount for mount in served if not wanted or mount.mountpoint in wanted]
+
+
+def _told(served: registry.Served, number: signal.Signals) -> registry.Served | None:
+    """Tell the keeper of a mount, or who succeeds it; return its entry, None if there is nobody."""
+    end = time.monotonic() + _DONE_S
+    while not served.keeper.signal(number):
+        if not served.is_kept or time.monotonic() > end:
+            return None
+        # The worker is about to become the keeper.
+        time.sleep(_POLL_S)
+        served = registry.get(served.mountpoint) or served
+    return served
 
 
 def _await_log(mount: registry.Served, before: LogTrouble | None) -> Iterator[str]:

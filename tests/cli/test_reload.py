@@ -1,5 +1,6 @@
 """`fusevol reload`, and the rotation of logs by logrotate with the snippet that is shipped."""
 
+import contextlib
 import json
 import os
 import signal
@@ -10,7 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from fusevol.daemon import registry
+from tests.patience import PATIENCE_S
 from tests.served import (
+    FUSEVOL,
     Served,
     assert_no_gap_in_numbers,
     fusevol,
@@ -152,3 +155,21 @@ def test_logrotate_accepts_the_snippet() -> None:
     )
     assert "error" not in done.stderr.lower()
     assert "rotating pattern: /var/log/fusevol/*.log" in done.stderr
+
+
+def test_it_reaches_who_succeeds_a_keeper_that_has_just_died(tmp_path: Path) -> None:
+    with serve(tmp_path) as served:
+        before = registry.get(str(served.mountpoint))
+        assert before is not None
+        os.kill(before.worker, signal.SIGSTOP)
+        os.kill(before.pid, signal.SIGKILL)
+        wait_until(lambda: not runs(before.pid), "end of the keeper")
+        reload = subprocess.Popen(
+            [FUSEVOL, "reload", "--logs", served.mountpoint], stderr=subprocess.PIPE, text=True
+        )
+        # It has read the entry of the dead, or soon will.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            reload.wait(3)
+        os.kill(before.worker, signal.SIGCONT)
+        _, said = reload.communicate(timeout=PATIENCE_S)
+        assert (reload.returncode, said) == (0, "")
