@@ -1,6 +1,7 @@
 """A request that ends every worker is refused, and workers that do not get on start ever later."""
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -9,16 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from fusevol.daemon import registry
 from tests.crash.installed import Installed
-from tests.crash.killer import Target, killer_at, serving_at
+from tests.crash.killer import serving_at
 from tests.patience import PATIENCE_S
 from tests.served import needs_root, read_log, status_of, wait_until
 
 pytestmark = needs_root
 
 _CRASHES: Final = 3
-_KILLS: Final = 6
-"""After the last one the successor is due in 1.6 s."""
+_LONG_S: Final = 3.2
+"""By then there is time to look. It takes seven kills."""
+_MOST_KILLS: Final = 60
 _BUG: Final = """
     if name == b"poison":
         os.kill(os.getpid(), 11)
@@ -75,17 +78,43 @@ def test_a_request_that_ends_every_worker_is_refused(installed: Installed) -> No
     assert not (installed.mountpoint / "poison").exists()
 
 
-def has_no_worker(mountpoint: Path) -> bool:
-    serving = serving_at(mountpoint)
-    return serving is not None and serving.worker == 0
+def delay_s(mountpoint: Path) -> float:
+    """Return how long the next worker was delayed for, if none is there; else 0."""
+    entry = registry.get(str(mountpoint))
+    if entry is None or entry.worker:
+        return 0.0
+    found = re.search(r"starts in ([0-9.]+) s", entry.message)
+    return float(found[1]) if found else 0.0
+
+
+def kill_one(mountpoint: Path) -> None:
+    """Kill a worker; return when there is another, or when that is delayed for long."""
+    before = serving_at(mountpoint)
+    assert before is not None
+    os.kill(before.worker, signal.SIGKILL)
+
+    def is_over() -> bool:
+        now = serving_at(mountpoint)
+        is_replaced = now is not None and now.worker not in (0, before.worker)
+        return is_replaced or delay_s(mountpoint) >= _LONG_S
+
+    wait_until(is_over, "the next worker, or the wait for it")
+
+
+def kill_until_delayed(installed: Installed) -> int:
+    """Kill one worker after the other until the next is delayed for long; return how many.
+
+    Whoever looks at all mounts of the machine meanwhile is served, and the delay is short again.
+    """
+    for count in range(1, _MOST_KILLS):
+        kill_one(installed.mountpoint)
+        if delay_s(installed.mountpoint) >= _LONG_S:
+            return count
+    raise AssertionError("no worker was ever delayed for long")
 
 
 def test_workers_that_do_not_get_on_start_ever_later(installed: Installed) -> None:
-    killer = killer_at(installed.mountpoint, (), (0, 0))
-    for _time in range(_KILLS - 1):
-        killer.strike(Target.WORKER)
-    os.kill(installed.serving()[1], signal.SIGKILL)
-    wait_until(lambda: has_no_worker(installed.mountpoint), "the wait for the next one")
+    kills = kill_until_delayed(installed)
     shown = status_of(installed.mountpoint)
     assert shown["worker"] == 0
     assert shown["message"].startswith("worker killed by SIGKILL; the next one starts in ")
@@ -94,4 +123,4 @@ def test_workers_that_do_not_get_on_start_ever_later(installed: Installed) -> No
     (installed.mountpoint / "made after the wait").mkdir()
     assert installed.last_record("mkdir")["result"] == "ok"
     assert status_of(installed.mountpoint)["message"] == ""
-    assert installed.serving()[2] == _KILLS
+    assert installed.serving()[2] == kills
