@@ -19,7 +19,8 @@ def main() -> None:
     parser.add_argument("--level", choices=("all", "data"), default="all")
     parser.add_argument("--target", action="append", choices=[target.value for target in Target])
     parser.add_argument("--interval", nargs=2, type=float, metavar="SECONDS", default=INTERVAL_S,
-                        help="shortest and longest time between two ends")  # fmt: skip
+                        help="shortest and longest time between two ends; below 10 s a mount whose "
+                        "keeper and worker are both killed is revived ever later")  # fmt: skip
     parser.add_argument("--evidence", type=Path, metavar="DIR",
                         help="gets the log and the accounts, if anything is wrong")  # fmt: skip
     parser.add_argument("--options", default="chain,rotate_size=4M", metavar="OPT,...",
