@@ -11,7 +11,7 @@ HOSTILE = "a\n\x1b]0;pwned\x07 \u202e]\\\"'\x7f"
 
 
 @needs_root
-def test_journal_and_syslog_have_what_the_log_has(tmp_path: Path) -> None:
+def test_all_is_there(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("journal", "syslog", "volume")]
     for folder in folders:
         folder.mkdir()
