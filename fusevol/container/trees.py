@@ -4,6 +4,10 @@ import contextlib
 import errno
 import os
 import stat
+from typing import Final
+
+_LOOKS: Final = 100
+"""How often what was emptied may have got something again."""
 
 
 def remove_tree(path: "str | bytes | os.PathLike[str]") -> None:
@@ -15,6 +19,19 @@ def remove_tree(path: "str | bytes | os.PathLike[str]") -> None:
     Raises:
         OSError: something cannot be removed.
     """
+    for _ in range(_LOOKS):
+        try:
+            _remove(path)
+        except OSError as error:
+            # Another who removes the tree may have moved something to where a directory was empty.
+            if error.errno != errno.ENOTEMPTY:
+                raise
+        else:
+            return
+    _remove(path)
+
+
+def _remove(path: "str | bytes | os.PathLike[str]") -> None:
     try:
         top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:

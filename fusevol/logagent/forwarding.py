@@ -53,7 +53,10 @@ class Forwarder(threading.Thread):
 
     def run(self) -> None:
         """Send until there is no more and it is to end; what cannot be sent then, the next does."""
-        while not self._send_all() and not self._ending.wait(self._wait_s):
+        is_ending = False
+        # A sink that was gone may be back by the end: so it is tried once more then.
+        while not self._send_all() and not is_ending:
+            is_ending = self._ending.wait(self._wait_s)
             self._wait_s = min(2 * self._wait_s, _LONGEST_WAIT_S)
 
     def _send_all(self) -> bool:

@@ -38,11 +38,6 @@ class Sink:
         self._socket.close()
         self._thread.join()
 
-    def await_record(self, number: int) -> None:
-        """Wait until a record has come, as many may be behind; `missing` tells if it does not."""
-        with contextlib.suppress(AssertionError):
-            wait_until(lambda: number in self.numbers, f"record {number}", _PATIENCE_S)
-
     def missing(self, log: set[int]) -> list[str]:
         """Return which records of a log neither came nor are told of by a gap, after a while."""
         with contextlib.suppress(AssertionError):
