@@ -6,20 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.accesslog.record import AccessRecord, encode
 from fusevol.logagent.backlog import BEGUN_ANEW, REMOVED, Backlog, Entry, position_after
 from fusevol.logagent.positions import Position, PositionsFile
-
-
-def record(seq: int) -> AccessRecord:
-    return AccessRecord(
-        time=f"2026-11-24T10:{seq // 60 % 60:02d}:{seq % 60:02d}.000000Z", seq=seq, volume="data",
-        op="getattr", path=f"/{'x' * (seq % 50)}{seq}", result="ok", us=seq,
-    )  # fmt: skip
-
-
-def lines(first: int, last: int) -> bytes:
-    return b"".join(encode(record(seq)) + b"\n" for seq in range(first, last + 1))
+from tests.logagent.lines import lines, record
 
 
 @pytest.fixture

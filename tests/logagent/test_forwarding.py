@@ -19,6 +19,9 @@ from fusevol.daemon import registry
 from fusevol.errors import NotFoundError
 from fusevol.logagent import status
 from fusevol.logagent.backlog import REMOVED
+from fusevol.logagent.forwarding import Forwarder
+from fusevol.logagent.positions import Position
+from tests.logagent.lines import lines
 from tests.patience import PATIENCE_S
 from tests.served import (
     FUSEVOL,
@@ -189,6 +192,19 @@ def test_what_waits_at_the_end_of_a_mount_is_told_and_sent_by_the_next(
         # What was read after the first agent had ended came twice.
         assert set(one.numbers) == set(range(1, last + 1))
     wait_until(lambda: not messages.exists(), "nothing that was said")
+
+
+def test_a_sink_that_is_back_when_the_mount_ends_gets_the_rest(tmp_path: Path) -> None:
+    log, path = tmp_path / "data.log", tmp_path / "socket"
+    log.write_bytes(lines(1, 100))
+    forwarder = Forwarder(f"unix:{path}", str(log), Position(0))
+    forwarder.start()
+    wait_until(lambda: forwarder.error, "nobody to send to")
+    with receiver(path) as back:
+        forwarder.end()
+        forwarder.join()
+        wait_until(lambda: len(back.lines) == 100, "all records")
+    assert back.numbers == list(range(1, 101))
 
 
 @needs_root
