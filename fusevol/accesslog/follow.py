@@ -166,11 +166,8 @@ class GrowingLog(contextlib.ExitStack):
         """
         if at_path and os.path.samestat(at_path, self._file.stat()):
             return None
-        path = self._path_of_next()
-        if path is None and at_path and at_path.st_size > 0:
-            path = self._path
         try:
-            return LogFile(path) if path is not None else None
+            return self._next_file() or self._file_at(at_path)
         except NotFoundError:
             return None  # Renamed in this very moment.
 
@@ -210,25 +207,47 @@ class GrowingLog(contextlib.ExitStack):
             number = begun - lines_before_offset + 1
         self._skipped.add(self._file.path, number, reason)
 
-    def _path_of_next(self) -> str | None:
+    def _next_file(self) -> LogFile | None:
         """Look for the next record at the beginning of the log and of the files beside it.
 
         It is in one of those beside it if the log was renamed more than once since the last look.
+
+        Raises:
+            NotFoundError: a file was renamed meanwhile: what was not found may be there.
         """
         since_ns = self._file.stat().st_mtime_ns
+        paths = []
         with contextlib.suppress(FusevolError):
-            for path in (self._path, *rotated(self._path)):
-                if self._has_next(path, since_ns):
-                    return path
+            paths = rotated(self._path)
+        for path in (self._path, *paths):
+            try:
+                file = LogFile(path)
+            except FusevolError:
+                if path != self._path and not os.path.lexists(path):
+                    raise
+                continue
+            if file.stat().st_mtime_ns >= since_ns and self._has_next(file):
+                return file
+            file.close()
         return None
 
-    def _has_next(self, path: str, since_ns: int) -> bool:
-        try:
-            if os.stat(path).st_mtime_ns < since_ns:
-                return False
-            with open(path, "rb") as file:
-                record = parse(file.readline(MAX_LINE_BYTES + 1))
-        except (OSError, MalformedRecordError):
-            return False
+    def _has_next(self, file: LogFile) -> bool:
         newest = self._newest
+        try:
+            record = parse(file.read_at(0, MAX_LINE_BYTES + 1).partition(b"\n")[0])
+        except (FusevolError, MalformedRecordError):
+            return False
         return newest is not None and (record.volume, record.seq) == (newest.volume, newest.seq + 1)
+
+    def _file_at(self, at_path: os.stat_result | None) -> LogFile | None:
+        """Return the file that is at the path, if it was when it was looked for, and is not empty.
+
+        Another one may be made behind a file that has the next record and was renamed since.
+        """
+        if at_path is None or at_path.st_size == 0:
+            return None
+        file = LogFile(self._path)
+        if os.path.samestat(at_path, file.stat()):
+            return file
+        file.close()
+        return None

@@ -98,6 +98,9 @@ class LogFile:
         return self
 
     def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         os.close(self._fd)
 
     def stat(self) -> os.stat_result:

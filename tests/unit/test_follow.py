@@ -10,6 +10,7 @@ import pytest
 
 from fusevol.accesslog.follow import follow
 from fusevol.accesslog.lines import MAX_LINE_BYTES
+from fusevol.accesslog.log_files import rotated
 from fusevol.accesslog.reader import Predicate, Skipped
 from fusevol.accesslog.record import AccessRecord, encode
 from fusevol.errors import NotFoundError
@@ -207,6 +208,26 @@ def test_renamed_many_times_between_two_looks(log: Path, start: StartFollowing) 
     assert follower.next(300) == list(range(2, 302))
     assert follower.sees_nothing()
     assert follower.skipped.count == 0
+
+
+def test_renamed_while_it_is_looked_for(
+    log: Path, start: StartFollowing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, line(1))
+    follower = start(1)
+    assert follower.next(1) == [1]
+
+    def list_and_rotate(path: str) -> list[str]:
+        monkeypatch.undo()
+        listed = rotated(path)
+        log.rename(log.with_suffix(".log.2"))
+        append(log, line(4))
+        return listed
+
+    monkeypatch.setattr("fusevol.accesslog.follow.rotated", list_and_rotate)
+    log.rename(log.with_suffix(".log.1"))
+    append(log, line(2), line(3))
+    assert follower.next(3) == [2, 3, 4]
 
 
 def test_renamed_many_times_before_anything_new(log: Path, start: StartFollowing) -> None:
