@@ -88,11 +88,16 @@ def _check_overlap(config: MountConfig) -> None:
         )
 
 
-def _check_mountpoint(config: MountConfig, source: os.stat_result) -> None:
-    mountpoint = config.mountpoint
+def check_unserved(mountpoint: str) -> None:
+    """Raise UsageError or FusevolError if a mount of ours is there, be it a dead one."""
     mount = mount_at(mountpoint)
     if mount is not None and mount.fstype == registry.FSTYPE:
         raise _occupied(mountpoint, mount)
+
+
+def _check_mountpoint(config: MountConfig, source: os.stat_result) -> None:
+    mountpoint = config.mountpoint
+    check_unserved(mountpoint)
     try:
         status = os.stat(mountpoint)
     except FileNotFoundError:

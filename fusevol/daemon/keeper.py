@@ -10,6 +10,7 @@ One thread, no trio: it has to be able to fork. Signals: SIGTERM and SIGINT unmo
 at once; SIGHUP opens the log anew; SIGUSR1 changes to the code that is installed now.
 """
 
+import contextlib
 import errno
 import gc
 import logging
@@ -480,7 +481,9 @@ def _start(channel_fd: int) -> Keeper | None:
     try:
         keeper.mount(starter)
     except FusevolError as error:
-        starter.send(pack(Failed.of(error)))
+        remove_if_empty(registry.messages_path(start.config.mountpoint))
+        with contextlib.suppress(OSError):  # The starter may have ended meanwhile.
+            starter.send(pack(Failed.of(error)))
         return None
     return keeper
 

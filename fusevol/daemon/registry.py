@@ -87,15 +87,19 @@ class Served(msgspec.Struct):
         return not self.is_kept and self.pid_namespace in (0, own_pid_namespace())
 
 
-def runtime_directory() -> str:
-    """Return the runtime directory, made with mode 0700 if it is missing.
+def runtime_directory(*, make: bool = True) -> str:
+    """Return the runtime directory, made with mode 0700 if it is missing and `make`.
 
     Raises:
         NotPermittedError: it belongs to somebody else.
     """
     path = config.runtime_directory()
-    os.makedirs(path, mode=0o700, exist_ok=True)
-    status = os.lstat(path)
+    if make:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return path
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise NotPermittedError(f"runtime directory {path} belongs to somebody else; remove it")
     return path
@@ -117,7 +121,7 @@ def file_name(mountpoint: str) -> str:
 
 def messages_path(mountpoint: str) -> str:
     """Return the file that gets what the daemon of a mount says when it runs in background."""
-    return os.path.join(runtime_directory(), file_name(mountpoint) + ".messages")
+    return os.path.join(runtime_directory(make=False), file_name(mountpoint) + ".messages")
 
 
 def write(served: Served) -> None:
@@ -125,6 +129,7 @@ def write(served: Served) -> None:
 
     When its processes started is filled in.
     """
+    runtime_directory()
     keeper, worker = Process.of(served.pid), Process.of(served.worker)
     entry = msgspec.structs.replace(
         served,
@@ -137,6 +142,7 @@ def write(served: Served) -> None:
 
 def want(mountpoint: str, start: bytes) -> None:
     """Leave a description for the keeper of a mount to go on by when it is told to reload."""
+    runtime_directory()
     replace(_wanted_path(mountpoint), start)
 
 
@@ -242,8 +248,8 @@ def _is_of(served: Served, mount: Mount | None) -> bool:
 
 
 def _path(mountpoint: str) -> str:
-    return os.path.join(runtime_directory(), file_name(mountpoint) + ".json")
+    return os.path.join(runtime_directory(make=False), file_name(mountpoint) + ".json")
 
 
 def _wanted_path(mountpoint: str) -> str:
-    return os.path.join(runtime_directory(), file_name(mountpoint) + ".wanted")
+    return os.path.join(runtime_directory(make=False), file_name(mountpoint) + ".wanted")

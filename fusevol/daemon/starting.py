@@ -18,9 +18,11 @@ from fusevol.config import NO_LOG, STDOUT_LOG, MountConfig
 from fusevol.daemon import mounting, registry, succession
 from fusevol.daemon.background import new_file
 from fusevol.daemon.channel import BYTES, Mounted, Start, pack, unpack
+from fusevol.daemon.checks import check_unserved
 from fusevol.daemon.encoding import decode
 from fusevol.daemon.ending import Ending
 from fusevol.daemon.notify import is_service, notify
+from fusevol.daemon.place import alone_at
 from fusevol.daemon.registry import Served
 from fusevol.daemon.spare import Spare, duplicate
 from fusevol.daemon.visibility import hidden_from_host
@@ -70,6 +72,13 @@ def start(
         FusevolError: it could not be mounted, and why. Nothing is left behind.
     """
     _await_former(config.log)
+    with alone_at(config.mountpoint):
+        # Another may have been quicker since the checks.
+        check_unserved(config.mountpoint)
+        return _start(config, messages, owner)
+
+
+def _start(config: MountConfig, messages: str | None, owner: int) -> "subprocess.Popen[bytes]":
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs, _opened(messages) as file:
@@ -132,8 +141,11 @@ def put_back(config: MountConfig) -> Process | None:
     if device < 0:
         return None
     try:
-        single_file = os.path.isfile(config.mountpoint)
-        mounting.mount_again(config, device, single_file, served.flags)
+        with alone_at(config.mountpoint):
+            if registry.is_mounted(served):
+                return None  # Another has just put it back.
+            single_file = os.path.isfile(config.mountpoint)
+            mounting.mount_again(config, device, single_file, served.flags)
     except OSError:
         return None
     finally:
