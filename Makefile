@@ -6,7 +6,7 @@ SECONDS ?= 60
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format typecheck check pjdfstest xfstests soak lock man clean
+.PHONY: help demo quick test bench lint format typecheck check pjdfstest xfstests soak lock man clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -14,6 +14,10 @@ help:  ## list the targets
 demo:  ## show fusevol at work
 	@scripts/setup runtime
 	@scripts/demo $(ARGS)
+
+quick: lint typecheck  ## lint, typecheck and the tests that need no mount: a minute
+	@scripts/setup quick
+	$(python) -m pytest tests/unit -n 2 --dist loadgroup $(ARGS)
 
 test:  ## run the tests; in one process those chosen: make test ARGS="tests/unit -k rename"
 	@scripts/setup test
@@ -24,17 +28,17 @@ bench:  ## measure fusevol and its peers
 	$(python) -m benchmarks $(ARGS)
 
 lint:  ## check style and format
-	@scripts/setup test
+	@scripts/setup quick
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
 
 format:  ## format, and fix what can be fixed safely
-	@scripts/setup test
+	@scripts/setup quick
 	$(python) -m ruff check --fix .
 	$(python) -m ruff format .
 
 typecheck:  ## check types
-	@scripts/setup test
+	@scripts/setup quick
 	$(python) -m mypy
 
 check: lint typecheck test  ## all of lint, typecheck and test

@@ -1,6 +1,7 @@
 """An engine's side of the volume plugin protocol, down to the bytes it sends."""
 
 import json
+import select
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,12 @@ class Connection:
     def rest(self) -> bytes:
         """Return what comes until the plugin closes the connection."""
         return self._file.read()
+
+    def await_hang_up(self) -> None:
+        """Wait until the plugin has closed the connection; take nothing of what it sent."""
+        poll = select.poll()
+        poll.register(self.socket, select.POLLRDHUP)
+        assert poll.poll(1000 * PATIENCE_S), "the plugin does not hang up"
 
     def close(self) -> None:
         """Hang up."""

@@ -3,7 +3,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Final
 
 import pytest
@@ -15,6 +16,7 @@ from fusevol.accesslog.reader import Predicate, Skipped
 from fusevol.accesslog.record import AccessRecord, encode
 from fusevol.errors import NotFoundError
 from tests.patience import PATIENCE_S
+from tests.served import wait_until
 
 TIME: Final = "2026-11-23T10:00:00.000000Z"
 
@@ -39,8 +41,16 @@ class Follower:
         self._seen: SimpleQueue[tuple[bytes, AccessRecord]] = SimpleQueue()
         self._entries = follow(str(path), count, keep or (lambda _record: True), self.skipped)
         self._is_over = threading.Event()
+        self._looks = 0
         self._thread = threading.Thread(target=self._run)
+
+    def begin(self) -> None:
         self._thread.start()
+
+    def sleep(self, _seconds: float) -> None:
+        """Be where it waits between two looks, for much less than it would."""
+        self._looks += 1
+        time.sleep(0.002)
 
     def _run(self) -> None:
         for line, record in self._entries:
@@ -55,19 +65,22 @@ class Follower:
     def next_line(self) -> bytes:
         return self._seen.get(timeout=PATIENCE_S)[0]
 
-    def sees_nothing(self, for_s: float = 0.5) -> bool:
-        try:
-            self._seen.get(timeout=for_s)
-        except Empty:
-            return True
-        return False
+    def look(self) -> None:
+        """Wait until it has looked for something new, from now on."""
+        # One may be under way already.
+        enough = self._looks + 2
+        wait_until(lambda: self._looks >= enough, "a look at the log")
+
+    def sees_nothing(self) -> bool:
+        self.look()
+        return self._seen.empty()
 
     def end(self, log: Path) -> None:
         self._is_over.set()
         while self._thread.is_alive():
             # It looks up only when there is something to see.
             append(log, line(999_999))
-            self._thread.join(0.3)
+            self._thread.join(0.05)
 
 
 StartFollowing = Callable[..., Follower]
@@ -81,12 +94,16 @@ def log(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(log: Path) -> Iterator[StartFollowing]:
-    followers = []
+def start(log: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartFollowing]:
+    """What starts the one follower of a test."""
+    followers: list[Follower] = []
 
     def start_following(count: int | None = 0, keep: Predicate | None = None) -> Follower:
+        assert followers == []
         follower = Follower(log, count, keep)
         followers.append(follower)
+        monkeypatch.setattr("fusevol.accesslog.follow.time", SimpleNamespace(sleep=follower.sleep))
+        follower.begin()
         return follower
 
     yield start_following
@@ -166,7 +183,7 @@ def test_renamed_and_made_anew(log: Path, start: StartFollowing) -> None:
         assert follower.next(1) == [2]
         log.touch()
         # The writer still holds the old file: logrotate has not told it yet.
-        time.sleep(0.5)
+        follower.look()
         old.write(line(3))
         append(log, line(4))
         assert follower.next(2) == [3, 4]
@@ -307,7 +324,7 @@ def test_truncated(log: Path, start: StartFollowing) -> None:
     follower = start(1)
     assert follower.next(1) == [99]
     os.truncate(log, 0)
-    time.sleep(0.5)
+    follower.look()
     append(log, line(100))
     assert follower.next(1) == [100]
     assert follower.sees_nothing()
