@@ -104,7 +104,9 @@ def _abort(mount: Mount, served: registry.Served | None) -> None:
     try:
         Connection.of(mount.device, lambda: _is_there(mount)).abort()
     except FusevolError as error:
-        raise type(error)(f"{mount.mountpoint}: {error}") from None
+        # Another may have ended it just now; its end is waited for all the same.
+        if _is_there(mount):
+            raise type(error)(f"{mount.mountpoint}: {error}") from None
     try:
         mounting.unmount(mount.mountpoint, lazily=True)
     except (OSError, FusevolError):

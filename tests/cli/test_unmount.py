@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import pytest
+from click.testing import CliRunner
 
+from fusevol.cli.unmount import unmount
 from fusevol.daemon import registry
+from fusevol.daemon.connection import Connection
 from fusevol.linux import mounts
 from tests.cli.nobody import AS_NOBODY, NOBODY, Nobody, ordinary_user
 from tests.engines.daemon import Daemon, plain_daemon
@@ -403,3 +406,18 @@ def waits_in_select(pid: int) -> bool:
     """Tell whether a process waits in select(2) (proc_pid_syscall(5))."""
     number = Path(f"/proc/{pid}/syscall").read_bytes().split()[0]
     return number in (b"23", b"270", b"72")
+
+
+def test_forced_by_two_at_once_both_see_it_end(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Connection.of
+
+    def late(device: int, is_still: Callable[[], bool]) -> Connection:
+        fusevol("unmount", "--force", served.mountpoint)
+        return first(device, is_still)
+
+    monkeypatch.setattr(Connection, "of", late)
+    done = CliRunner().invoke(unmount, ["--force", str(served.mountpoint)])
+    assert done.exit_code == 0, done.output
+    assert not is_mounted(served.mountpoint)
