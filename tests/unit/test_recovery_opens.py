@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusevol.model import INVISIBLE, UNKNOWN
+from fusevol.recovery import opens as opens_module
 from fusevol.recovery.opens import (
     BY_RING,
     DEVICE,
@@ -69,19 +70,47 @@ def test_what_was_closed_is_not_found_and_its_place_is_used_again(region: Region
     assert successor.add(FILE, 9, 10, 9) == places[2]
 
 
-@given(st.none() | st.text(max_size=100), st.none() | st.text(max_size=100))
-def test_names_of_openers_are_kept_as_far_as_there_is_room(
-    comm: str | None, container: str | None
-) -> None:
+@given(st.none() | st.text(max_size=100), st.none() | st.text(max_size=1020))
+def test_the_opener_is_found_by_a_whole_container(comm: str | None, container: str | None) -> None:
     with new_region() as region:
         OpenEntries(region).add(FILE, 1, 2, 3, comm=comm, container=container)
         (found,) = OpenEntries(region).load()
-        for kept, given_, room in ((found.comm, comm, 64), (found.container, container, 88)):
-            if given_ is None or len(given_.encode()) <= room:
-                assert kept == given_
-            else:
-                assert kept is not None
-                assert given_.startswith(kept.rstrip("\N{REPLACEMENT CHARACTER}"))
+        assert found.container == container
+        if comm is None or len(comm.encode()) <= 64:
+            assert found.comm == comm
+        else:
+            assert found.comm is not None
+            assert comm.startswith(found.comm.rstrip("\N{REPLACEMENT CHARACTER}"))
+
+
+@pytest.mark.parametrize("length", [0, 88, 89, 224, 225, 448, 1020])
+def test_a_long_name_takes_no_room_once_its_file_is_closed(region: Region, length: int) -> None:
+    opens = OpenEntries(region)
+    opens.drop(opens.add(FILE, 1, 2, 3, container="c" * length, error="EMFILE"))
+    used = region.words[OPENS_HIGH]
+    at = opens.add(FILE, 1, 2, 3, container="d" * length, error="EMFILE")
+    successor = OpenEntries(region)
+    (found,) = successor.load()
+    assert (found.container, found.error) == ("d" * length, "EMFILE")
+    assert successor.descriptors() == [3]
+    successor.lose_descriptors()
+    assert OpenEntries(region).load()[0].container == "d" * length
+    successor.drop(at)
+    assert OpenEntries(region).load() == []
+    successor.add(FILE, 1, 2, 3, container="e" * length)
+    assert region.words[OPENS_HIGH] == used
+
+
+def test_a_container_whose_name_has_no_room_is_unknown(
+    region: Region, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opens_module, "_NOWHERE", OPENS + 2 * 32)
+    opens = OpenEntries(region)
+    opens.add(FILE, 1, 2, 3, container="c" * 300)
+    (found,) = OpenEntries(region).load()
+    assert (found.container, found.error) == (UNKNOWN, "ENOSPC")
+    opens.add(FILE, 4, 5, 6, container="c" * 200)
+    assert [one.container for one in OpenEntries(region).load()] == [UNKNOWN, UNKNOWN]
 
 
 @settings(max_examples=30, deadline=None)
@@ -106,8 +135,9 @@ def _dying_at(stores: int, choices: list[int]) -> bool:
                     opens.drop(open_now.pop(number))
                 else:
                     open_now[number] = opens.add(
-                        FILE, number, number, number, size=number, comm=str(number) * 9
-                    )
+                        FILE, number, number, number, size=number, comm=str(number) * 9,
+                        container=str(number) * 90 * number,
+                    )  # fmt: skip
             except Died:
                 assert _found(region) in (before, before ^ {number})
                 return True
@@ -120,6 +150,7 @@ def _found(region: Region) -> set[int]:
     for entry in found:
         assert entry.fh == entry.ino == entry.fd == entry.size
         assert entry.comm == str(entry.fh) * 9
+        assert entry.container == str(entry.fh) * 90 * entry.fh
     return {entry.fh for entry in found}
 
 
@@ -141,5 +172,6 @@ def test_what_does_not_fit_is_served_and_not_kept(region: Region) -> None:
     at = opens.add(FILE, 1, 2, 3, comm="sh")
     opens.set_marks(at, KEEPS_SET_ID)
     opens.drop(at)
+    assert not any(region.words[OPENS_END : OPENS_END + 64]), "the run of another handle"
     region.words[OPENS_HIGH] = OPENS
     assert OpenEntries(region).load() == []
