@@ -6,7 +6,7 @@ SECONDS ?= 60
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test bench lint format typecheck check pjdfstest xfstests soak lock man clean
+.PHONY: help demo quick test coverage bench lint format typecheck check pjdfstest xfstests soak lock man clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -23,6 +23,13 @@ test:  ## run the tests; in one process those chosen: make test ARGS="tests/unit
 	@scripts/setup test
 	$(python) -m pytest $(or $(ARGS),-n $(WORKERS) --dist loadgroup)
 
+coverage:  ## which lines tests run, other processes' too: make coverage ARGS=tests/unit
+	@scripts/setup test
+	rm -rf build/coverage && mkdir -p build/coverage
+	$(python) -m coverage run -m pytest $(or $(ARGS),-n $(WORKERS) --dist loadgroup)
+	@$(python) -m coverage combine -q
+	@$(python) -m coverage report
+
 bench:  ## measure fusevol and its peers
 	@scripts/setup bench
 	$(python) -m benchmarks $(ARGS)
@@ -31,6 +38,7 @@ lint:  ## check style and format
 	@scripts/setup quick
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
+	$(python) -m codespell_lib
 
 format:  ## format, and fix what can be fixed safely
 	@scripts/setup quick
