@@ -107,7 +107,8 @@ def test_no_line_raises_anything_else(line: bytes) -> None:
 
 
 def test_deeply_nested_line_is_refused() -> None:
-    nested = b"[" * 100_000 + b"]" * 100_000
+    # Python 3.14 counts bytes of the stack, not levels.
+    nested = b"[" * 1_000_000 + b"]" * 1_000_000
     with pytest.raises(MalformedRecordError):
         decode(LINE[:-1] + b',"other":' + nested + b"}")
 
