@@ -213,23 +213,34 @@ class GrowingLog(contextlib.ExitStack):
         It is in one of those beside it if the log was renamed more than once since the last look.
 
         Raises:
-            NotFoundError: a file was renamed meanwhile: what was not found may be there.
+            NotFoundError: files were renamed meanwhile: what was not found may be among them.
         """
         since_ns = self._file.stat().st_mtime_ns
-        paths = []
-        with contextlib.suppress(FusevolError):
-            paths = rotated(self._path)
-        for path in (self._path, *paths):
+        files = self._files()
+        for path in files:
             try:
                 file = LogFile(path)
             except FusevolError:
-                if path != self._path and not os.path.lexists(path):
-                    raise
                 continue
             if file.stat().st_mtime_ns >= since_ns and self._has_next(file):
                 return file
             file.close()
+        # logrotate moves each file to the next number: one may have got a name that was looked at.
+        if files != self._files():
+            raise NotFoundError(f"{self._path} is being rotated")
         return None
+
+    def _files(self) -> dict[str, tuple[int, int]]:
+        """Return which files the names of the log and of those beside it lead to."""
+        paths = []
+        with contextlib.suppress(FusevolError):
+            paths = rotated(self._path)
+        found = {}
+        for path in (self._path, *paths):
+            with contextlib.suppress(OSError):
+                status = os.stat(path)
+                found[path] = status.st_dev, status.st_ino
+        return found
 
     def _has_next(self, file: LogFile) -> bool:
         newest = self._newest

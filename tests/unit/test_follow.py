@@ -9,8 +9,9 @@ from typing import Final
 
 import pytest
 
-from fusevol.accesslog.follow import follow
-from fusevol.accesslog.lines import MAX_LINE_BYTES
+from fusevol.accesslog import follow as follow_module
+from fusevol.accesslog.follow import GrowingLog, follow
+from fusevol.accesslog.lines import MAX_LINE_BYTES, LogFile
 from fusevol.accesslog.log_files import rotated
 from fusevol.accesslog.reader import Predicate, Skipped
 from fusevol.accesslog.record import AccessRecord, encode
@@ -377,3 +378,32 @@ def test_pipe_ends(tmp_path: Path) -> None:
 def test_missing_log(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         next(follow(str(tmp_path / "none.log"), 1, lambda _record: True, Skipped()))
+
+
+def test_a_file_whose_number_changes_while_it_is_looked_for_is_found(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets a name that was looked at before, and another one gets its own."""
+    append(log, line(1))
+    shifts = []
+
+    def shifting(path: str) -> LogFile:
+        if path == f"{log}.9" and not shifts:
+            shifts.append(path)
+            for number in range(10, 0, -1):
+                os.rename(f"{log}.{number}", f"{log}.{number + 1}")
+        return LogFile(path)
+
+    with GrowingLog(str(log), Skipped()) as growing:
+        assert [record.seq for _, record in growing.appended()] == [1]
+        log.rename(f"{log}.10")
+        for number in range(9, 0, -1):
+            append(Path(f"{log}.{number}"), line(11 - number))
+        append(log, line(11))
+        monkeypatch.setattr(follow_module, "LogFile", shifting)
+        assert growing.successor(growing.at_path()) is None, "nothing can be told meanwhile"
+        assert shifts
+        successor = growing.successor(growing.at_path())
+        assert successor is not None
+        growing.go_on_with(successor)
+        assert [record.seq for _, record in growing.appended()] == [2]
