@@ -385,7 +385,7 @@ def test_a_file_whose_number_changes_while_it_is_looked_for_is_found(
 ) -> None:
     """It gets a name that was looked at before, and another one gets its own."""
     append(log, line(1))
-    shifts = []
+    shifts: list[str] = []
 
     def shifting(path: str) -> LogFile:
         if path == f"{log}.9" and not shifts:
