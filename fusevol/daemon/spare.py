@@ -103,9 +103,11 @@ class Spare:
 
     def is_kept(self) -> bool:
         """Tell whether the keeper, or a worker that becomes the keeper, is alive."""
+        if self._alive_fd < 0:
+            return False  # It died before `follow` could take note of it.
         poll = select.poll()
         poll.register(self._alive_fd, select.POLLIN)
-        return self._alive_fd >= 0 and not poll.poll(0)
+        return not poll.poll(0)
 
     def delay_s(self, status: int) -> float | None:
         """Return how long to wait before `revive`; None if that would not help.

@@ -25,13 +25,15 @@ def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUSEVOL_STATE_DIRECTORY", str(tmp_path / "state"))
 
 
+# Slow enough for the log not to fill the disk by itself, however long the rest of a test takes.
 _LOAD = """\
-import os, sys
+import os, sys, time
 fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
 number = 0
 while not os.path.exists(sys.argv[2]):
     os.pwrite(fd, b"x", number)
     number += 1
+    time.sleep(0.001)
 print(number)
 """
 
@@ -74,7 +76,7 @@ def _verified(*arguments: str | Path, code: int = 0) -> str:
 def test_a_chain_holds_whatever_happens_to_who_writes_it(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", disk], check=True)
     log = disk / "access.log"
     try:
         with (
