@@ -12,10 +12,19 @@ from pathlib import Path
 
 import pytest
 
+from fusevol.daemon import registry
 from tests.engines.daemon import plain_daemon
 from tests.mounted.test_counters import worker_of
 from tests.patience import PATIENCE_S
-from tests.served import Served, fusevol, needs_root, read_log, serve, wait_until
+from tests.served import (
+    Served,
+    assert_no_gap_in_numbers,
+    fusevol,
+    needs_root,
+    read_log,
+    serve,
+    wait_until,
+)
 
 pytestmark = needs_root
 
@@ -113,6 +122,34 @@ def test_a_chain_holds_whatever_happens_to_who_writes_it(tmp_path: Path) -> None
         assert "2 checkpoints" in _verified("--public-key", key, log)
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("policy", ["continue", "deny"])
+def test_no_other_key_takes_the_place_of_one_that_is_gone(tmp_path: Path, policy: str) -> None:
+    key, aside = tmp_path / "state/chain/key", tmp_path / "aside"
+    with serve(tmp_path, "-o", f"chain,on_log_failure={policy}") as mount:
+        (mount.mountpoint / "before").mkdir()
+        key.rename(aside)
+        worker = worker_of(mount)
+        os.kill(worker, signal.SIGKILL)
+        said = Path(registry.messages_path(str(mount.mountpoint)))
+        wait_until(lambda: "restore it from a backup" in said.read_text(), "message")
+        if policy == "continue":
+            (mount.mountpoint / "without").mkdir()
+        assert not key.exists()
+        aside.rename(key)
+        wait_until(lambda: worker_of(mount) not in (0, worker), "next worker")
+        fusevol("reload", mount.mountpoint)
+        (mount.mountpoint / "after").mkdir()
+    chained = {record["path"]: "hash" in record for record in mount.records()
+               if record["op"] == "mkdir"}  # fmt: skip
+    without = {"/without": False} if policy == "continue" else {}
+    assert chained == {"/before": True, **without, "/after": True}
+    assert_no_gap_in_numbers(mount.records())
+    if policy == "continue":
+        assert "without a hash" in _verified(mount.log, code=1)
+    else:
+        _verified(mount.log)
 
 
 def test_the_end_that_a_keeper_writes_is_in_the_chain(tmp_path: Path) -> None:

@@ -34,6 +34,18 @@ def test_no_key_is_made_by_reading() -> None:
         keys.load()
 
 
+def test_no_key_is_made_where_logs_were_chained_with_another(path: Path) -> None:
+    links = keys.load_or_make().links
+    (path.parent / "0123.head").touch()
+    secret = path.read_bytes()
+    path.unlink()
+    with pytest.raises(FusevolError, match="is gone, and logs were chained with it"):
+        keys.load_or_make()
+    path.touch(0o600)
+    path.write_bytes(secret)
+    assert keys.load_or_make().links == links
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o606, 0o610])
 def test_a_key_for_others_is_refused(path: Path, mode: int) -> None:
     keys.load_or_make()

@@ -8,6 +8,7 @@ when the first signature is made.
 """
 
 import base64
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -25,6 +26,9 @@ _SECRET_BYTES: Final = 32
 _FOR_LINKS: Final = b"fusevol links"
 _FOR_SIGNING: Final = b"fusevol signing"
 _NOT_FOR_OTHERS: Final = 0o077
+
+HEAD: Final = ".head"
+"""How the files end that are kept of each chained log, beside the key."""
 
 Word = str | int
 """What signatures are made over: lists of these."""
@@ -145,16 +149,29 @@ def load() -> Keys:
 
 
 def load_or_make() -> Keys:
-    """Return the keys of this host; make them if there are none.
+    """Return the keys of this host; make them if no log was chained yet.
 
     Raises:
-        NotPermittedError, FusevolError: the key cannot be read or made, or others could read it.
+        NotPermittedError, FusevolError: the key cannot be read or made, others could read it, or it
+            is gone.
     """
     try:
         return load()
     except NotFoundError:
+        if _was_used():
+            # By another key, what stands in the logs would look as if it had been changed.
+            raise FusevolError(
+                f"chain key {key_path()} is gone, and logs were chained with it: restore it from a "
+                f"backup; if it is lost, move {directory()} away to begin new chains"
+            ) from None
         _make()
     return load()
+
+
+def _was_used() -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return any(name.endswith(HEAD) for name in os.listdir(directory()))
+    return False
 
 
 def _make() -> None:

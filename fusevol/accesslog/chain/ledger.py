@@ -17,13 +17,12 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from fusevol.accesslog.chain.keys import Keys, PublicKey, directory, load
+from fusevol.accesslog.chain.keys import HEAD, Keys, PublicKey, directory, load
 from fusevol.accesslog.log_end import end_of_file, first_seq
 from fusevol.accesslog.names import encode_name
 from fusevol.accesslog.times import now
 from fusevol.errors import FusevolError
 
-_HEAD: Final = ".head"
 _REMOVED: Final = ".removed"
 _MARKS_KEPT: Final = 64
 
@@ -99,7 +98,7 @@ class Ledger:
         Raises:
             FusevolError: what is kept is damaged.
         """
-        return _read(self._base + _HEAD, Head)
+        return _read(self._base + HEAD, Head)
 
     def marks(self) -> list[Mark]:
         """Return which parts of the log were removed, the one noted last behind the others.
@@ -128,7 +127,7 @@ class Ledger:
         """
         head = Head(self._log, volume, seq, digits, now(), begun, stopped)
         head.signature = keys.sign(*head.words)
-        _write(self._base + _HEAD, head)
+        _write(self._base + HEAD, head)
 
     def stop(self, seq: int, digits: str) -> None:
         """Note that the chain was turned off behind a record.
@@ -193,7 +192,7 @@ def heads_of(volume: str) -> Iterator[Head]:
     except FileNotFoundError:
         return
     for name in sorted(names):
-        if name.endswith(_HEAD):
+        if name.endswith(HEAD):
             with contextlib.suppress(FusevolError):
                 head = _read(os.path.join(directory(), name), Head)
                 if head is not None and head.volume == volume:
