@@ -1,5 +1,6 @@
 """The keeper's side of the log agent: starting it, and having another when it ends."""
 
+import contextlib
 import logging
 import os
 import socket
@@ -99,6 +100,11 @@ class LogAgent:
         Args:
             messages: file that the agent removes if nothing was said.
         """
+        if self._channel is None and self._config.logging.sinks:
+            # The one before was killed, or has just failed. Without another, the end of the log
+            # would wait for the next mount.
+            with contextlib.suppress(OSError, subprocess.SubprocessError, MemoryError):
+                self._start()
         if self._channel is None:
             return False
         try:

@@ -119,8 +119,8 @@ def run(plan: Plan) -> Run:
                 done.wrong += _behind(served)
             served.unmount()
             found = look_through(served.log, scratch, f"/{STORM}", plan.level)
-            if sink is not None:
-                done.wrong += sink.missing(set(range(1, found.records + 1)))
+            if sink is not None and (missing := sink.missing(set(range(1, found.records + 1)))):
+                done.wrong += [*missing, f"messages of fusevol: {_messages(served)}"]
         if "chain" in plan.options:
             done.wrong += _wrong_chain(served.log)
         done.wrong += found.wrong + _wrong_reasons(found.restarts, successions)

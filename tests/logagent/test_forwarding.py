@@ -194,6 +194,29 @@ def test_what_waits_at_the_end_of_a_mount_is_told_and_sent_by_the_next(
     wait_until(lambda: not messages.exists(), "nothing that was said")
 
 
+@needs_root
+def test_all_is_sent_where_the_agent_was_killed_right_before_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with receiver(path) as one:
+        with serve(tmp_path, "-o", f"sinks=unix:{path}") as served:
+            make_directories(served, 10)
+            killed: set[int] = set()
+            # Each death makes the keeper wait longer before it starts another.
+            for _ in range(3):
+                wait_until(lambda: has_other_agent(served, killed), "an agent")
+                agent = status.read(str(served.log))
+                assert agent is not None
+                agent.process.signal(signal.SIGKILL)
+                killed.add(agent.pid)
+        wait_until(lambda: served.last_seq() in one.numbers, "the last record")
+        assert set(one.numbers) == set(range(1, served.last_seq() + 1))
+
+
+def has_other_agent(served: Served, others: set[int]) -> bool:
+    agent = status.read(str(served.log))
+    return agent is not None and agent.pid not in others
+
+
 def test_a_sink_that_is_back_when_the_mount_ends_gets_the_rest(tmp_path: Path) -> None:
     log, path = tmp_path / "data.log", tmp_path / "socket"
     log.write_bytes(lines(1, 100))
