@@ -53,7 +53,7 @@ class Nobody:
 
     def mounts(self, place: Path) -> list[str]:
         """Return the lines of the mount table about what is below `place`."""
-        table = Path(f"/proc/{self._namespace}/mountinfo").read_text()
+        table = Path(f"/proc/{self._namespace}/mountinfo").read_text(errors="surrogateescape")
         return [line for line in table.splitlines() if line.split()[4].startswith(f"{place}/")]
 
 

@@ -70,7 +70,7 @@ _GUARD: Final = """\
 import subprocess, sys
 directory, fusevol = sys.argv[1:]
 if not sys.stdin.read():
-    for line in reversed(open("/proc/self/mountinfo").readlines()):
+    for line in reversed(open("/proc/self/mountinfo", errors="surrogateescape").readlines()):
         place = line.split()[4]
         if place.startswith(directory) and " fuse.fusevol " in line:
             subprocess.run([fusevol, "unmount", "--force", place])

@@ -22,7 +22,7 @@ def start(directory: Path) -> "subprocess.Popen[str]":
 
 def assert_nothing_is_left(directory: Path) -> None:
     assert list(directory.iterdir()) == []
-    assert str(directory) not in Path("/proc/self/mountinfo").read_text()
+    assert str(directory) not in Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
     for process in Path("/proc").glob("[0-9]*"):
         try:
             command = process.joinpath("cmdline").read_bytes()
@@ -50,7 +50,12 @@ def test_demo_shows_the_log_and_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     with start(tmp_path) as demo:
-        wait_until(lambda: str(tmp_path) in Path("/proc/self/mountinfo").read_text(), "the mount")
+        wait_until(
+            lambda: (
+                str(tmp_path) in Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+            ),
+            "the mount",
+        )
         os.killpg(demo.pid, number)
         output, _ = demo.communicate(timeout=PATIENCE_S)
     assert demo.returncode == 128 + number, output
