@@ -62,6 +62,18 @@ def test_commands_exist(page: Path) -> None:
     assert set(named) <= set(COMMANDS)
 
 
+def test_first_screen_of_the_readme_has_what_a_newcomer_looks_for() -> None:
+    screen = "\n".join((ROOT / "README.md").read_text().splitlines()[:40])
+    for needed in ("make demo", "make test", "log tail", "auditd", "Status:", "Needs:", "Cost:"):
+        assert needed in screen, needed
+
+
+def test_every_page_of_docs_is_linked_from_the_readme() -> None:
+    text = (ROOT / "README.md").read_text()
+    names = [page.name for page in ROOT.glob("docs/*.md")]
+    assert [name for name in names if f"(docs/{name})" not in text] == []
+
+
 def test_every_key_of_the_record_is_explained() -> None:
     text = (ROOT / "docs/access-log.md").read_text()
     rows = "\n".join(line for line in text.splitlines() if line.startswith("|"))
@@ -87,7 +99,7 @@ def test_examples_of_records_are_records() -> None:
 
 
 def test_mount_options_are_known() -> None:
-    section = (ROOT / "README.md").read_text().partition("## Mount options")[2].partition("##")[0]
+    section = (ROOT / "docs/mount-options.md").read_text().partition("\n## ")[0]
     names = [cell for row in re.findall(r"(?m)^\| (`.*?) \|", section) for cell in row.split(", ")]
     words = [name.strip("`") for name in names]
     assert {"ro", "private", "log=FILE", "=deny"} <= set(words)
@@ -102,7 +114,9 @@ def test_mount_options_are_known() -> None:
 
 
 def test_fstab_line_is_one() -> None:
-    [line] = re.findall(r"(?m)^    (/\S+ +/\S+ +fusevol .*)$", (ROOT / "README.md").read_text())
+    [line] = re.findall(
+        r"(?m)^    (/\S+ +/\S+ +fusevol .*)$", (ROOT / "docs/operating.md").read_text()
+    )
     fields = line.split()
     assert len(fields) == 6
     parse_options(fields[3])
