@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -26,6 +26,7 @@ FUSEVOL = str(Path(sys.executable).parent / "fusevol")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes root: mounts, other users")
 
 Record = dict[str, Any]
+Found = TypeVar("Found")
 
 
 def fusevol(
@@ -151,13 +152,16 @@ def kill_for_good(keeper_and_worker: Callable[[], tuple[int, int]]) -> None:
     kill_mount(keeper, worker)
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_S) -> None:
-    """Wait for a condition; fail if it does not come true in time."""
+def wait_until(
+    condition: Callable[[], Found | None], what: str, seconds: float = PATIENCE_S
+) -> Found:
+    """Wait for a condition; return what made it true. Fail if it does not come true in time."""
     end = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         if time.monotonic() > end:
             raise AssertionError(f"not within {seconds} s: {what}")
         time.sleep(0.005)
+    return found
 
 
 def _is_unmounted(mountpoint: Path) -> bool:

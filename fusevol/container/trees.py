@@ -19,16 +19,15 @@ def remove_tree(path: "str | bytes | os.PathLike[str]") -> None:
     Raises:
         OSError: something cannot be removed.
     """
-    for _ in range(_LOOKS):
+    for looks_left in reversed(range(_LOOKS)):
         try:
             _remove(path)
         except OSError as error:
             # Another who removes the tree may have moved something to where a directory was empty.
-            if error.errno != errno.ENOTEMPTY:
+            if error.errno != errno.ENOTEMPTY or not looks_left:
                 raise
         else:
             return
-    _remove(path)
 
 
 def _remove(path: "str | bytes | os.PathLike[str]") -> None:

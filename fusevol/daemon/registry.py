@@ -121,7 +121,7 @@ def file_name(mountpoint: str) -> str:
 
 def messages_path(mountpoint: str) -> str:
     """Return the file that gets what the daemon of a mount says when it runs in background."""
-    return os.path.join(runtime_directory(make=False), file_name(mountpoint) + ".messages")
+    return _file_about(mountpoint, ".messages")
 
 
 def write(served: Served) -> None:
@@ -248,8 +248,12 @@ def _is_of(served: Served, mount: Mount | None) -> bool:
 
 
 def _path(mountpoint: str) -> str:
-    return os.path.join(runtime_directory(make=False), file_name(mountpoint) + ".json")
+    return _file_about(mountpoint, ".json")
 
 
 def _wanted_path(mountpoint: str) -> str:
-    return os.path.join(runtime_directory(make=False), file_name(mountpoint) + ".wanted")
+    return _file_about(mountpoint, ".wanted")
+
+
+def _file_about(mountpoint: str, ending: str) -> str:
+    return os.path.join(runtime_directory(make=False), file_name(mountpoint) + ending)

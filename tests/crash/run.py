@@ -8,7 +8,7 @@ import statistics
 import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -148,11 +148,10 @@ def _sink(directory: Path, plan: Plan) -> Iterator[Sink | None]:
 def _wrong_agent(served: Served, plan: Plan) -> list[str]:
     if not plan.needs_agent:
         return []
-    try:
-        wait_until(lambda: (at := serving_at(served.mountpoint)) and at.agent, "agent", _AGENT_S)
-    except AssertionError:
-        return ["the log has no agent in the end"]
-    return []
+    return _missed(
+        lambda: (at := serving_at(served.mountpoint)) is not None and at.agent != 0,
+        "agent of the log in the end", _AGENT_S,
+    )  # fmt: skip
 
 
 def _behind(served: Served) -> list[str]:
@@ -167,8 +166,13 @@ def _behind(served: Served) -> list[str]:
         agent = status.read(str(served.log))
         return agent is not None and agent.sinks[0].seq >= end
 
+    return _missed(has_sent_all, f"record {end} at the sink", _SENT_S)
+
+
+def _missed(condition: Callable[[], bool], what: str, seconds: float) -> list[str]:
+    """Wait for a condition; return what to say if it does not come true in time."""
     try:
-        wait_until(has_sent_all, f"record {end} at the sink", _SENT_S)
+        wait_until(condition, what, seconds)
     except AssertionError as error:
         return [str(error)]
     return []

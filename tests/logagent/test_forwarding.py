@@ -203,18 +203,17 @@ def test_all_is_sent_where_the_agent_was_killed_right_before_the_end(tmp_path: P
             killed: set[int] = set()
             # Each death makes the keeper wait longer before it starts another.
             for _ in range(3):
-                wait_until(lambda: has_other_agent(served, killed), "an agent")
-                agent = status.read(str(served.log))
-                assert agent is not None
+                agent = wait_until(lambda: agent_but(killed, served), "an agent")
                 agent.process.signal(signal.SIGKILL)
                 killed.add(agent.pid)
         wait_until(lambda: served.last_seq() in one.numbers, "the last record")
         assert set(one.numbers) == set(range(1, served.last_seq() + 1))
 
 
-def has_other_agent(served: Served, others: set[int]) -> bool:
+def agent_but(others: set[int], served: Served) -> status.AgentStatus | None:
+    """Return the agent of a log, unless it is one of others."""
     agent = status.read(str(served.log))
-    return agent is not None and agent.pid not in others
+    return agent if agent is not None and agent.pid not in others else None
 
 
 def test_a_sink_that_is_back_when_the_mount_ends_gets_the_rest(tmp_path: Path) -> None:

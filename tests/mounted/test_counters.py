@@ -38,10 +38,7 @@ def worker_of(served: Served) -> int:
         mount = registry.get(str(served.mountpoint))
         return mount.worker if mount is not None else 0
 
-    wait_until(worker, "worker")
-    found = worker()
-    assert found > 0
-    return found
+    return wait_until(worker, "worker")
 
 
 def _work(volume: Path) -> None:

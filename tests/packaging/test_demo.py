@@ -20,9 +20,14 @@ def start(directory: Path) -> "subprocess.Popen[str]":
     )  # fmt: skip
 
 
+def is_in_mount_table(directory: Path) -> bool:
+    # In bytes: there may be mounts of others with names that are no text.
+    return os.fsencode(directory) in Path("/proc/self/mountinfo").read_bytes()
+
+
 def assert_nothing_is_left(directory: Path) -> None:
     assert list(directory.iterdir()) == []
-    assert str(directory) not in Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+    assert not is_in_mount_table(directory)
     for process in Path("/proc").glob("[0-9]*"):
         try:
             command = process.joinpath("cmdline").read_bytes()
@@ -50,12 +55,7 @@ def test_demo_shows_the_log_and_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     with start(tmp_path) as demo:
-        wait_until(
-            lambda: (
-                str(tmp_path) in Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
-            ),
-            "the mount",
-        )
+        wait_until(lambda: is_in_mount_table(tmp_path), "the mount")
         os.killpg(demo.pid, number)
         output, _ = demo.communicate(timeout=PATIENCE_S)
     assert demo.returncode == 128 + number, output

@@ -8,7 +8,6 @@ when the first signature is made.
 """
 
 import base64
-import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -28,7 +27,7 @@ _FOR_SIGNING: Final = b"fusevol signing"
 _NOT_FOR_OTHERS: Final = 0o077
 
 HEAD: Final = ".head"
-"""How the files end that are kept of each chained log, beside the key."""
+"""How the file ends that is kept of each chained log, beside the key."""
 
 Word = str | int
 """What signatures are made over: lists of these."""
@@ -158,7 +157,7 @@ def load_or_make() -> Keys:
     try:
         return load()
     except NotFoundError:
-        if _was_used():
+        if heads():
             # By another key, what stands in the logs would look as if it had been changed.
             raise FusevolError(
                 f"chain key {key_path()} is gone, and logs were chained with it: restore it from a "
@@ -168,10 +167,13 @@ def load_or_make() -> Keys:
     return load()
 
 
-def _was_used() -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return any(name.endswith(HEAD) for name in os.listdir(directory()))
-    return False
+def heads() -> list[str]:
+    """Return the names of what is kept of each log that was chained, in order; see `HEAD`."""
+    try:
+        names = os.listdir(directory())
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in names if name.endswith(HEAD))
 
 
 def _make() -> None:

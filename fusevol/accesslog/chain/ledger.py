@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from fusevol.accesslog.chain.keys import HEAD, Keys, PublicKey, directory, load
+from fusevol.accesslog.chain.keys import HEAD, Keys, PublicKey, directory, heads, load
 from fusevol.accesslog.log_end import end_of_file, first_seq
 from fusevol.accesslog.names import encode_name
 from fusevol.accesslog.times import now
@@ -187,16 +187,11 @@ def forget(log: str, removed: str) -> None:
 
 def heads_of(volume: str) -> Iterator[Head]:
     """Yield the newest checkpoints of all logs that a volume, named as in records, has had."""
-    try:
-        names = os.listdir(directory())
-    except FileNotFoundError:
-        return
-    for name in sorted(names):
-        if name.endswith(HEAD):
-            with contextlib.suppress(FusevolError):
-                head = _read(os.path.join(directory(), name), Head)
-                if head is not None and head.volume == volume:
-                    yield head
+    for name in heads():
+        with contextlib.suppress(FusevolError):
+            head = _read(os.path.join(directory(), name), Head)
+            if head is not None and head.volume == volume:
+                yield head
 
 
 def check_signatures(public: PublicKey, head: Head | None, marks: list[Mark]) -> None:
