@@ -19,10 +19,10 @@ from typing import Final
 
 from benchmarks.environment import load_average
 from benchmarks.log_reading import Run, _timed
-from fusevol.accesslog.record import AccessRecord
-from fusevol.accesslog.writer import LogWriter
-from fusevol.config import MountConfig
-from fusevol.log_options import LogOptions
+from fusevol.options.config import MountConfig
+from fusevol.options.log import LogOptions
+from fusevol.record.record import AccessRecord
+from fusevol.recording.writer import LogWriter
 
 _FUSEVOL: Final = (sys.executable, "-c", "from fusevol.cli.main import main; main()")
 _BATCH: Final = 20_000

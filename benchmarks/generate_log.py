@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import processes
-from fusevol.accesslog.formats.documents import epoch_us
-from fusevol.accesslog.reader import Skipped, read
-from fusevol.accesslog.record import EVENTS, AccessRecord, encode
-from fusevol.accesslog.times import Timestamps
+from fusevol.logs.reader import Skipped, read
+from fusevol.record.formats.documents import epoch_us
+from fusevol.record.record import EVENTS, AccessRecord, encode
+from fusevol.record.times import Timestamps
 
 _FUSEVOL: Final = [sys.executable, "-c", "from fusevol.cli.main import main; main()"]
 _TIMEOUT_S: Final = 60.0

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.trees import make_empty_files
-from fusevol.daemon import registry
+from fusevol.mounts import registry
 from fusevol.recovery.nodes import EXTRA, STRIDE
 from fusevol.recovery.region import NODES, NODES_HIGH, WORD
 

@@ -55,7 +55,7 @@ def _measure(directory: Path, count: int) -> dict[str, str]:
 
 def _volumes(directory: Path, count: int, daemon: int) -> dict[str, str]:
     # Only now: it reads the directories from the environment.
-    from fusevol.daemon.control import Client
+    from fusevol.server.control import Client
 
     with Client() as client:
         for number in range(count):
@@ -96,7 +96,7 @@ def _containers(directory: Path, rootfs: Path) -> dict[str, str]:
 
 
 def _release_all() -> None:
-    from fusevol.daemon.control import Client
+    from fusevol.server.control import Client
 
     with Client() as client:
         for volume in client.list():

@@ -35,7 +35,7 @@ class Caller:
 
     Attributes:
         pid: process id in fusevol's pid namespace; 0 if it is not visible there.
-        comm: its name, in the encoding of `accesslog.names`; None if unknown.
+        comm: its name, in the encoding of `fusevol.names`; None if unknown.
         container: full id of the container it runs in; None on the host, UNKNOWN if that could not
             be found out.
         error: name of the errno that kept it from being found out, or INVISIBLE; None if all is

@@ -7,7 +7,7 @@ from prometheus_client.core import Metric
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
-from fusevol.daemon.metrics_endpoint import FRESH_S
+from fusevol.metrics.endpoint import FRESH_S
 from tests.patience import PATIENCE_S
 
 

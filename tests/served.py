@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from fusevol.accesslog.log_end import end_of_log
-from fusevol.accesslog.names import decode_name
-from fusevol.accesslog.record import decode
-from fusevol.daemon import registry
+from fusevol.logs.log_end import end_of_log
+from fusevol.mounts import registry
+from fusevol.names import decode_name
+from fusevol.record.record import decode
 from tests.patience import PATIENCE_S
 
 FUSEVOL = str(Path(sys.executable).parent / "fusevol")

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fusevol.accesslog.text import printable
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UsageError
+from fusevol.terminal import printable
 
 if TYPE_CHECKING:
-    from fusevol.container.attachments import Attachment
+    from fusevol.binding.attachments import Attachment
 
 
 @click.command()
@@ -51,8 +51,8 @@ def detach(target: str, destination: str, lazy: bool) -> None:
 
     What the container had at that place is seen again.
     """
-    from fusevol.container import attach as attaching
-    from fusevol.container.bind import normal_destination
+    from fusevol.binding import attach as attaching
+    from fusevol.options.binding import normal_destination
 
     destination = normal_destination(destination)
     _check_root("detach")
@@ -68,9 +68,9 @@ def detach(target: str, destination: str, lazy: bool) -> None:
 
 def _attachment(word: str, destination: str) -> "Attachment":
     """Return what is attached there; known by the target's word, too, if the engine is away."""
-    from fusevol.container.attach import find_attachment
-    from fusevol.container.attachments import attachments
-    from fusevol.container.target import find_target
+    from fusevol.binding.attach import find_attachment
+    from fusevol.binding.attachments import attachments
+    from fusevol.containers.target import find_target
 
     try:
         found = find_attachment(find_target(word).id, destination)
@@ -89,7 +89,7 @@ def _attachment(word: str, destination: str) -> "Attachment":
 
 
 def _give_back(attachment: "Attachment") -> None:
-    from fusevol.daemon.control import Client
+    from fusevol.server.control import Client
 
     try:
         with Client() as daemon:
@@ -104,11 +104,11 @@ def _give_back(attachment: "Attachment") -> None:
 
 
 def _attach(word: str, text: str) -> None:
-    from fusevol.container import attach as attaching
-    from fusevol.container.attachments import holder
-    from fusevol.container.bind import parse_binding
-    from fusevol.container.target import find_target
-    from fusevol.daemon.control import Client
+    from fusevol.binding import attach as attaching
+    from fusevol.binding.attachments import holder
+    from fusevol.containers.target import find_target
+    from fusevol.options.binding import parse_binding
+    from fusevol.server.control import Client
 
     binding = parse_binding(text)
     _check_root("attach")
@@ -143,7 +143,7 @@ def _check_root(command: str) -> None:
 
 
 def _list(as_json: bool) -> None:
-    from fusevol.container.attachments import attachments
+    from fusevol.binding.attachments import attachments
 
     found = attachments()
     if as_json:

@@ -6,9 +6,9 @@ import sys
 
 import click
 
-from fusevol.accesslog.text import printable
-from fusevol.container.bind import Binding
-from fusevol.container.state import find_container
+from fusevol.containers.state import find_container
+from fusevol.options.binding import Binding
+from fusevol.terminal import printable
 
 
 @click.command()
@@ -52,10 +52,10 @@ def commit(
       docker load -i web.tar
       fusevol commit web oci:images:web -c 'CMD ["/bin/server"]' -c 'ENV PORT=80'
     """
-    from fusevol.container.commit import Wishes
-    from fusevol.container.commit import commit as make
-    from fusevol.container.mount_points import described
-    from fusevol.container.reference import parse_target
+    from fusevol.images.commit import Wishes
+    from fusevol.images.commit import commit as make
+    from fusevol.images.mount_points import described
+    from fusevol.images.reference import parse_target
 
     container = find_container(name)
     parsed = parse_target(target)

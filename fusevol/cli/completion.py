@@ -58,7 +58,7 @@ def complete_mountpoint(
 ) -> list[CompletionItem]:
     """Offer the mount points that are served."""
     # Loaded here: completing other words does without.
-    from fusevol.daemon import registry
+    from fusevol.mounts import registry
 
     with contextlib.suppress(FusevolError, OSError):
         return [

@@ -6,10 +6,10 @@ from typing import Final
 import click
 import msgspec
 
-from fusevol.accesslog.text import printable
 from fusevol.cli.options import color_option, wants_color
-from fusevol.daemon.host import Finding, State, findings
+from fusevol.doctor import Finding, State, findings
 from fusevol.errors import UnsupportedError
+from fusevol.terminal import printable
 
 _COLORS: Final = {State.OK: "green", State.WARNING: "yellow", State.MISSING: "red"}
 _STATE_WIDTH: Final = 9

@@ -61,7 +61,7 @@ def cdi(volumes: tuple[str, ...]) -> None:
       fusevol cdi data:/data logs:/var/log/app:ro > /etc/cdi/fusevol.json
       podman run --device fusevol.io/volume=data ...
     """
-    from fusevol.container.bind import parse_binding
+    from fusevol.options.binding import parse_binding
     from fusevol.plugin.specs import cdi as specification
 
     bindings = [(word, parse_binding(word)) for word in volumes]

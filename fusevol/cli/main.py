@@ -25,7 +25,7 @@ COMMANDS: Final = {
     "cdi": "fusevol.cli.hook:cdi",
     "status": "fusevol.cli.status:status",
     "top": "fusevol.cli.top:top",
-    "log": "fusevol.cli.log:log",
+    "log": "fusevol.cli.log.group:log",
     "doctor": "fusevol.cli.doctor:doctor",
     "reload": "fusevol.cli.reload:reload",
     "completion": "fusevol.cli.completion:completion",
@@ -83,7 +83,7 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(EXIT_FAILED)
     except FusevolError as error:
-        from fusevol.accesslog.text import printable
+        from fusevol.terminal import printable
 
         click.echo(f"fusevol: {printable(str(error))}", err=True)
         sys.exit(error.exit_code)
@@ -92,7 +92,7 @@ def main() -> None:
         click.echo("fusevol: what is to be read is nested too deeply", err=True)
         sys.exit(EXIT_FAILED)
     except OSError as error:
-        from fusevol.accesslog.text import printable
+        from fusevol.terminal import printable
 
         # Such as of a state directory that cannot be written.
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""

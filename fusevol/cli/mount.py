@@ -6,11 +6,16 @@ import sys
 
 import click
 
-from fusevol.accesslog.sinks import parse_all
-from fusevol.accesslog.sinks.spec import Target
-from fusevol.accesslog.text import printable
 from fusevol.cli.completion import complete_level, complete_path
-from fusevol.config import (
+from fusevol.errors import UsageError
+from fusevol.linux.mountinfo import mount_at
+from fusevol.logagent.sinks import parse_all
+from fusevol.logagent.sinks.spec import Target
+from fusevol.model import OnLogFailure, RecordLevel
+from fusevol.mounts import registry
+from fusevol.mounts.checks import check
+from fusevol.mounts.visibility import hidden_from_host
+from fusevol.options.config import (
     NO_LOG,
     STDOUT_LOG,
     MountConfig,
@@ -19,12 +24,8 @@ from fusevol.config import (
     parse_level,
     parse_options,
 )
-from fusevol.daemon import registry, starting
-from fusevol.daemon.checks import check
-from fusevol.daemon.visibility import hidden_from_host
-from fusevol.errors import UsageError
-from fusevol.linux.mountinfo import mount_at
-from fusevol.model import OnLogFailure, RecordLevel
+from fusevol.processes import starting
+from fusevol.terminal import printable
 
 
 @click.command()

@@ -19,11 +19,11 @@ from typing import Final, NoReturn
 
 import click
 
-from fusevol.accesslog.text import printable
 from fusevol.cli.mount import configure, serve
-from fusevol.config import Options, parse_options, split_options
-from fusevol.daemon.checks import check
 from fusevol.errors import EXIT_MOUNT_FAILURE, FusevolError, MountError, UsageError
+from fusevol.mounts.checks import check
+from fusevol.options.config import Options, parse_options, split_options
+from fusevol.terminal import printable
 
 _EXIT_USAGE: Final = 1
 _EXIT_INTERRUPTED: Final = 8

@@ -11,11 +11,11 @@ from typing import Any, Final
 import click
 from click.shell_completion import CompletionItem
 
-from fusevol.accesslog.filter import RESULTS, Filter, parse_result, parse_time, path_matcher
-from fusevol.accesslog.names import encode_name
-from fusevol.accesslog.record import EVENTS, OPERATIONS
 from fusevol.cli.completion import complete_mountpoint
 from fusevol.errors import UsageError
+from fusevol.logs.filter import RESULTS, Filter, parse_result, parse_time, path_matcher
+from fusevol.names import encode_name
+from fusevol.record.record import EVENTS, OPERATIONS
 
 Command = Callable[..., None]
 
@@ -190,5 +190,5 @@ def sources_of(files: Sequence[str], volume: str | None, mount: str | None) -> l
     if not (volume or mount):
         raise UsageError("no log to read; give FILE, --volume NAME or --mount MOUNTPOINT")
     # Loaded here, as logs can be read where nothing is served.
-    logs = importlib.import_module("fusevol.daemon.logs")
+    logs = importlib.import_module("fusevol.server.log_places")
     return [logs.find_log(mountpoint=mount, volume=volume)]

@@ -5,11 +5,11 @@ import shlex
 
 import click
 
-from fusevol.accesslog.container_ids import SHORT_DIGITS, short_form
-from fusevol.accesslog.text import printable
-from fusevol.cli.served import clean_up_abandoned
-from fusevol.container.bind import Binding
-from fusevol.container.state import Container, all_containers
+from fusevol.containers.state import Container, all_containers
+from fusevol.options.binding import Binding
+from fusevol.record.container_ids import SHORT_DIGITS, short_form
+from fusevol.runtime.volumes import clean_up_abandoned
+from fusevol.terminal import printable
 
 
 @click.command()

@@ -8,8 +8,8 @@ from typing import Final
 import click
 
 from fusevol.cli.completion import complete_mountpoint
-from fusevol.daemon import log_trouble, registry
 from fusevol.errors import FusevolError, NotFoundError
+from fusevol.mounts import log_trouble, registry
 from fusevol.recovery.log_trouble import LogTrouble
 
 _DONE_S: Final = 60.0

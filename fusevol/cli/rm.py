@@ -6,10 +6,10 @@ from typing import Final
 
 import click
 
-from fusevol.accesslog.text import printable
-from fusevol.cli.served import clean_up
-from fusevol.container.state import Container, find_container
+from fusevol.containers.state import Container, find_container
 from fusevol.errors import FusevolError
+from fusevol.runtime.volumes import clean_up
+from fusevol.terminal import printable
 
 _END_S: Final = 20.0
 

@@ -8,11 +8,11 @@ from typing import Final
 
 import click
 
-from fusevol.accesslog.container_ids import short_form
-from fusevol.container.bind import Binding, check_places, parse_binding
-from fusevol.container.program import execute_from_read_only_mount
-from fusevol.container.state import Container, check_free, check_name
+from fusevol.containers.state import Container, check_free, check_name
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UsageError
+from fusevol.options.binding import Binding, check_places, parse_binding
+from fusevol.record.container_ids import short_form
+from fusevol.runtime.program import execute_from_read_only_mount
 
 _HOST_NAME_MAX: Final = 64
 """Linux's __NEW_UTS_LEN."""
@@ -96,11 +96,11 @@ def _run(
     remove: bool, env: tuple[str, ...], workdir: str | None, user: str | None, hostname: str,
     network: str, command: tuple[str, ...],
 ) -> int:  # fmt: skip
-    from fusevol.cli.served import ServedVolumes, clean_up, clean_up_abandoned
-    from fusevol.container import layers
-    from fusevol.container.image import Settings, open_image
-    from fusevol.container.init import Plan
-    from fusevol.container.monitor import MonitorKilledError, run_container
+    from fusevol.images import layers
+    from fusevol.images.image import Settings, open_image
+    from fusevol.runtime.init import Plan
+    from fusevol.runtime.monitor import MonitorKilledError, run_container
+    from fusevol.runtime.volumes import ServedVolumes, clean_up, clean_up_abandoned
 
     clean_up_abandoned()
     # Before images are unpacked, which takes time; it is checked again when the name is given.

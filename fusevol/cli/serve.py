@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from fusevol.daemon.serve import Front
-    from fusevol.daemon.settings import Settings
+    from fusevol.server.serve import Front
+    from fusevol.server.settings import Settings
 
 
 @click.command()
@@ -52,7 +52,7 @@ def serve(path: str | None, listen: str | None, check: bool) -> None:
     # Heavy, and only the daemon needs them.
     import trio
 
-    from fusevol.daemon.settings import load, with_listen
+    from fusevol.server.settings import load, with_listen
 
     settings = load(path)
     if listen is not None:
@@ -64,7 +64,7 @@ def serve(path: str | None, listen: str | None, check: bool) -> None:
     )
 
     async def run() -> None:
-        from fusevol.daemon import serve as daemon
+        from fusevol.server import serve as daemon
 
         await daemon.serve(settings, _fronts(settings), lambda: load(path))
 
@@ -72,17 +72,17 @@ def serve(path: str | None, listen: str | None, check: bool) -> None:
 
 
 def _fronts(settings: "Settings") -> "list[Front]":
-    from fusevol.daemon.serve import passed_socket
+    from fusevol.server.serve import passed_socket
 
     fronts: list[Front] = []
     # Before the plugin, which takes the only socket that is passed for its own.
     for_metrics = passed_socket("metrics", or_only=False)
     if for_metrics is not None or settings.metrics.listen:
-        from fusevol.daemon import metrics_endpoint
+        from fusevol.metrics import endpoint
 
-        fronts.append(partial(metrics_endpoint.serve, metrics=settings.metrics, passed=for_metrics))
+        fronts.append(partial(endpoint.serve, metrics=settings.metrics, passed=for_metrics))
     if settings.metrics.otlp:
-        from fusevol.daemon import metrics_otlp
+        from fusevol.metrics import otlp as metrics_otlp
 
         fronts.append(partial(metrics_otlp.push, metrics=settings.metrics))
     if settings.docker.is_enabled:

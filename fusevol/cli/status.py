@@ -5,11 +5,11 @@ import sys
 import click
 import msgspec
 
-from fusevol.accesslog.text import printable
-from fusevol.daemon import log_trouble, registry
-from fusevol.daemon.encoding import encode
-from fusevol.daemon.visibility import hidden_from_host, why_not_here
 from fusevol.logagent import status as agent
+from fusevol.mounts import log_trouble, registry
+from fusevol.mounts.encoding import encode
+from fusevol.mounts.visibility import hidden_from_host, why_not_here
+from fusevol.terminal import printable
 
 
 @click.command()

@@ -10,11 +10,11 @@ from typing import Final
 import click
 import msgspec
 
-from fusevol.accesslog.record import one_line
-from fusevol.accesslog.text import printable_json
-from fusevol.cli.log_output import name_of
-from fusevol.daemon import registry
+from fusevol.cli.log.output import name_of
 from fusevol.errors import FusevolError, NotFoundError, UnsupportedError, UsageError
+from fusevol.mounts import registry
+from fusevol.record.record import one_line
+from fusevol.terminal import printable_json
 from fusevol.top.collector import Collector, Frame, Wanted
 from fusevol.top.plain import as_document, as_text
 from fusevol.top.views import COLUMNS

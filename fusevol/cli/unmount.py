@@ -13,14 +13,15 @@ from typing import Final
 
 import click
 
-from fusevol.accesslog.text import printable
 from fusevol.cli.completion import complete_mountpoint
-from fusevol.daemon import mounting, registry, store
-from fusevol.daemon.checks import Answer, answer, remove_dead
-from fusevol.daemon.connection import Connection
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
 from fusevol.linux.mount_users import User, users
 from fusevol.linux.mountinfo import Mount, is_below, mount_at, mount_tables, mounts
+from fusevol.mounts import mounting, registry
+from fusevol.mounts.checks import Answer, answer, remove_dead
+from fusevol.mounts.connection import Connection
+from fusevol.server import store
+from fusevol.terminal import printable
 
 _END_S: Final = 10.0
 _ABORTED_S: Final = 2.0

@@ -6,12 +6,12 @@ from typing import Final
 
 import click
 
-from fusevol import log_options
-from fusevol.accesslog.text import printable
 from fusevol.cli.completion import complete_level, complete_path
-from fusevol.daemon.control import Client, VolumeState
-from fusevol.daemon.encoding import encode
 from fusevol.errors import UsageError
+from fusevol.mounts.encoding import encode
+from fusevol.options import log as log_options
+from fusevol.server.control import Client, VolumeState
+from fusevol.terminal import printable
 
 
 @click.group()

@@ -7,10 +7,9 @@ from typing import Final
 
 from pyfuse3 import EntryAttributes, FileInfo
 
-from fusevol.fuse.init import Flag
-from fusevol.inodes.inode import ST_DEV, Inode
-from fusevol.inodes.opened import OpenFile
+from fusevol.inodes.objects import ST_DEV, Inode, OpenFile
 from fusevol.model import RecordLevel
+from fusevol.protocol.init import Flag
 from fusevol.volume import data
 
 _CACHED_S: Final = 1.0

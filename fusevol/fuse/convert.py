@@ -6,9 +6,9 @@ from typing import Final
 
 import pyfuse3
 
-from fusevol.accesslog.record import AccessRecord
-from fusevol.inodes.inode import Inode
+from fusevol.inodes.objects import Inode
 from fusevol.model import Caller
+from fusevol.record.record import AccessRecord
 from fusevol.volume.attributes import Changes
 from fusevol.volume.volume import Creator
 

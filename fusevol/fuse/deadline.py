@@ -23,7 +23,7 @@ from fusevol.fuse.requestloop import RequestLoop
 from fusevol.recovery.journal import Entry, Journal
 
 if TYPE_CHECKING:
-    from fusevol.inodes.opened import Opened
+    from fusevol.inodes.objects import Opened
 
 REASON: Final = "deadline"
 """What stands in the records of operations that were given up."""

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from fusevol.accesslog.record import OK, AccessRecord
-from fusevol.accesslog.times import Timestamps
+from fusevol.record.record import OK, AccessRecord
+from fusevol.record.times import Timestamps
 from fusevol.recovery.counters import Counters
 from fusevol.recovery.journal import CODES, ERRNO, GATHERING, RECORDED, RUN, SEQ, Entry
 from fusevol.recovery.runs import Run, RunEntries, place_of
 
 if TYPE_CHECKING:
-    from fusevol.accesslog.writer import LogWriter
-    from fusevol.fuse.recorder import Conclude
-    from fusevol.inodes.opened import Opened
+    from fusevol.fuse.conclude import Conclude
+    from fusevol.inodes.objects import Opened
+    from fusevol.recording.writer import LogWriter
 
 logger = logging.getLogger(__name__)
 

@@ -6,16 +6,16 @@ Reads nothing but the recovery state: the source may hang.
 import os
 from typing import TYPE_CHECKING
 
-from fusevol.accesslog.bounds import path_text
-from fusevol.accesslog.names import encode_name
 from fusevol.fuse.gathering import Gatherer
 from fusevol.inodes.table import ROOT_INO
+from fusevol.names import encode_name
+from fusevol.record.bounds import path_text
 from fusevol.recovery.counters import Counters
 from fusevol.recovery.nodes import NodeEntries
 from fusevol.recovery.runs import RunEntries
 
 if TYPE_CHECKING:
-    from fusevol.accesslog.writer import LogWriter
+    from fusevol.recording.writer import LogWriter
     from fusevol.recovery.region import Region
 
 

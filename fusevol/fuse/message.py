@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from fusevol.inodes.opened import OpenFile
+from fusevol.inodes.objects import OpenFile
 from fusevol.inodes.table import ROOT_INO
 from fusevol.volume import lengths
 

@@ -24,12 +24,6 @@ from pyfuse3 import (
     StatvfsData,
 )
 
-from fusevol.accesslog.caller import Callers
-from fusevol.accesslog.names import encode_name
-from fusevol.accesslog.record import OPERATIONS, AccessRecord
-from fusevol.accesslog.selection import Selection
-from fusevol.accesslog.times import rfc3339_ns
-from fusevol.accesslog.writer import LogWriter
 from fusevol.fuse import convert, message
 from fusevol.fuse.caching import Caching
 from fusevol.fuse.convert import creator, opener
@@ -40,9 +34,14 @@ from fusevol.fuse.recorder import conclusions, recorded
 from fusevol.fuse.requestloop import RequestLoop
 from fusevol.fuse.seam import OPENING, by_caller, by_handle
 from fusevol.fuse.undo import undos
-from fusevol.inodes.inode import NO_SIZE, Inode
-from fusevol.inodes.opened import OpenDirectory, OpenFile
+from fusevol.inodes.objects import NO_SIZE, Inode, OpenDirectory, OpenFile
 from fusevol.model import RecordLevel
+from fusevol.names import encode_name
+from fusevol.record.record import OPERATIONS, AccessRecord
+from fusevol.record.times import rfc3339_ns
+from fusevol.recording.caller import Callers
+from fusevol.recording.selection import Selection
+from fusevol.recording.writer import LogWriter
 from fusevol.recovery.counters import Counters
 from fusevol.recovery.journal import DONE, Entry, Journal
 from fusevol.volume import attributes, data, directories, lengths, namespace, xattrs

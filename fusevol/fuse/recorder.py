@@ -6,19 +6,20 @@ nothing. An entry that says RECORDED was concluded by an earlier worker, and is 
 
 import logging
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-from fusevol.accesslog.record import OPERATIONS, AccessRecord, errno_name
-from fusevol.accesslog.rules import Check
-from fusevol.accesslog.selection import NEVER, Selection
+from fusevol.fuse.conclude import Conclude
 from fusevol.fuse.gathering import ENDING, GATHERED, Gatherer
 from fusevol.model import RecordLevel
+from fusevol.record.record import OPERATIONS, AccessRecord, errno_name
+from fusevol.recording.rules import Check
+from fusevol.recording.selection import NEVER, Selection
 from fusevol.recovery.counters import LEFT_OUT, Counters
 from fusevol.recovery.journal import CODES, ERRNO, LOGGING, RECORDED, SEQ, Entry
 
 if TYPE_CHECKING:
-    from fusevol.accesslog.writer import LogWriter
-    from fusevol.inodes.opened import Opened
+    from fusevol.inodes.objects import Opened
+    from fusevol.recording.writer import LogWriter
 
 logger = logging.getLogger(__name__)
 
@@ -27,27 +28,6 @@ NOT_AT_DATA: Final = frozenset(
     ("lookup", "getattr", "readlink", "getxattr", "listxattr", "statfs", "readdir")
 )
 """Operations that the level `data` leaves out: caching hides most of them anyway."""
-
-
-class Conclude(Protocol):
-    """Concludes a request.
-
-    Args:
-        entry: of the journal.
-        record: what to write; None where the caller or the handle is not known.
-        started: `time.perf_counter_ns()` at the beginning.
-        number: errno of the result, 0 for success.
-        opened: the open file or directory that it was on, if it was on one.
-    """
-
-    def __call__(
-        self,
-        entry: Entry,
-        record: AccessRecord | None,
-        started: int,
-        number: int,
-        opened: "Opened | None" = None,
-    ) -> None: ...
 
 
 def conclusions(

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pyfuse3 import FUSEError
 
-from fusevol.accesslog.record import OK, AccessRecord
 from fusevol.fuse.deadline import REASON
 from fusevol.fuse.lane import Call, TooLateError
+from fusevol.record.record import OK, AccessRecord
 from fusevol.recovery.journal import (
     CODES,
     INLINE,
@@ -37,7 +37,7 @@ from fusevol.recovery.journal import (
 
 if TYPE_CHECKING:
     from fusevol.fuse.operations import Operations
-    from fusevol.inodes.opened import Opened
+    from fusevol.inodes.objects import Opened
     from fusevol.volume.volume import Volume
 
 logger = logging.getLogger(__name__)

@@ -19,26 +19,26 @@ from typing import Any, Final
 import pyfuse3
 import trio
 
-from fusevol.accesslog.caller import Callers
-from fusevol.accesslog.names import encode_name
-from fusevol.accesslog.record import FORMAT_VERSION, OK, AccessRecord
-from fusevol.accesslog.selection import Selection
-from fusevol.accesslog.writer import LogWriter
-from fusevol.config import NO_LOG, MountConfig
 from fusevol.fuse.deadline import Deadline
 from fusevol.fuse.gathering import Gatherer
-from fusevol.fuse.init import WANTED, Flag, amend_reply
 from fusevol.fuse.operations import Operations
 from fusevol.fuse.requestloop import RequestLoop
-from fusevol.fuse.resend import Leftovers, Request
 from fusevol.fuse.sweep import Sweep
-from fusevol.inodes.inode import Directory
+from fusevol.inodes.objects import Directory
 from fusevol.linux import credentials
 from fusevol.linux.files import descriptor_path
 from fusevol.linux.filesystems import Storage
 from fusevol.linux.mountinfo import is_below, mounts
 from fusevol.linux.process import DESCRIPTORS_KEPT
 from fusevol.model import UNKNOWN, RecordLevel
+from fusevol.names import encode_name
+from fusevol.options.config import NO_LOG, MountConfig
+from fusevol.protocol.init import WANTED, Flag, amend_reply
+from fusevol.protocol.resend import Leftovers, Request
+from fusevol.record.record import FORMAT_VERSION, OK, AccessRecord
+from fusevol.recording.caller import Callers
+from fusevol.recording.selection import Selection
+from fusevol.recording.writer import LogWriter
 from fusevol.recovery.counters import Counters
 from fusevol.recovery.journal import Journal
 from fusevol.recovery.region import (

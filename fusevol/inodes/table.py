@@ -17,7 +17,7 @@ from collections.abc import Callable
 from os import stat_result
 from typing import Final
 
-from fusevol.inodes.inode import NO_FD, ST_DEV, Directory, Inode
+from fusevol.inodes.objects import NO_FD, ST_DEV, Directory, Inode
 from fusevol.recovery.nodes import EXTRA, NOWHERE, NodeEntries
 
 ROOT_INO: Final = 1

@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Final, Self
 
-from fusevol.accesslog.follow import GrowingLog
-from fusevol.accesslog.reader import Skipped
-from fusevol.accesslog.record import OK, AccessRecord, encode
-from fusevol.accesslog.sections import opened
-from fusevol.accesslog.times import now
 from fusevol.logagent.positions import Position
+from fusevol.logs.follow import GrowingLog
+from fusevol.logs.reader import Skipped
+from fusevol.logs.sections import opened
+from fusevol.record.record import OK, AccessRecord, encode
+from fusevol.record.times import now
 
 Entry = tuple[bytes, AccessRecord]
 """A line and the record in it."""

@@ -5,13 +5,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from fusevol.accesslog.sinks import open_sink, parse
 from fusevol.errors import FusevolError
 from fusevol.logagent.backlog import Backlog, position_after
 from fusevol.logagent.positions import Position
+from fusevol.logagent.sinks import open_sink, parse
 
 if TYPE_CHECKING:
-    from fusevol.accesslog.sinks.sink import Sink
+    from fusevol.logagent.sinks.sink import Sink
 
 _BATCH: Final = 256
 _IDLE_S: Final = 0.1

@@ -17,11 +17,6 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fusevol.accesslog.chain.ledger import forget
-from fusevol.accesslog.log_end import end_of_file, end_of_log
-from fusevol.accesslog.log_state import known_of
-from fusevol.accesslog.names import decode_name
-from fusevol.accesslog.reader import last_record
 from fusevol.errors import FusevolError, NotFoundError
 from fusevol.linux.files import remove_if_empty
 from fusevol.logagent import status
@@ -29,6 +24,11 @@ from fusevol.logagent.positions import Position, PositionsFile
 from fusevol.logagent.retention import Retention
 from fusevol.logagent.rotation import Rotation
 from fusevol.logagent.start import AT_WORK, MESSAGE_BYTES, REOPEN, Start
+from fusevol.logs.log_end import end_of_file, end_of_log
+from fusevol.logs.reader import last_record
+from fusevol.names import decode_name
+from fusevol.proof.ledger import forget
+from fusevol.recording.log_state import known_of
 
 if TYPE_CHECKING:
     from fusevol.logagent.forwarding import Forwarder

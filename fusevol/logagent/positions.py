@@ -7,11 +7,11 @@ from typing import Final
 
 import msgspec
 
-from fusevol.accesslog.names import encode_name
-from fusevol.config import state_directory
 from fusevol.errors import FusevolError
 from fusevol.linux.files import replace
 from fusevol.logagent.status import file_name
+from fusevol.names import encode_name
+from fusevol.options.config import state_directory
 
 _LOCK_S: Final = 15.0
 _POLL_S: Final = 0.05

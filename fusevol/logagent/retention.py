@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from fusevol.accesslog.compression import zstandard
-from fusevol.accesslog.log_files import rotated_by_fusevol
-from fusevol.log_options import Compression, LogOptions
 from fusevol.logagent.rotation import is_in_use
+from fusevol.logs.compression import zstandard
+from fusevol.logs.log_files import rotated_by_fusevol
+from fusevol.options.log import Compression, LogOptions
 
 _LEVEL: Final = 3
 _SUFFIX: Final = ".zst"

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from fusevol.accesslog.lines import LogFile
-from fusevol.accesslog.log_files import rotated_by_fusevol
-from fusevol.accesslog.reader import parse
-from fusevol.accesslog.record import MalformedRecordError
-from fusevol.log_options import LogOptions
+from fusevol.logs.lines import LogFile
+from fusevol.logs.log_files import rotated_by_fusevol
+from fusevol.logs.reader import parse
+from fusevol.options.log import LogOptions
+from fusevol.record.record import MalformedRecordError
 
 _PART_OF_QUOTA: Final = 8
 """A log with a quota and no size is rotated at this part of it, so that there is what to remove."""

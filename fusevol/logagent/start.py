@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from fusevol.log_options import LogOptions
+from fusevol.options.log import LogOptions
 
 MODULE: Final = "fusevol.logagent.main"
 """What the process of an agent runs."""
@@ -24,7 +24,7 @@ class Start(msgspec.Struct):
     """What an agent is for; the first message to it.
 
     Attributes:
-        log: path of the log, in the encoding of `accesslog.names`.
+        log: path of the log, in the encoding of `fusevol.names`.
         options: of the log.
         begin: a sink without a position gets the records behind this number.
     """

@@ -5,9 +5,9 @@ import os
 
 import msgspec
 
-from fusevol.config import runtime_directory
 from fusevol.linux.files import replace
 from fusevol.linux.process import Process
+from fusevol.options.config import runtime_directory
 
 
 class SinkStatus(msgspec.Struct):

@@ -21,11 +21,11 @@ import msgspec
 import trio
 from msgspec.json import decode
 
-from fusevol.daemon import http_server
-from fusevol.daemon.control import VolumeState
-from fusevol.daemon.http_server import Answer, Request
-from fusevol.daemon.volumes import Volumes
 from fusevol.errors import FusevolError, UsageError
+from fusevol.server import http_server
+from fusevol.server.control import VolumeState
+from fusevol.server.http_server import Answer, Request
+from fusevol.server.volumes import Volumes
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ Said = dict[str, Any]
 
 
 def options(words: Mapping[str, str]) -> dict[str, str]:
-    """Return Docker's `-o` words as words for `daemon.volume_options`.
+    """Return Docker's `-o` words as words for `server.volume_options`.
 
     Understood besides those: what the driver `local` takes, `type`, `device` and `o=WORD,WORD=...`.
 

@@ -18,12 +18,13 @@ from typing import Final
 
 import msgspec
 
-from fusevol.container.bind import Binding, bind, check_places, open_subpath, parse_binding
-from fusevol.container.podman_hooks import ANNOTATION
-from fusevol.daemon.control import Client
+from fusevol.binding.bind import bind, open_subpath
+from fusevol.binding.podman_hooks import ANNOTATION
 from fusevol.errors import FusevolError, UsageError
 from fusevol.linux.files import descriptor_path
 from fusevol.linux.namespaces import CLONE_NEWNS, setns
+from fusevol.options.binding import Binding, check_places, parse_binding
+from fusevol.server.control import Client
 
 STATE_MAX_BYTES: Final = 1 << 20
 

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-from fusevol.container.bind import Binding
-from fusevol.container.podman_hooks import ANNOTATION
+from fusevol.binding.podman_hooks import ANNOTATION
 from fusevol.errors import UsageError
+from fusevol.options.binding import Binding
 
 CDI_KIND: Final = "fusevol.io/volume"
 _CDI_VERSION: Final = "0.3.0"

@@ -17,8 +17,8 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-from fusevol.accesslog.record import errno_name
 from fusevol.errors import FusevolError
+from fusevol.record.record import errno_name
 from fusevol.recovery.journal import CODES
 from fusevol.recovery.region import (
     COUNTERS,

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from fusevol.accesslog.record import OPERATIONS
+from fusevol.record.record import OPERATIONS
 from fusevol.recovery.region import JOURNAL, Region
 
 STARTED: Final = 1 << 8

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, Final
 
 MODULES: Final = (
-    "fusevol.accesslog.cells",
+    "fusevol.recovery.log_cells",
     "fusevol.recovery.counters",
     "fusevol.recovery.journal",
     "fusevol.recovery.nodes",

@@ -5,10 +5,10 @@ import os
 import struct
 from typing import Final, NamedTuple
 
-from fusevol.accesslog import cells
-from fusevol.accesslog.record import OK
 from fusevol.errors import FusevolError
+from fusevol.record.record import OK
 from fusevol.recovery import layout
+from fusevol.recovery import log_cells as cells
 
 WORD: Final = 8
 """Bytes in a word; all places are counted in words."""
@@ -43,7 +43,7 @@ for none."""
 ROOT_FD: Final = 14
 CONNECTION_FD: Final = 15
 LOG_FD: Final = 24
-"""Where the words begin that `accesslog.cells` describes, and the descriptor of the log."""
+"""Where the words begin that `recovery.log_cells` describes, and the descriptor of the log."""
 ALIVE_FD: Final = 22
 """Both ends of a pipe, which tells others by its end that nobody has the descriptors any more."""
 ALIVE_WRITE_FD: Final = 23
@@ -198,7 +198,7 @@ class Region:
         self.words[SINKS_BEGIN] = max(1, self.words[LOG_FD + cells.SEQ]) - 1
 
     def log_cells(self) -> memoryview:
-        """Return the words of the log's writer, which `accesslog.cells` describes."""
+        """Return the words of the log's writer, which `recovery.log_cells` describes."""
         return self.words[LOG_FD : LOG_FD + cells.COUNT]
 
     def make_alive_pipe(self) -> None:

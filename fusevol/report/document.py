@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final
 
-from fusevol.accesslog.container_ids import short_form
-from fusevol.accesslog.record import EVENTS, OK
-from fusevol.accesslog.text import printable
+from fusevol.record.container_ids import short_form
+from fusevol.record.record import EVENTS, OK
 from fusevol.report.aggregate import MISSES, Aggregate, FailedPath, Groups
 from fusevol.report.durations import percentiles_us
 from fusevol.report.heaviest import Heaviest
@@ -19,6 +18,7 @@ from fusevol.report.measures import Numbers, OperationNumbers
 from fusevol.report.reading import Reading
 from fusevol.report.records import chosen, details, moment, packed
 from fusevol.report.timeline import Span, Timeline
+from fusevol.terminal import printable
 
 PERCENTS: Final = (50, 95, 99)
 CLASSES: Final = ("read", "write", "change", "open", "look")

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from operator import add, attrgetter
 from typing import Any, Final
 
-from fusevol.accesslog import record as records_of
-from fusevol.accesslog.record import OK, OPERATIONS, AccessRecord
-from fusevol.accesslog.text import CHANGES
+from fusevol.record import record as records_of
+from fusevol.record.record import OK, OPERATIONS, AccessRecord
+from fusevol.record.text import CHANGES
 from fusevol.report.aggregate import MISSES, Aggregate, Caller, FailedPath, Failure
 from fusevol.report.durations import coarse, rounded
 from fusevol.report.measures import FailureNumbers, FileNumbers, Numbers, OperationNumbers

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fusevol.accesslog.record import AccessRecord
+from fusevol.record.record import AccessRecord
 
 
 class Kept:

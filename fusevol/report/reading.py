@@ -4,11 +4,11 @@ import contextlib
 from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
-from fusevol.accesslog.continuity import Continuity, joined
-from fusevol.accesslog.filter import Filter
-from fusevol.accesslog.parallel import in_order, usable_processors
-from fusevol.accesslog.reader import Skipped
-from fusevol.accesslog.sections import Section, Tally, is_stream, opened
+from fusevol.logs.continuity import Continuity, joined
+from fusevol.logs.filter import Filter
+from fusevol.logs.parallel import in_order, usable_processors
+from fusevol.logs.reader import Skipped
+from fusevol.logs.sections import Section, Tally, is_stream, opened
 from fusevol.report.aggregate import Aggregate
 from fusevol.report.gather import Gatherer
 

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any, Final
 
-from fusevol.accesslog.record import AccessRecord
-from fusevol.accesslog.text import printable
+from fusevol.record.record import AccessRecord
 from fusevol.report.aggregate import Aggregate
 from fusevol.report.page import json_for_html
+from fusevol.terminal import printable
 
 MOST: Final = 20_000
 MOST_BYTES: Final = 3_000_000

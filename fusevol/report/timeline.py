@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Final
 
-from fusevol.accesslog.record import AccessRecord
+from fusevol.record.record import AccessRecord
 
 WIDTHS_S: Final = (1, 5, 15, 60, 300, 900, 3600, 10_800, 21_600, 43_200, 86_400, 604_800, 2_419_200)
 """How long spans may be, in seconds; each is a multiple of the one before."""

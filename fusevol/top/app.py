@@ -20,7 +20,7 @@ from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Footer, Input, Static
 
-from fusevol.accesslog.text import quoted
+from fusevol.terminal import quoted
 from fusevol.top.collector import Collector, Frame, NameOf, Wanted
 from fusevol.top.plain import about_logs, as_rates, counted
 from fusevol.top.table import Content, Table

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-from fusevol.accesslog.text import printable, quoted
-from fusevol.config import NO_LOG, STDOUT_LOG
-from fusevol.daemon.registry import Served
 from fusevol.errors import FusevolError
 from fusevol.logagent import status
+from fusevol.mounts.registry import Served
+from fusevol.options.config import NO_LOG, STDOUT_LOG
 from fusevol.recovery.counters import Snapshot
+from fusevol.terminal import printable, quoted
 from fusevol.top.activity import Activity, Operations, between, total
 from fusevol.top.mounts import CounterFiles, Key, Mounts, key_of
 from fusevol.top.newlines import GrowingLog, NewLines, Process

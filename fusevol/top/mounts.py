@@ -7,9 +7,9 @@ import select
 import time
 from typing import Final, NamedTuple, Self
 
-from fusevol.daemon import registry
-from fusevol.daemon.registry import Served
 from fusevol.errors import FusevolError
+from fusevol.mounts import registry
+from fusevol.mounts.registry import Served
 from fusevol.recovery import counters
 from fusevol.recovery.counters import Snapshot
 

@@ -11,11 +11,11 @@ import random
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, TypeVar
 
-from fusevol.accesslog.decoding import LineDecoder, projection
-from fusevol.accesslog.lines import MAX_LINE_BYTES, LogFile, is_file
-from fusevol.accesslog.reader import is_blank
-from fusevol.accesslog.record import EVENTS, OK, AccessRecord, MalformedRecordError
 from fusevol.errors import FusevolError
+from fusevol.logs.decoding import LineDecoder, projection
+from fusevol.logs.lines import MAX_LINE_BYTES, LogFile, is_file
+from fusevol.logs.reader import is_blank
+from fusevol.record.record import EVENTS, OK, AccessRecord, MalformedRecordError
 from fusevol.recovery.counters import BUCKETS
 from fusevol.top.activity import Activity
 

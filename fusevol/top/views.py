@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from fusevol.accesslog.container_ids import short_form
-from fusevol.accesslog.text import printable, quoted
-from fusevol.daemon.registry import Served
+from fusevol.mounts.registry import Served
+from fusevol.record.container_ids import short_form
+from fusevol.terminal import printable, quoted
 from fusevol.top.activity import Activity
 from fusevol.top.collector import Frame, Volume
 from fusevol.top.newlines import OTHER_PATHS, OTHER_PROCESSES, Process

@@ -4,8 +4,7 @@ import os
 from dataclasses import dataclass
 from os import stat_result
 
-from fusevol.inodes.inode import Inode
-from fusevol.inodes.opened import OpenFile
+from fusevol.inodes.objects import Inode, OpenFile
 from fusevol.linux.credentials import keeping_set_id_bits
 from fusevol.linux.files import descriptor_path, fchown, futimens
 from fusevol.volume.volume import Volume

@@ -8,8 +8,7 @@ import time
 from os import stat_result
 from typing import Final
 
-from fusevol.inodes.inode import NO_FD, Directory, Inode
-from fusevol.inodes.opened import OpenFile
+from fusevol.inodes.objects import NO_FD, Directory, Inode, OpenFile
 from fusevol.linux.credentials import keeping_set_id_bits
 from fusevol.linux.files import descriptor_path
 from fusevol.linux.filesystems import Storage

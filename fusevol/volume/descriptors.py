@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from os import stat_result
 from typing import Final
 
-from fusevol.inodes.inode import NO_FD, ST_DEV, Directory, Inode
+from fusevol.inodes.objects import NO_FD, ST_DEV, Directory, Inode
 from fusevol.inodes.table import InodeTable
 from fusevol.linux.files import descriptor_path
 from fusevol.linux.handles import name_to_handle, open_by_handle

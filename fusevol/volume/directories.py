@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from os import stat_result
 from typing import Final
 
-from fusevol.inodes.inode import Directory, Inode
-from fusevol.inodes.opened import UNKNOWN_POSITION, OpenDirectory
+from fusevol.inodes.objects import UNKNOWN_POSITION, Directory, Inode, OpenDirectory
 from fusevol.linux.directories import getdents
 from fusevol.linux.files import descriptor_path
 from fusevol.linux.filesystems import Storage

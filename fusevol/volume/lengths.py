@@ -15,8 +15,7 @@ import mmap
 import os
 from typing import Final
 
-from fusevol.inodes.inode import NO_SIZE, Inode
-from fusevol.inodes.opened import OpenFile
+from fusevol.inodes.objects import NO_SIZE, Inode, OpenFile
 from fusevol.volume.volume import Volume
 
 _MOST: Final = 8

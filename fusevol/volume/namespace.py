@@ -7,7 +7,7 @@ from collections.abc import Callable
 from os import stat_result
 from typing import Final
 
-from fusevol.inodes.inode import NO_FD, Directory, Inode
+from fusevol.inodes.objects import NO_FD, Directory, Inode
 from fusevol.linux.files import RENAME_EXCHANGE, RENAME_NOREPLACE, descriptor_path, renameat2
 from fusevol.recovery.journal import Entry
 from fusevol.volume import once

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from fusevol.accesslog.bounds import END_BYTES, LONGEST_PATH_BYTES, last_names, left_out
-from fusevol.accesslog.names import decode_name, encode_name
-from fusevol.inodes.inode import Directory, Inode
+from fusevol.inodes.objects import Directory, Inode
 from fusevol.inodes.table import InodeTable
+from fusevol.names import decode_name, encode_name
+from fusevol.record.bounds import END_BYTES, LONGEST_PATH_BYTES, last_names, left_out
 
 
 class Paths:

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from os import stat_result
 from typing import Final
 
-from fusevol.inodes.inode import ST_DEV, Directory
+from fusevol.inodes.objects import ST_DEV, Directory
 from fusevol.linux.files import open_beneath
 from fusevol.linux.mountinfo import Mount, mount_id
 from fusevol.linux.statx import mount_of_entry

@@ -8,12 +8,12 @@ import logging
 import os
 from typing import Final, NamedTuple
 
-from fusevol.config import MountConfig, flag_words, flags_in, source_flags
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
 from fusevol.linux import credentials
 from fusevol.linux.files import descriptor_path, open_beneath
 from fusevol.linux.mountinfo import Mount, mount_of, mounts_below
 from fusevol.linux.mounts import clone_tree, set_atime
+from fusevol.options.config import MountConfig, flag_words, flags_in, source_flags
 from fusevol.volume.places import open_places, repeated
 
 logger = logging.getLogger(__name__)

@@ -6,9 +6,11 @@ import os
 from collections.abc import Callable
 from typing import Final, ParamSpec, TypeVar
 
-from fusevol.inodes.inode import NO_SIZE, Directory, Inode
-from fusevol.inodes.opened import (
+from fusevol.inodes.objects import (
+    NO_SIZE,
     UNKNOWN_POSITION,
+    Directory,
+    Inode,
     OpenDirectory,
     Opened,
     OpenFile,
@@ -19,12 +21,7 @@ from fusevol.linux.credentials import filesystem_identity, keeping_set_id_bits
 from fusevol.linux.files import descriptor_path
 from fusevol.linux.filesystems import Storage, storage_of
 from fusevol.model import Caller
-from fusevol.recovery.counters import (
-    BYTES_READ,
-    BYTES_WRITTEN,
-    OPEN_DIRECTORIES,
-    OPEN_FILES,
-)
+from fusevol.recovery.counters import BYTES_READ, BYTES_WRITTEN, OPEN_DIRECTORIES, OPEN_FILES
 from fusevol.recovery.nodes import NodeEntries
 from fusevol.recovery.opens import (
     BY_RING,

@@ -6,7 +6,7 @@ link itself.
 
 import os
 
-from fusevol.inodes.inode import Inode
+from fusevol.inodes.objects import Inode
 from fusevol.linux.files import descriptor_path
 from fusevol.recovery.journal import Entry
 from fusevol.volume import once

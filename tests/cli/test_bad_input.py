@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.daemon import registry
 from fusevol.linux import mounts
+from fusevol.mounts import registry
 from tests.cli.nobody import AS_NOBODY, NOBODY, Nobody, ordinary_user
 from tests.patience import PATIENCE_S
 from tests.served import (

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from fusevol.daemon import host, mounting
-from fusevol.daemon.host import State
-from fusevol.fuse.init import Flag
+from fusevol import doctor as host
+from fusevol.doctor import State
+from fusevol.mounts import mounting
+from fusevol.protocol.init import Flag
 
 FUSEVOL = str(Path(sys.executable).with_name("fusevol"))
 ALL_FLAGS = (

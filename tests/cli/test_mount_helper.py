@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from fusevol.cli import mount_helper
-from fusevol.config import DEFAULT_FLAGS, Options
 from fusevol.errors import UsageError
 from fusevol.model import RecordLevel
+from fusevol.options.config import DEFAULT_FLAGS, Options
 from tests.patience import PATIENCE_S
 
 BIN = Path(sys.executable).parent

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from fusevol.cli.mount import configure
-from fusevol.config import parse_options
-from fusevol.daemon import registry, starting
-from fusevol.daemon.place import alone_at
 from fusevol.errors import UsageError
+from fusevol.mounts import registry
+from fusevol.mounts.place import alone_at
+from fusevol.options.config import parse_options
+from fusevol.processes import starting
 from tests.served import Served, fusevol, is_mounted, needs_root, serve
 
 pytestmark = needs_root

@@ -10,7 +10,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from fusevol.daemon import registry
+from fusevol.mounts import registry
 from tests.patience import PATIENCE_S
 from tests.served import (
     FUSEVOL,

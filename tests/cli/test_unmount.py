@@ -15,9 +15,9 @@ import pytest
 from click.testing import CliRunner
 
 from fusevol.cli.unmount import unmount
-from fusevol.daemon import registry
-from fusevol.daemon.connection import Connection
 from fusevol.linux import mounts
+from fusevol.mounts import registry
+from fusevol.mounts.connection import Connection
 from tests.cli.nobody import AS_NOBODY, NOBODY, Nobody, ordinary_user
 from tests.engines.daemon import Daemon, plain_daemon
 from tests.patience import PATIENCE_S, PROMPT_S

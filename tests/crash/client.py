@@ -7,8 +7,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from fusevol.accesslog.names import encode_name
-from fusevol.accesslog.record import OK, errno_name
+from fusevol.names import encode_name
+from fusevol.record.record import OK, errno_name
 from tests.crash.account import Account, Done
 
 STALLED_S: Final = 20.0

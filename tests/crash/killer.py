@@ -12,8 +12,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-from fusevol.daemon import registry
 from fusevol.logagent import status
+from fusevol.mounts import registry
 from tests.served import fusevol, runs, wait_until
 
 INTERVAL_S: Final = (0.2, 1.0)

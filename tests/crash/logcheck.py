@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from fusevol.accesslog.log_files import rotated_by_fusevol
-from fusevol.accesslog.record import OK, AccessRecord, decode
+from fusevol.logs.log_files import rotated_by_fusevol
+from fusevol.record.record import OK, AccessRecord, decode
 from tests.crash.account import Done, read_accounts
 
 _NAMES: Final = {

@@ -5,8 +5,8 @@ import stat
 from collections.abc import Callable
 from typing import Any, Final
 
-from fusevol.accesslog.record import OK, errno_name
 from fusevol.linux.files import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
+from fusevol.record.record import OK, errno_name
 from tests.crash.client import Client
 from tests.crash.model import Kind, Model, Node
 

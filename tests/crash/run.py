@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from fusevol.accesslog.log_end import end_of_log
-from fusevol.daemon.registry import messages_path
 from fusevol.logagent import status
+from fusevol.logs.log_end import end_of_log
+from fusevol.mounts.registry import messages_path
 from tests.crash.account import read_accounts
 from tests.crash.killer import INTERVAL_S, Death, Target, killer_at, serving_at
 from tests.crash.logcheck import look_through

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, Final
 
-from fusevol.accesslog.record import OK
+from fusevol.record.record import OK
 from tests.crash.account import Done
 from tests.crash.client import STALLED_S, Client, MismatchError
 

@@ -9,11 +9,11 @@ from typing import Final
 
 import pytest
 
-from fusevol.accesslog.log_files import rotated_by_fusevol
-from fusevol.accesslog.record import decode
-from fusevol.daemon import registry
 from fusevol.logagent import status
 from fusevol.logagent.positions import PositionsFile
+from fusevol.logs.log_files import rotated_by_fusevol
+from fusevol.mounts import registry
+from fusevol.record.record import decode
 from tests.crash.installed import mounted_by
 from tests.crash.killer import Target, killer_at
 from tests.promises.receiver import Receiver

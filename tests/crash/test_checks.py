@@ -7,8 +7,8 @@ from typing import Final
 
 import pytest
 
-from fusevol.accesslog.record import AccessRecord, encode
 from fusevol.linux.mounts import MNT_DETACH, mount, umount
+from fusevol.record.record import AccessRecord, encode
 from tests.crash.account import SUFFIX, Account, Done
 from tests.crash.logcheck import look_through
 from tests.crash.shared import wrong_lines, wrong_races

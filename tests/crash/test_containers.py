@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from fusevol.accesslog.record import OK
+from fusevol.record.record import OK
 from tests.crash.container import SCRIPT, count_rounds
 from tests.crash.killer import TAKEN_OVER, Death, Killer, Target, serving_at
 from tests.engines.daemon import Daemon, daemon

@@ -11,11 +11,11 @@ from typing import Final
 
 import pytest
 
-from fusevol.daemon import registry
-from fusevol.daemon.connection import Connection, connection_of
-from fusevol.daemon.mounting import FUSE_DEVICE, set_readahead
 from fusevol.linux import mounts
 from fusevol.linux.mountinfo import mount_at
+from fusevol.mounts import registry
+from fusevol.mounts.connection import Connection, connection_of
+from fusevol.mounts.mounting import FUSE_DEVICE, set_readahead
 from tests.served import fusevol, is_mounted, needs_root, runs, serve, wait_until
 
 pytestmark = needs_root

@@ -17,7 +17,7 @@ def test_new_code_serves(installed: Installed) -> None:
         (installed.mountpoint / "open").unlink()
         assert installed.last_record("write")["result"] == "ok"
         keeper, worker, restarts = installed.serving()
-        installed.change("accesslog/record.py", 'OK: Final = "ok"', 'OK: Final = "as it has to be"')
+        installed.change("record/record.py", 'OK: Final = "ok"', 'OK: Final = "as it has to be"')
         file.write(b"2")
         assert installed.last_record("write")["result"] == "ok"
 
@@ -32,11 +32,11 @@ def test_new_code_serves(installed: Installed) -> None:
 
 
 def does_not_compile(installed: Installed) -> None:
-    installed.change("daemon/worker.py", "import", "import import")
+    installed.change("processes/worker.py", "import", "import import")
 
 
 def has_another_operation(installed: Installed) -> None:
-    installed.change("accesslog/record.py", '    "lookup", ', '    "new", "lookup", ')
+    installed.change("record/record.py", '    "lookup", ', '    "new", "lookup", ')
 
 
 def moves_a_word(installed: Installed) -> None:
@@ -52,7 +52,7 @@ def changes_a_bucket(installed: Installed) -> None:
 
 
 def wants_another_description(installed: Installed) -> None:
-    installed.change("daemon/channel.py", "    owner: int = 0", "    owner: str = ''")
+    installed.change("processes/channel.py", "    owner: int = 0", "    owner: str = ''")
 
 
 @pytest.mark.parametrize(

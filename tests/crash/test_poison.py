@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from fusevol.daemon import registry
+from fusevol.mounts import registry
 from tests.crash.installed import Installed
 from tests.crash.killer import serving_at
 from tests.patience import PATIENCE_S

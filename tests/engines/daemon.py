@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from fusevol.daemon.control import Client
+from fusevol.server.control import Client
 from tests.engines.machine import command, end, mounts_below, workspace
 from tests.served import FUSEVOL, Record, read_log, wait_until
 from tests.turns import ONE_PLUGIN, turns

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from fusevol.container.trees import remove_tree
+from fusevol.containers.trees import remove_tree
 from fusevol.linux.mounts import MNT_DETACH, MS_BIND, make_shared, mount, umount
 from tests.patience import PATIENCE_S
 from tests.served import runs, wait_until

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import pytest
 
-from fusevol.container.attachments import changing
-from fusevol.container.inside import Inside, inside
-from fusevol.container.target import Target, find_target
+from fusevol.binding.attachments import changing
+from fusevol.binding.inside import Inside, inside
+from fusevol.containers.target import Target, find_target
 from fusevol.errors import FusevolError
 from fusevol.linux.process import Process, start_ticks
 from tests.engines.bundle import bundle_for

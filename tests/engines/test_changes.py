@@ -21,14 +21,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fusevol.container.changes import write_layer
-from fusevol.container.commit import Wishes, commit
-from fusevol.container.image import open_image
-from fusevol.container.layers import unpack
-from fusevol.container.reference import parse_target
-from fusevol.container.state import Container
-from fusevol.container.trees import remove_tree
+from fusevol.containers.state import Container
+from fusevol.containers.trees import remove_tree
 from fusevol.errors import FusevolError, UnsupportedError
+from fusevol.images.changes import write_layer
+from fusevol.images.commit import Wishes, commit
+from fusevol.images.image import open_image
+from fusevol.images.layers import unpack
+from fusevol.images.reference import parse_target
 from fusevol.linux.mounts import MS_BIND, mount, umount
 from tests.engines.machine import command, workspace
 from tests.engines.rootfs import make_oci_layout

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import pytest
 
-from fusevol.container.cgroup import is_frozen
+from fusevol.containers.cgroup import is_frozen
 from tests.engines.docker import Docker
 from tests.engines.image import Image
 from tests.engines.machine import command, workspace

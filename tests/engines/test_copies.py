@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.daemon.control import Client
 from fusevol.errors import FusevolError
+from fusevol.server.control import Client
 from tests.engines.daemon import Daemon, plain_daemon
 from tests.served import assert_no_gap_in_numbers, needs_root, wait_until
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusevol.container.image import open_image
-from fusevol.container.layers import unpack
 from fusevol.errors import FusevolError
+from fusevol.images.image import open_image
+from fusevol.images.layers import unpack
 from tests.engines.layouts import entry, image, layer
 from tests.engines.machine import command, workspace
 from tests.engines.trees import changing, snapshot

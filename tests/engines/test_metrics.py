@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import pytest
 
-from fusevol.accesslog.record import EVENTS
-from fusevol.daemon.metrics import BOUNDS_S, METRICS, Kind
 from fusevol.linux import mounts
+from fusevol.metrics.catalog import BOUNDS_S, METRICS, Kind
+from fusevol.record.record import EVENTS
 from tests.engines.daemon import Daemon, plain_daemon
 from tests.otlp_receiver import Receiver, attributes, receiver
 from tests.prometheus import free_port, prometheus

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.accesslog.record import AccessRecord, encode
+from fusevol.record.record import AccessRecord, encode
 from tests.engines.daemon import Daemon, plain_daemon
 from tests.engines.docker import IMAGE as DOCKER_IMAGE
 from tests.engines.docker import docker_daemon

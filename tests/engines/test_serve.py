@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import pytest
 
-from fusevol.daemon.control import Client, VolumeState
 from fusevol.errors import FusevolError, NotFoundError
 from fusevol.linux.mounts import MNT_DETACH, mount, umount
+from fusevol.server.control import Client, VolumeState
 from tests.engines.daemon import Daemon, plain_daemon
 from tests.engines.machine import end, mounts
 from tests.patience import PATIENCE_S

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from fusevol.container.root import mount_overlay
-from fusevol.container.state import Container
+from fusevol.containers.state import Container
 from fusevol.linux.mounts import umount
+from fusevol.runtime.root import mount_overlay
 
 NOT_KEPT = (b"trusted.overlay.", b"user.overlay.", b"security.selinux")
 

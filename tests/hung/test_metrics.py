@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from fusevol.daemon.metrics_host import FreeSpace
+from fusevol.metrics.host import FreeSpace
 from tests.hung.source import slow_source
 from tests.served import needs_root, wait_until
 

@@ -12,8 +12,8 @@ from typing import Final
 
 import pytest
 
-from fusevol.daemon import registry
 from fusevol.linux.mounts import MNT_DETACH, umount
+from fusevol.mounts import registry
 from tests.hung.file_system import CONTENT
 from tests.hung.source import SlowSource, await_ends, slow_source
 from tests.patience import PATIENCE_S, PROMPT_S

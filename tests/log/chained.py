@@ -4,15 +4,15 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from fusevol.accesslog.chain import keys
-from fusevol.accesslog.chain.joints import PublicJudge, SecretJudge
-from fusevol.accesslog.chain.ledger import Head, Ledger, Mark
-from fusevol.accesslog.chain.links import Links
-from fusevol.accesslog.chain.verifier import Question, Report, verify
-from fusevol.accesslog.record import AccessRecord
-from fusevol.accesslog.writer import LogWriter
-from fusevol.config import MountConfig
-from fusevol.log_options import LogOptions
+from fusevol.options.config import MountConfig
+from fusevol.options.log import LogOptions
+from fusevol.proof import keys
+from fusevol.proof.joints import PublicJudge, SecretJudge
+from fusevol.proof.ledger import Head, Ledger, Mark
+from fusevol.proof.verifier import Question, Report, verify
+from fusevol.record.links import Links
+from fusevol.record.record import AccessRecord
+from fusevol.recording.writer import LogWriter
 
 
 def writer(

@@ -6,9 +6,9 @@ from typing import Any, Final, get_type_hints
 
 from hypothesis import strategies as st
 
-from fusevol.accesslog.names import encode_name
-from fusevol.accesslog.record import EVENTS, OK, OPERATIONS, AccessRecord, encode, errno_name
-from fusevol.accesslog.times import Timestamps
+from fusevol.names import encode_name
+from fusevol.record.record import EVENTS, OK, OPERATIONS, AccessRecord, encode, errno_name
+from fusevol.record.times import Timestamps
 
 MAX_INT64: Final = 2**63 - 1
 

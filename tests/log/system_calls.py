@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fusevol.accesslog.names import decode_name
+from fusevol.names import decode_name
 from tests.patience import PATIENCE_S
 from tests.served import Record
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.daemon import registry
+from fusevol.mounts import registry
 from tests.engines.daemon import plain_daemon
 from tests.mounted.test_counters import worker_of
 from tests.patience import PATIENCE_S

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fusevol.accesslog.chain.findings import Kind
-from fusevol.accesslog.chain.links import seq_of
-from fusevol.accesslog.chain.verifier import Report
+from fusevol.proof.findings import Kind
+from fusevol.proof.verifier import Report
+from fusevol.record.links import seq_of
 from tests.log.chained import lines_of, rotate, verified, verified_publicly, write, writer
 
 

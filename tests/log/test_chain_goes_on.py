@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.accesslog.chain import keys
-from fusevol.accesslog.chain.findings import Finding, Kind
-from fusevol.accesslog.chain.joints import PublicJudge
-from fusevol.accesslog.chain.ledger import Ledger, forget
-from fusevol.accesslog.chain.verifier import Question, Report, verify
-from fusevol.accesslog.record import AccessRecord, decode
 from fusevol.errors import FusevolError, NotFoundError
+from fusevol.proof import keys
+from fusevol.proof.findings import Finding, Kind
+from fusevol.proof.joints import PublicJudge
+from fusevol.proof.ledger import Ledger, forget
+from fusevol.proof.verifier import Question, Report, verify
+from fusevol.record.record import AccessRecord, decode
 from tests.log.chained import lines_of, rotate, verified, write, writer
 from tests.served import needs_root
 
@@ -474,7 +474,7 @@ def test_signatures_are_verified_without_the_secret(log: Path, public: PublicJud
 
 
 def test_what_is_kept_must_be_signed(log: Path) -> None:
-    from fusevol.accesslog.chain.ledger import check_signatures
+    from fusevol.proof.ledger import check_signatures
 
     _session(log)
     ledger = Ledger(str(log))

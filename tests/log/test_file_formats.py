@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import pytest
 
-from fusevol.accesslog.follow import follow
-from fusevol.accesslog.formats import format_of
-from fusevol.accesslog.reader import Skipped, last_record
-from fusevol.log_options import LogFormat
+from fusevol.logs.follow import follow
+from fusevol.logs.reader import Skipped, last_record
+from fusevol.options.log import LogFormat
+from fusevol.record.formats import format_of
 from tests.served import fusevol, needs_root, serve
 
 pytestmark = needs_root

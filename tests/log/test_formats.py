@@ -9,12 +9,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fusevol.accesslog import record as native
-from fusevol.accesslog.formats import decode, ecs, encoder, format_of, juicefs, ocsf, text
-from fusevol.accesslog.names import encode_name
-from fusevol.accesslog.record import AccessRecord, MalformedRecordError
-from fusevol.accesslog.text import format_record
-from fusevol.log_options import LogFormat
+from fusevol.names import encode_name
+from fusevol.options.log import LogFormat
+from fusevol.record import record as native
+from fusevol.record.formats import decode, ecs, encoder, format_of, juicefs, ocsf, text
+from fusevol.record.record import AccessRecord, MalformedRecordError
+from fusevol.record.text import format_record
 from tests.log.records import RECORDS
 from tests.patience import PATIENCE_S
 

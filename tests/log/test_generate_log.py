@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import generate_log
-from fusevol.accesslog.record import AccessRecord, decode
+from fusevol.record.record import AccessRecord, decode
 from tests.served import needs_root
 
 RECORDS = 3000

@@ -7,10 +7,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
-from fusevol.accesslog.formats import juicefs
-from fusevol.accesslog.names import encode_name
-from fusevol.accesslog.record import OPERATIONS, AccessRecord
-from fusevol.accesslog.times import Timestamps
+from fusevol.names import encode_name
+from fusevol.record.formats import juicefs
+from fusevol.record.record import OPERATIONS, AccessRecord
+from fusevol.record.times import Timestamps
 from tests.patience import PATIENCE_S
 
 JUICEFS: Final = Path(sys.executable).with_name("juicefs")

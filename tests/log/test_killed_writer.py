@@ -11,8 +11,8 @@ from typing import Final
 
 import pytest
 
-from fusevol.accesslog.bounds import LONGEST_LINE_BYTES, path_text
-from fusevol.accesslog.record import AccessRecord
+from fusevol.record.bounds import LONGEST_LINE_BYTES, path_text
+from fusevol.record.record import AccessRecord
 from tests.log.chained import verified, writer
 
 _CELL_WORDS: Final = 40

@@ -12,10 +12,10 @@ from typing import Final
 
 import pytest
 
-from fusevol.accesslog.bounds import LONGEST_LINE_BYTES, path_text
-from fusevol.accesslog.record import AccessRecord
-from fusevol.accesslog.writer import LogWriter
 from fusevol.model import OnLogFailure
+from fusevol.record.bounds import LONGEST_LINE_BYTES, path_text
+from fusevol.record.record import AccessRecord
+from fusevol.recording.writer import LogWriter
 from tests.served import Record, Served, fusevol, needs_root, serve, wait_until
 
 pytestmark = needs_root

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.accesslog.formats import encoder
-from fusevol.accesslog.log_end import end_of_log
-from fusevol.accesslog.log_files import rotated, rotated_by_fusevol
-from fusevol.accesslog.reader import Skipped
-from fusevol.accesslog.record import AccessRecord
-from fusevol.accesslog.sections import opened
-from fusevol.log_options import LogFormat
+from fusevol.logs.log_end import end_of_log
+from fusevol.logs.log_files import rotated, rotated_by_fusevol
+from fusevol.logs.reader import Skipped
+from fusevol.logs.sections import opened
+from fusevol.options.log import LogFormat
+from fusevol.record.formats import encoder
+from fusevol.record.record import AccessRecord
 from tests.log.chained import verified, write, writer
 
 ROTATED = (

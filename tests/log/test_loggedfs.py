@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.accesslog.loggedfs import translate
-from fusevol.accesslog.selection import check
 from fusevol.errors import UsageError
-from fusevol.log_options import LogOptions, changed
+from fusevol.options.log import LogOptions, changed
+from fusevol.recording.loggedfs import translate
+from fusevol.recording.selection import check
 from tests.mounted.acting import User, acting_as
 from tests.mounted.mounting import workspace
 from tests.patience import PATIENCE_S

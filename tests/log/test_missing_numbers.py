@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from fusevol.accesslog.record import AccessRecord, encode
+from fusevol.record.record import AccessRecord, encode
 from tests.served import FUSEVOL, fusevol
 
 COMMANDS: Final = {

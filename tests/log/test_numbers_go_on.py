@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.accesslog import unlinked
-from fusevol.accesslog import writer as writer_module
-from fusevol.accesslog.cells import FD, STATE_FD
-from fusevol.accesslog.record import AccessRecord, decode
-from fusevol.accesslog.writer import LogWriter
-from fusevol.config import MountConfig
 from fusevol.errors import FusevolError
-from fusevol.log_options import LogFormat, LogOptions
 from fusevol.model import OnLogFailure
+from fusevol.options.config import MountConfig
+from fusevol.options.log import LogFormat, LogOptions
+from fusevol.record.record import AccessRecord, decode
+from fusevol.recording import unlinked
+from fusevol.recording import writer as writer_module
+from fusevol.recording.writer import LogWriter
+from fusevol.recovery.log_cells import FD, STATE_FD
 from tests.log.chained import lines_of, verified, write, writer
 from tests.served import fusevol, kill_mount, needs_root, serve, status_of, stay, wait_until
 

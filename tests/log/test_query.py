@@ -22,19 +22,19 @@ from click.testing import CliRunner, Result
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fusevol.accesslog.filter import Filter
-from fusevol.accesslog.formats import encoder
-from fusevol.accesslog.formats.documents import to_document
-from fusevol.accesslog.parallel import in_child
-from fusevol.accesslog.plain_files import plain_files
-from fusevol.accesslog.query import answered
-from fusevol.accesslog.reader import Skipped, read
-from fusevol.accesslog.record import AccessRecord, encode
-from fusevol.accesslog.sections import Tally, opened
-from fusevol.cli.log import log as log_command
+from fusevol.cli.log.group import log as log_command
 from fusevol.errors import FusevolError, NotFoundError, UnsupportedError, UsageError
 from fusevol.linux.landlock import forbid_writing
-from fusevol.log_options import LogFormat
+from fusevol.logs.filter import Filter
+from fusevol.logs.parallel import in_child
+from fusevol.logs.plain_files import plain_files
+from fusevol.logs.query import answered
+from fusevol.logs.reader import Skipped, read
+from fusevol.logs.sections import Tally, opened
+from fusevol.options.log import LogFormat
+from fusevol.record.formats import encoder
+from fusevol.record.formats.documents import to_document
+from fusevol.record.record import AccessRecord, encode
 from tests.log.records import RECORDS
 from tests.log.test_formats import HOSTILE
 

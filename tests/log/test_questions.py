@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from benchmarks.questions import Question, questions
-from fusevol.accesslog.record import AccessRecord, encode
+from fusevol.record.record import AccessRecord, encode
 from tests.patience import PATIENCE_S
 
 QUESTIONS: Final = {one.title: one for one in questions()}

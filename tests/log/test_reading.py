@@ -11,8 +11,8 @@ from types import ModuleType
 
 import pytest
 
-from fusevol.accesslog.formats import ecs, juicefs, ocsf
-from fusevol.accesslog.record import EVENTS, decode
+from fusevol.record.formats import ecs, juicefs, ocsf
+from fusevol.record.record import EVENTS, decode
 from tests.patience import PATIENCE_S
 from tests.served import FUSEVOL, Served, assert_no_gap_in_numbers, fusevol, needs_root, serve
 

@@ -17,12 +17,12 @@ from click.testing import CliRunner, Result
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fusevol.accesslog.continuity import Continuity, joined
-from fusevol.accesslog.filter import Filter
-from fusevol.accesslog.record import EVENTS, AccessRecord
-from fusevol.accesslog.summary import Summary
-from fusevol.cli.log import log as log_command
+from fusevol.cli.log.group import log as log_command
 from fusevol.errors import FusevolError, NotFoundError, UsageError
+from fusevol.logs.continuity import Continuity, joined
+from fusevol.logs.filter import Filter
+from fusevol.logs.summary import Summary
+from fusevol.record.record import EVENTS, AccessRecord
 from fusevol.report.aggregate import MISSES, Aggregate
 from fusevol.report.durations import coarse, percentiles_us, rounded
 from fusevol.report.gather import Gatherer

@@ -18,7 +18,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 
-from fusevol.accesslog.record import AccessRecord, encode
+from fusevol.record.record import AccessRecord, encode
 from tests.patience import PATIENCE_S
 from tests.served import needs_root, serve, wait_until
 

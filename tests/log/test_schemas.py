@@ -18,8 +18,8 @@ from ocsf_json_schema import (  # type: ignore[import-untyped]
     get_ocsf_schema,
 )
 
-from fusevol.accesslog.formats import ecs, juicefs, ocsf
-from fusevol.accesslog.record import AccessRecord
+from fusevol.record.formats import ecs, juicefs, ocsf
+from fusevol.record.record import AccessRecord
 from tests.log.records import OPERATION_RECORDS, RECORDS
 from tests.log.test_formats import GAP, RENAME
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fusevol.accesslog import decoding, reader, sections
-from fusevol.accesslog.decoding import LineDecoder
-from fusevol.accesslog.reader import Skipped, is_blank, parse
-from fusevol.accesslog.record import AccessRecord, MalformedRecordError, encode
-from fusevol.accesslog.sections import Tally, opened
 from fusevol.errors import NotFoundError
+from fusevol.logs import decoding, reader, sections
+from fusevol.logs.decoding import LineDecoder
+from fusevol.logs.reader import Skipped, is_blank, parse
+from fusevol.logs.sections import Tally, opened
+from fusevol.record.record import AccessRecord, MalformedRecordError, encode
 
 MAX_LINE_BYTES: Final = 300
 

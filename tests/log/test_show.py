@@ -19,11 +19,11 @@ import pytest
 import zstandard
 from click.testing import CliRunner, Result
 
-from fusevol.accesslog.formats import ecs, juicefs, ocsf
-from fusevol.accesslog.names import encode_name
-from fusevol.accesslog.record import AccessRecord, decode, encode
-from fusevol.cli.log import log as log_command
+from fusevol.cli.log.group import log as log_command
 from fusevol.errors import FusevolError, NotFoundError, UnsupportedError
+from fusevol.names import encode_name
+from fusevol.record.formats import ecs, juicefs, ocsf
+from fusevol.record.record import AccessRecord, decode, encode
 from tests.patience import PATIENCE_S
 from tests.served import runs, wait_until
 

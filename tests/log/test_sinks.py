@@ -19,16 +19,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fusevol.accesslog.names import decode_name, encode_name
-from fusevol.accesslog.record import AccessRecord, decode, encode
-from fusevol.accesslog.sinks import SinkSpec, journal_entry, open_sink, parse, parse_all, rfc5424
-from fusevol.accesslog.sinks.message import severity, summary
-from fusevol.accesslog.sinks.spec import Target
-from fusevol.config import MountConfig
-from fusevol.daemon import volume_options
-from fusevol.daemon.checks import check
 from fusevol.errors import UsageError
-from fusevol.log_options import LogFormat, LogOptions
+from fusevol.logagent.sinks import SinkSpec, journal_entry, open_sink, parse, parse_all, rfc5424
+from fusevol.logagent.sinks.message import severity, summary
+from fusevol.logagent.sinks.spec import Target
+from fusevol.mounts.checks import check
+from fusevol.names import decode_name, encode_name
+from fusevol.options.config import MountConfig
+from fusevol.options.log import LogFormat, LogOptions
+from fusevol.record.record import AccessRecord, decode, encode
+from fusevol.server import volume_options
 from tests.log import syslog_message
 from tests.log.receivers import exported
 from tests.log.records import RECORDS

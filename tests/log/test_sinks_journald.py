@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from fusevol.accesslog.record import AccessRecord, encode
-from fusevol.accesslog.sinks import open_sink, parse
-from fusevol.accesslog.sinks.journal_entry import MESSAGE_IDS
-from fusevol.accesslog.sinks.message import summary
+from fusevol.logagent.sinks import open_sink, parse
+from fusevol.logagent.sinks.journal_entry import MESSAGE_IDS
+from fusevol.logagent.sinks.message import summary
+from fusevol.record.record import AccessRecord, encode
 from tests.log.receivers import Journal, journal
 from tests.log.records import RECORDS
 from tests.log.test_formats import GAP, RENAME

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from fusevol.accesslog.record import decode
+from fusevol.record.record import decode
 from tests.log.receivers import journal, rsyslog
 from tests.served import needs_root, serve
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from fusevol.accesslog.record import AccessRecord, decode, encode
-from fusevol.accesslog.sinks import open_sink, parse
-from fusevol.accesslog.sinks.message import severity, summary
-from fusevol.accesslog.sinks.rfc5424 import CUT, MAX_MESSAGE_BYTES
+from fusevol.logagent.sinks import open_sink, parse
+from fusevol.logagent.sinks.message import severity, summary
+from fusevol.logagent.sinks.rfc5424 import CUT, MAX_MESSAGE_BYTES
+from fusevol.record.record import AccessRecord, decode, encode
 from tests.log.receivers import Rsyslog, rsyslog
 from tests.log.records import RECORDS
 from tests.log.test_formats import GAP, HOSTILE, RENAME

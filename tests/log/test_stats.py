@@ -17,11 +17,11 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusevol.accesslog.filter import Filter
-from fusevol.accesslog.record import EVENTS, AccessRecord, decode, encode
-from fusevol.accesslog.summary import Summary
-from fusevol.cli.log import log as log_command
+from fusevol.cli.log.group import log as log_command
 from fusevol.errors import FusevolError, NotFoundError, UsageError
+from fusevol.logs.filter import Filter
+from fusevol.logs.summary import Summary
+from fusevol.record.record import EVENTS, AccessRecord, decode, encode
 from tests.log.records import RECORDS, make, text
 from tests.patience import PATIENCE_S
 

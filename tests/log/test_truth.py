@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.accesslog.record import FORMAT_VERSION
+from fusevol.record.record import FORMAT_VERSION
 from tests.log.system_calls import Comparison, trace
 from tests.patience import PATIENCE_S
 from tests.served import Served, assert_no_gap_in_numbers, fusevol, name_of, needs_root, serve

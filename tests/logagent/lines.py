@@ -1,6 +1,6 @@
 """Records of a log that nobody had to be watched for."""
 
-from fusevol.accesslog.record import AccessRecord, encode
+from fusevol.record.record import AccessRecord, encode
 
 
 def record(seq: int) -> AccessRecord:

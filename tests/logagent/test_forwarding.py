@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.accesslog.log_files import first_record_in, rotated_by_fusevol
-from fusevol.accesslog.log_state import known_of
-from fusevol.daemon import registry
 from fusevol.errors import NotFoundError
 from fusevol.logagent import status
 from fusevol.logagent.backlog import REMOVED
 from fusevol.logagent.forwarding import Forwarder
 from fusevol.logagent.positions import Position
+from fusevol.logs.log_files import first_record_in, rotated_by_fusevol
+from fusevol.mounts import registry
+from fusevol.recording.log_state import known_of
 from tests.logagent.lines import lines
 from tests.patience import PATIENCE_S
 from tests.served import (

@@ -10,15 +10,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fusevol.accesslog.log_files import rotated_by_fusevol
-from fusevol.accesslog.reader import Skipped
-from fusevol.accesslog.record import AccessRecord, encode
-from fusevol.accesslog.sections import opened
 from fusevol.linux import mounts
-from fusevol.log_options import Compression, LogOptions
 from fusevol.logagent import status
 from fusevol.logagent.retention import Retention
 from fusevol.logagent.rotation import Rotation
+from fusevol.logs.log_files import rotated_by_fusevol
+from fusevol.logs.reader import Skipped
+from fusevol.logs.sections import opened
+from fusevol.options.log import Compression, LogOptions
+from fusevol.record.record import AccessRecord, encode
 from tests.patience import PATIENCE_S
 from tests.served import fusevol, needs_root, serve, wait_until
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from fusevol.accesslog.record import AccessRecord, decode
 from fusevol.linux.mountinfo import mount_at
 from fusevol.linux.mounts import MNT_DETACH, mount, umount
+from fusevol.record.record import AccessRecord, decode
 from tests.patience import PATIENCE_S
 from tests.served import end
 

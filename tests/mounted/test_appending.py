@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from fusevol.daemon import registry
+from fusevol.mounts import registry
 from tests.mounted.checks.table import opened
 from tests.mounted.mounting import Served, eventually, other_process, serving
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.accesslog.record import EVENTS
-from fusevol.daemon import registry
+from fusevol.mounts import registry
+from fusevol.record.record import EVENTS
 from fusevol.recovery import counters
 from fusevol.recovery.counters import Snapshot
 from tests.served import Served, needs_root, serve, wait_until

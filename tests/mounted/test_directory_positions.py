@@ -4,8 +4,8 @@ import os
 import signal
 from pathlib import Path
 
-from fusevol.daemon import registry
 from fusevol.linux.directories import getdents
+from fusevol.mounts import registry
 from tests.mounted.mounting import Served
 
 _FILES = 2000

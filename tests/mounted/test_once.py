@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.inodes.inode import Inode
-from fusevol.inodes.opened import OpenFile
+from fusevol.inodes.objects import Inode, OpenFile
 from fusevol.model import Caller
 from fusevol.recovery.journal import CODES, DONE, INTENDED, RECORDED, STARTED, Entry, Journal
 from fusevol.volume import data, lengths, once

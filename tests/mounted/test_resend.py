@@ -16,12 +16,12 @@ from typing import Final
 
 import pytest
 
-from fusevol.daemon.connection import connection_of
-from fusevol.daemon.mounting import open_device
-from fusevol.fuse.init import Flag, offered
-from fusevol.fuse.resend import Leftovers, Request, look, refuse, refuse_unanswered, resend
 from fusevol.linux.mountinfo import mount_at
 from fusevol.linux.mounts import MNT_DETACH, mount, umount
+from fusevol.mounts.connection import connection_of
+from fusevol.mounts.mounting import open_device
+from fusevol.protocol.init import Flag, offered
+from fusevol.protocol.resend import Leftovers, Request, look, refuse, refuse_unanswered, resend
 from fusevol.recovery.journal import CODES, Key
 from tests.mounted.mounting import workspace
 from tests.patience import PATIENCE_S

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.daemon import registry
 from fusevol.linux.mountinfo import mount_at
 from fusevol.linux.mounts import MNT_DETACH, MS_BIND, MS_NOEXEC, MS_NOSYMFOLLOW, mount, umount
+from fusevol.mounts import registry
 from tests.mounted.mounting import Served, fusevol, serving
 
 

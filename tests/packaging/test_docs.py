@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.accesslog.record import EVENTS, AccessRecord, decode
 from fusevol.cli.main import COMMANDS
-from fusevol.config import parse_options
+from fusevol.options.config import parse_options
+from fusevol.record.record import EVENTS, AccessRecord, decode
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])

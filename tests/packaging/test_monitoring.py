@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fusevol.daemon.metrics import METRICS
+from fusevol.metrics.catalog import METRICS
 from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from fusevol.daemon import registry
+from fusevol.mounts import registry
 from tests.packaging.manager import Manager, managing
 from tests.patience import PATIENCE_S
 from tests.served import (

@@ -11,12 +11,12 @@ from typing import Any, Final, get_type_hints
 
 from hypothesis import example, given
 
-from fusevol.accesslog.formats import ecs
-from fusevol.accesslog.record import AccessRecord, decode, encode
-from fusevol.accesslog.sinks import journal_entry, open_sink, parse, parse_all
-from fusevol.accesslog.sinks.journal_entry import MESSAGE_IDS, OPERATION_ID, OTHER_EVENT_ID
-from fusevol.accesslog.sinks.rfc5424 import CUT, MAX_MESSAGE_BYTES
-from fusevol.accesslog.sinks.spec import FORMS
+from fusevol.logagent.sinks import journal_entry, open_sink, parse, parse_all
+from fusevol.logagent.sinks.journal_entry import MESSAGE_IDS, OPERATION_ID, OTHER_EVENT_ID
+from fusevol.logagent.sinks.rfc5424 import CUT, MAX_MESSAGE_BYTES
+from fusevol.logagent.sinks.spec import FORMS
+from fusevol.record.formats import ecs
+from fusevol.record.record import AccessRecord, decode, encode
 from tests.log.receivers import exported
 from tests.log.records import RECORDS
 from tests.log.test_formats import GAP, RENAME

@@ -3,8 +3,8 @@
 import os
 from collections import Counter
 
-from fusevol.accesslog.reader import parse
-from fusevol.accesslog.record import OK, AccessRecord
+from fusevol.logs.reader import parse
+from fusevol.record.record import OK, AccessRecord
 from tests.promises.clients import Clients, Done, tree_of
 from tests.promises.events import Events
 from tests.promises.options import Feature

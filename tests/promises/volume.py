@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fusevol.daemon import registry
 from fusevol.linux.mounts import (
     MNT_DETACH,
     MS_BIND,
@@ -19,6 +18,7 @@ from fusevol.linux.mounts import (
     umount,
 )
 from fusevol.logagent import status as agents
+from fusevol.mounts import registry
 from tests.engines.daemon import Daemon
 from tests.promises.options import Feature, Options
 from tests.promises.receiver import Receiver

@@ -10,21 +10,21 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fusevol.accesslog.bounds import (
+from fusevol.inodes.objects import Directory
+from fusevol.inodes.table import InodeTable
+from fusevol.names import decode_name, encode_name
+from fusevol.options.log import LogFormat
+from fusevol.proof.keys import load_or_make
+from fusevol.proof.sealer import Sealer
+from fusevol.record.bounds import (
     LONGEST_LINE_BYTES,
     LONGEST_PATH_BYTES,
     LONGEST_VOLUME_BYTES,
     fitting,
     path_text,
 )
-from fusevol.accesslog.chain.keys import load_or_make
-from fusevol.accesslog.chain.sealer import Sealer
-from fusevol.accesslog.formats import ecs, encoder, juicefs, ocsf, text
-from fusevol.accesslog.names import decode_name, encode_name
-from fusevol.accesslog.record import EVENTS, OPERATIONS, AccessRecord, encode
-from fusevol.inodes.inode import Directory
-from fusevol.inodes.table import InodeTable
-from fusevol.log_options import LogFormat
+from fusevol.record.formats import ecs, encoder, juicefs, ocsf, text
+from fusevol.record.record import EVENTS, OPERATIONS, AccessRecord, encode
 from fusevol.recovery.nodes import NodeEntries
 from fusevol.volume.paths import Paths
 from tests.log.records import MAX_INT64
@@ -193,7 +193,7 @@ def test_looking_up_a_deep_directory_takes_time_that_grows_with_its_depth_only()
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("fusevol.volume.paths.encode_name", count)
-            patch.setattr("fusevol.accesslog.bounds.encode_name", count)
+            patch.setattr("fusevol.record.bounds.encode_name", count)
             paths.child(deep, b"new")
         assert visited < 4 * LONGEST_PATH_BYTES
         assert deep.path_bytes == 1 + depth * 251

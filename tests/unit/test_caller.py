@@ -10,8 +10,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fusevol.accesslog.caller import Callers
 from fusevol.model import INVISIBLE, UNKNOWN
+from fusevol.recording.caller import Callers
 from tests.served import needs_root
 
 _SECOND_NS = 1_000_000_000
@@ -112,7 +112,7 @@ def test_a_process_that_is_gone_is_not_one_of_the_host() -> None:
 def test_a_proc_of_other_processes_is_not_asked() -> None:
     """In a pid namespace of its own, with the /proc of the host: process 1 there is another."""
     program = (
-        "import os; from fusevol.accesslog.caller import Callers\n"
+        "import os; from fusevol.recording.caller import Callers\n"
         "one = Callers(4).identify(os.getpid(), 0); print(one.pid, one.comm, one.error)"
     )
     said = subprocess.run(

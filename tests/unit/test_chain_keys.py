@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.accesslog.chain import keys
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
+from fusevol.proof import keys
 from tests.served import needs_root
 
 

@@ -2,7 +2,9 @@
 
 import pytest
 
-from fusevol.config import (
+from fusevol.errors import UnsupportedError, UsageError
+from fusevol.model import OnLogFailure, RecordLevel
+from fusevol.options.config import (
     DEFAULT_FLAGS,
     MountConfig,
     Options,
@@ -11,8 +13,6 @@ from fusevol.config import (
     parse_options,
     source_flags,
 )
-from fusevol.errors import UnsupportedError, UsageError
-from fusevol.model import OnLogFailure, RecordLevel
 
 NOEXEC, NOSYMFOLLOW, NOATIME, RELATIME, STRICTATIME = 8, 256, 1024, 1 << 21, 1 << 24
 

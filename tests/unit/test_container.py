@@ -3,7 +3,7 @@ from typing import Final
 
 import pytest
 
-from fusevol.accesslog.container import container_id
+from fusevol.linux.container_id import container_id
 
 ID: Final = "4b8ef2c0" * 8
 INNER: Final = "0d5a71e9" * 8

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusevol.accesslog.container_ids import container_check, is_full_id, short_form
-from fusevol.accesslog.filter import Filter
-from fusevol.accesslog.record import AccessRecord
-from fusevol.accesslog.rules import parse_rules
-from fusevol.accesslog.sinks import journal_entry
-from fusevol.accesslog.sinks.message import summary
-from fusevol.accesslog.text import format_record
+from fusevol.logagent.sinks import journal_entry
+from fusevol.logagent.sinks.message import summary
+from fusevol.logs.filter import Filter
+from fusevol.record.container_ids import container_check, is_full_id, short_form
+from fusevol.record.record import AccessRecord
+from fusevol.record.text import format_record
+from fusevol.recording.rules import parse_rules
 
 ID: Final = "4d5e" * 16
 BUILDKIT: Final = "abcdefghijklmnopqrstuvwx0"

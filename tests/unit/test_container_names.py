@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from fusevol.accesslog.record import AccessRecord
-from fusevol.accesslog.text import format_record
-from fusevol.container import names as module
-from fusevol.container.names import ContainerNames
+from fusevol.containers import names as module
+from fusevol.containers.names import ContainerNames
 from fusevol.errors import NotFoundError
+from fusevol.record.record import AccessRecord
+from fusevol.record.text import format_record
 from tests.patience import PATIENCE_S, PROMPT_S
 from tests.served import wait_until
 

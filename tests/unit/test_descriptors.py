@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.inodes.inode import NO_FD, Directory, Inode
+from fusevol.inodes.objects import NO_FD, Directory, Inode
 from fusevol.inodes.table import InodeTable
 from fusevol.recovery.nodes import NodeEntries
 from fusevol.recovery.opens import OpenEntries

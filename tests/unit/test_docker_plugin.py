@@ -15,15 +15,15 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fusevol.daemon import http_server
-from fusevol.daemon.control import VolumeState
-from fusevol.daemon.http_server import Request
-from fusevol.daemon.settings import Settings
-from fusevol.daemon.visibility import Asker
-from fusevol.daemon.volume_options import KNOWN, parse
-from fusevol.daemon.volumes import Volumes
 from fusevol.errors import FusevolError, UsageError
+from fusevol.mounts.visibility import Asker
 from fusevol.plugin import docker
+from fusevol.server import http_server
+from fusevol.server.control import VolumeState
+from fusevol.server.http_server import Request
+from fusevol.server.settings import Settings
+from fusevol.server.volume_options import KNOWN, parse
+from fusevol.server.volumes import Volumes
 from tests.patience import PATIENCE_S
 from tests.plugin_client import Connection, Plugin, request
 from tests.served import wait_until

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusevol.accesslog.filter import Filter, parse_result, parse_time, path_matcher
-from fusevol.accesslog.names import encode_name
-from fusevol.accesslog.record import AccessRecord
+from fusevol.logs.filter import Filter, parse_result, parse_time, path_matcher
+from fusevol.names import encode_name
+from fusevol.record.record import AccessRecord
 
 ID = "4d5e" * 16
 

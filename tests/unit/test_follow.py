@@ -9,13 +9,13 @@ from typing import Final
 
 import pytest
 
-from fusevol.accesslog import follow as follow_module
-from fusevol.accesslog.follow import GrowingLog, follow
-from fusevol.accesslog.lines import MAX_LINE_BYTES, LogFile
-from fusevol.accesslog.log_files import rotated
-from fusevol.accesslog.reader import Predicate, Skipped
-from fusevol.accesslog.record import AccessRecord, encode
 from fusevol.errors import NotFoundError
+from fusevol.logs import follow as follow_module
+from fusevol.logs.follow import GrowingLog, follow
+from fusevol.logs.lines import MAX_LINE_BYTES, LogFile
+from fusevol.logs.log_files import rotated
+from fusevol.logs.reader import Predicate, Skipped
+from fusevol.record.record import AccessRecord, encode
 from tests.patience import PATIENCE_S
 from tests.served import wait_until
 
@@ -103,7 +103,7 @@ def start(log: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartFollowing
         assert followers == []
         follower = Follower(log, count, keep)
         followers.append(follower)
-        monkeypatch.setattr("fusevol.accesslog.follow.time", SimpleNamespace(sleep=follower.sleep))
+        monkeypatch.setattr("fusevol.logs.follow.time", SimpleNamespace(sleep=follower.sleep))
         follower.begin()
         return follower
 
@@ -242,7 +242,7 @@ def test_renamed_while_it_is_looked_for(
         append(log, line(4))
         return listed
 
-    monkeypatch.setattr("fusevol.accesslog.follow.rotated", list_and_rotate)
+    monkeypatch.setattr("fusevol.logs.follow.rotated", list_and_rotate)
     log.rename(log.with_suffix(".log.1"))
     append(log, line(2), line(3))
     assert follower.next(3) == [2, 3, 4]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import trio
 
-from fusevol.daemon import forkserver
-from fusevol.daemon.forkserver import ForkServer
+from fusevol.processes import forkserver
+from fusevol.processes.forkserver import ForkServer
 
 
 def _process() -> int:

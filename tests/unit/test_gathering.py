@@ -7,13 +7,12 @@ from time import perf_counter_ns
 
 import pytest
 
-from fusevol.accesslog.record import OK, AccessRecord, decode
-from fusevol.accesslog.writer import LogWriter
 from fusevol.fuse.gathering import Gatherer
 from fusevol.fuse.recorder import recording
-from fusevol.inodes.inode import Inode
-from fusevol.inodes.opened import OpenFile
+from fusevol.inodes.objects import Inode, OpenFile
 from fusevol.model import Caller, OnLogFailure
+from fusevol.record.record import OK, AccessRecord, decode
+from fusevol.recording.writer import LogWriter
 from fusevol.recovery.counters import Counters
 from fusevol.recovery.journal import CODES, DONE, INLINE, RECORDED, Entry
 from fusevol.recovery.opens import FILE, OpenEntries

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusevol.container.instructions import apply_changes
-from fusevol.container.reference import Target, full_name, parse_target
 from fusevol.errors import UsageError
+from fusevol.images.instructions import apply_changes
+from fusevol.images.reference import Target, full_name, parse_target
 
 TARGETS: Final = {
     "oci:/d": ("oci", "/d", "latest", ""),

@@ -2,7 +2,7 @@
 
 import struct
 
-from fusevol.fuse.init import WANTED, Flag, amend_reply, offered
+from fusevol.protocol.init import WANTED, Flag, amend_reply, offered
 
 _ALL = (1 << 64) - 1
 

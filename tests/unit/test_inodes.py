@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusevol.inodes.inode import Directory, Inode
+from fusevol.inodes.objects import Directory, Inode
 from fusevol.inodes.table import FIRST_OWN_INO, ROOT_INO, InodeTable
 from fusevol.recovery.nodes import NodeEntries
 from fusevol.recovery.region import Region

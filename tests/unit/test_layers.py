@@ -137,7 +137,7 @@ def test_module_has_a_size_and_name_of_its_own(module: str) -> None:
         ("inodes", "from fusevol.linux.files import open_path"),
         ("linux", "from fusevol.accesslog import record"),
         ("model", "import fusevol.errors"),
-        ("fuse", "import fusevol.container.bind"),
+        ("fuse", "import fusevol.binding.bind"),
         ("accesslog", "def f():\n    import ctypes"),
         ("daemon", "import pyfuse3.asyncio"),
         ("", "import fusevol.model"),

@@ -8,8 +8,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from fusevol.inodes.inode import NO_SIZE
-from fusevol.inodes.opened import OpenFile
+from fusevol.inodes.objects import NO_SIZE, OpenFile
 from fusevol.model import Caller
 from fusevol.recovery.opens import SIZE
 from fusevol.recovery.region import Region

@@ -4,11 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusevol.config import parse_options
-from fusevol.daemon.settings import options_of
-from fusevol.daemon.volume_options import parse
 from fusevol.errors import UsageError
-from fusevol.log_options import (
+from fusevol.options.config import parse_options
+from fusevol.options.log import (
     KNOWN,
     Compression,
     LogFormat,
@@ -18,6 +16,8 @@ from fusevol.log_options import (
     parse_duration,
     parse_size,
 )
+from fusevol.server.settings import options_of
+from fusevol.server.volume_options import parse
 
 OPTIONS = st.builds(
     LogOptions,

@@ -13,11 +13,11 @@ import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
-from fusevol.accesslog import lines
-from fusevol.accesslog.record import AccessRecord, encode
-from fusevol.cli.log import log as log_command
+from fusevol.cli.log.group import log as log_command
 from fusevol.cli.main import cli
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UsageError
+from fusevol.logs import lines
+from fusevol.record.record import AccessRecord, encode
 from tests.patience import PATIENCE_S
 
 FUSEVOL: Final = [sys.executable, "-c", "from fusevol.cli.main import main; main()"]
@@ -174,7 +174,7 @@ def registry(log: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | Non
         return str(log)
 
     module = types.SimpleNamespace(find_log=find_log)
-    monkeypatch.setitem(sys.modules, "fusevol.daemon.logs", module)
+    monkeypatch.setitem(sys.modules, "fusevol.server.log_places", module)
     return asked
 
 

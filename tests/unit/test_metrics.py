@@ -5,9 +5,9 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusevol.daemon import metrics
-from fusevol.daemon.metrics import BOUNDS_S, METRICS, Histogram, Kind, Reading
-from fusevol.daemon.metrics_prometheus import render
+from fusevol.metrics import catalog
+from fusevol.metrics.catalog import BOUNDS_S, METRICS, Histogram, Kind, Reading
+from fusevol.metrics.prometheus import render
 from fusevol.recovery.counters import BUCKETS
 from tests.scraping import parse
 
@@ -32,10 +32,10 @@ def test_a_histogram_counts_each_time_below_the_bounds_that_it_is_below(taken: l
 @given(names, st.integers(0, 1 << 53), times)
 def test_what_is_rendered_is_read_back(volume: str, value: int, taken: list[int]) -> None:
     reading = Reading(0)
-    reading.add(metrics.READ, value, volume)
-    reading.add(metrics.SINK_UP, 0, "unix:/a b", volume)
+    reading.add(catalog.READ, value, volume)
+    reading.add(catalog.SINK_UP, 0, "unix:/a b", volume)
     counts = (*taken, *[0] * (len(BOUNDS_S) + 1))[: len(BOUNDS_S) + 1]
-    reading.add(metrics.DURATION, Histogram(counts, 0.5), "read", volume)
+    reading.add(catalog.DURATION, Histogram(counts, 0.5), "read", volume)
     for openmetrics in (False, True):
         text, _ = render(reading, openmetrics=openmetrics)
         families = parse(text, openmetrics=openmetrics)
@@ -56,7 +56,7 @@ def test_what_is_rendered_is_read_back(volume: str, value: int, taken: list[int]
 def test_names_and_labels_follow_the_conventions() -> None:
     assert len({metric.name for metric in METRICS}) == len(METRICS)
     assert set(METRICS) == {
-        one for one in vars(metrics).values() if isinstance(one, metrics.Metric)
+        one for one in vars(catalog).values() if isinstance(one, catalog.Metric)
     }
     for metric in METRICS:
         assert re.fullmatch(r"(fusevol|process)(_[a-z]+)+", metric.name)

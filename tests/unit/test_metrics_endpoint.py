@@ -12,12 +12,13 @@ from typing import TypeVar
 import pytest
 import trio
 
-from fusevol.daemon import metrics, metrics_endpoint
-from fusevol.daemon.control import VolumeState
-from fusevol.daemon.metrics_collector import Collector
-from fusevol.daemon.settings import Metrics, Settings
-from fusevol.daemon.volumes import Volumes
 from fusevol.errors import FusevolError, UsageError
+from fusevol.metrics import catalog as metrics
+from fusevol.metrics import endpoint
+from fusevol.metrics.collector import Collector
+from fusevol.server.control import VolumeState
+from fusevol.server.settings import Metrics, Settings
+from fusevol.server.volumes import Volumes
 from tests.patience import PATIENCE_S
 from tests.scraping import parse
 
@@ -63,9 +64,7 @@ async def serving(metrics: Metrics, passed: socket.socket | None = None) -> Asyn
         await volumes.create("data", {})
 
         async def serve(task_status: trio.TaskStatus[None]) -> None:
-            await metrics_endpoint.serve(
-                volumes, metrics=metrics, passed=passed, task_status=task_status
-            )
+            await endpoint.serve(volumes, metrics=metrics, passed=passed, task_status=task_status)
 
         await nursery.start(serve)
         yield
@@ -182,19 +181,19 @@ async def test_slow_scrapers_are_bounded_and_hold_up_nobody(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = 0
-    make = metrics_endpoint.Endpoint._make
+    make = endpoint.Endpoint._make
 
     def counted(*arguments: object) -> object:
         nonlocal made
         made += 1
         return make(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(metrics_endpoint.Endpoint, "_make", counted)
+    monkeypatch.setattr(endpoint.Endpoint, "_make", counted)
     path = directory / "metrics.sock"
 
     def run() -> None:
         with ExitStack() as stack:
-            slow = [UnixConnection(path) for _ in range(metrics_endpoint.CONNECTIONS_MAX - 1)]
+            slow = [UnixConnection(path) for _ in range(endpoint.CONNECTIONS_MAX - 1)]
             for number, connection in enumerate(slow):
                 stack.callback(connection.close)
                 connection.connect()

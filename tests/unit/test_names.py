@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fusevol.accesslog.names import decode_name, encode_name
+from fusevol.names import decode_name, encode_name
 
 
 @given(st.binary())

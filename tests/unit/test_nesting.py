@@ -6,11 +6,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fusevol.container import podman_hooks
-from fusevol.daemon import encoding
-from fusevol.daemon.settings import load
+from fusevol.binding import podman_hooks
 from fusevol.errors import UsageError
+from fusevol.mounts import encoding
 from fusevol.plugin.hook import read_state
+from fusevol.server.settings import load
 from tests.served import FUSEVOL, fusevol
 
 DEEP = 50_000

@@ -5,13 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.container.podman_hooks import (
-    DEFAULT_DIRECTORY,
-    HookFile,
-    hook_directories,
-    hook_files,
-)
-from fusevol.daemon.host import State, check_hooks
+from fusevol.binding.podman_hooks import DEFAULT_DIRECTORY, HookFile, hook_directories, hook_files
+from fusevol.doctor import State, check_hooks
 from fusevol.plugin.specs import hooks_d
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.daemon import registry
-from fusevol.daemon.registry import Served
 from fusevol.linux.process import Process
 from fusevol.logagent import status
+from fusevol.mounts import registry
+from fusevol.mounts.registry import Served
 from tests.served import wait_until
 
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fusevol.accesslog import lines
-from fusevol.accesslog.lines import MAX_LINE_BYTES
-from fusevol.accesslog.reader import Skipped, SkippedLine, last, last_record, read
-from fusevol.accesslog.record import AccessRecord, encode
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
+from fusevol.logs import lines
+from fusevol.logs.lines import MAX_LINE_BYTES
+from fusevol.logs.reader import Skipped, SkippedLine, last, last_record, read
+from fusevol.record.record import AccessRecord, encode
 from tests.patience import PROMPT_S
 
 

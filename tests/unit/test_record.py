@@ -7,8 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fusevol.accesslog import formats
-from fusevol.accesslog.record import (
+from fusevol.options.log import LogFormat
+from fusevol.record import formats
+from fusevol.record.record import (
     EVENTS,
     OK,
     OPERATIONS,
@@ -18,7 +19,6 @@ from fusevol.accesslog.record import (
     encode,
     errno_name,
 )
-from fusevol.log_options import LogFormat
 
 REQUIRED = {
     "time": st.text(min_size=1),

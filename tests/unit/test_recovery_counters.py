@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fusevol.accesslog.record import OPERATIONS
 from fusevol.errors import FusevolError
+from fusevol.record.record import OPERATIONS
 from fusevol.recovery import counters
 from fusevol.recovery.counters import BUCKETS, Counters
 from fusevol.recovery.journal import CODES

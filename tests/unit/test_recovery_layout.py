@@ -8,9 +8,8 @@ from dataclasses import make_dataclass
 
 import pytest
 
-from fusevol.accesslog import cells
 from fusevol.errors import FusevolError
-from fusevol.recovery import counters, journal, layout, nodes, opens, region, runs
+from fusevol.recovery import counters, journal, layout, log_cells, nodes, opens, region, runs
 from fusevol.recovery.region import Region
 from tests.unit.regions import new_region
 
@@ -38,7 +37,7 @@ def test_it_is_the_same_for_the_same_code() -> None:
         (opens, "Open", None),
         (runs, "_ACCOUNTS", (10, 5)),
         (counters, "BUCKETS", 16),
-        (cells, "SEQ", 2),
+        (log_cells, "SEQ", 2),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.accesslog.record import OK, AccessRecord, decode
-from fusevol.accesslog.writer import LogWriter
 from fusevol.errors import FusevolError
 from fusevol.model import OnLogFailure
+from fusevol.record.record import OK, AccessRecord, decode
+from fusevol.recording.writer import LogWriter
 from fusevol.recovery.region import (
     CONFIG,
     FUSE_FD,

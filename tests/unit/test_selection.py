@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusevol.accesslog.filter import path_matcher
-from fusevol.accesslog.record import OK, OPERATIONS, AccessRecord
-from fusevol.accesslog.selection import ALWAYS, NEVER, Selection, check
 from fusevol.errors import UsageError
-from fusevol.log_options import LogOptions
+from fusevol.logs.filter import path_matcher
+from fusevol.options.log import LogOptions
+from fusevol.record.record import OK, OPERATIONS, AccessRecord
+from fusevol.recording.selection import ALWAYS, NEVER, Selection, check
 
 _OPS = ("read", "write", "rename", "lookup")
 _PATHS = ("/", "/etc/a b", "/srv/x.db", "/srv/it's;here", '/say "|"', "/caf\\xe9")

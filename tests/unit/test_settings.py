@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusevol.daemon import volume_options
-from fusevol.daemon.settings import PLUGIN_SOCKET, Settings, load, options_of, with_listen
-from fusevol.daemon.volume_options import KNOWN, VolumeOptions
 from fusevol.errors import FusevolError, NotFoundError, UnsupportedError, UsageError
 from fusevol.model import OnLogFailure, RecordLevel
+from fusevol.server import volume_options
+from fusevol.server.settings import PLUGIN_SOCKET, Settings, load, options_of, with_listen
+from fusevol.server.volume_options import KNOWN, VolumeOptions
 
 
 def written(directory: Path, text: str) -> str:

@@ -2,7 +2,7 @@
 
 import os
 
-from fusevol.daemon.spare import Spare
+from fusevol.processes.spare import Spare
 
 
 def test_a_keeper_that_died_before_anyone_took_note_of_it_is_no_keeper() -> None:

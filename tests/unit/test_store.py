@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.daemon import store
-from fusevol.daemon.store import Reference, StoredVolume
-from fusevol.daemon.volume_options import VolumeOptions
 from fusevol.errors import FusevolError
 from fusevol.linux.process import start_ticks
+from fusevol.server import store
+from fusevol.server.store import Reference, StoredVolume
+from fusevol.server.volume_options import VolumeOptions
 
 ODD = os.fsdecode(b"/srv/\xff\n")
 VOLUMES = [

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fusevol.accesslog.record import EVENTS, OPERATIONS, AccessRecord, decode, encode
-from fusevol.accesslog.text import CHANGES, format_record, printable, printable_json, quoted
+from fusevol.record.record import EVENTS, OPERATIONS, AccessRecord, decode, encode
+from fusevol.record.text import CHANGES, format_record
+from fusevol.terminal import printable, printable_json, quoted
 
 ID = "4d5e6f70" * 8
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from fusevol.accesslog.formats import encoder
-from fusevol.accesslog.record import AccessRecord
 from fusevol.errors import FusevolError, NotFoundError
-from fusevol.log_options import LogFormat
+from fusevol.options.log import LogFormat
+from fusevol.record.formats import encoder
+from fusevol.record.record import AccessRecord
 from fusevol.recovery.counters import BUCKETS
 from fusevol.top.activity import Activity, total
 from fusevol.top.collector import fair_share

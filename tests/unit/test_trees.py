@@ -5,7 +5,7 @@ import socket
 import threading
 from pathlib import Path
 
-from fusevol.container.trees import remove_tree
+from fusevol.containers.trees import remove_tree
 
 DEPTH = 1100
 """Deeper than Python calls and, with names of four letters, than paths."""

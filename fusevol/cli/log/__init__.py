@@ -1,0 +1,1 @@
+"""`fusevol log`: one file for each of its commands, and how they show records."""

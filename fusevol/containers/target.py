@@ -1,0 +1,123 @@
+"""Which running container a user means: `docker:NAME`, `podman:NAME`, `pid:N`, or an own one.
+
+A container is taken by its first process, told from a later process with the same id by when it
+started.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+from fusevol.containers import engines
+from fusevol.containers.state import find_container
+from fusevol.errors import FusevolError, NotFoundError, UsageError
+from fusevol.linux.container_id import container_id
+from fusevol.linux.namespaces import namespace_id
+from fusevol.linux.process import Process
+
+_ENGINES: Final = {"docker": engines.docker_container, "podman": engines.podman_container}
+
+
+class Target(NamedTuple):
+    """A running container, or another process with mounts of its own.
+
+    Attributes:
+        word: what it was called by.
+        id: full id of the container; for a process outside of any, made of its number.
+        name: with the engine; the word itself if it has none.
+        process: its first process, as the host sees it.
+    """
+
+    word: str
+    id: str
+    name: str
+    process: Process
+
+
+def find_target(word: str) -> Target:
+    """Return what `docker:NAME`, `podman:NAME`, `pid:N` or the name of an own container means.
+
+    Raises:
+        UsageError: it means nothing.
+        NotFoundError: there is no such container, or its engine does not answer.
+        FusevolError: it is not running.
+    """
+    kind, colon, name = word.partition(":")
+    if not colon:
+        return _own(word)
+    if not name:
+        raise UsageError(f"{word!r}: the name of a container is missing")
+    if kind in _ENGINES:
+        return _of_engine(word, _ENGINES[kind](name))
+    if kind == "pid":
+        return _of_process(word, name)
+    raise UsageError(
+        f"{word!r}: unknown engine {kind!r}; use docker:NAME, podman:NAME, pid:N or the name of a "
+        f"container of `fusevol run`"
+    )
+
+
+def _own(word: str) -> Target:
+    container = find_container(word)
+    if container.init is None or not container.is_running:
+        raise FusevolError(f"container {container.name} has ended")
+    return Target(word, container.id, container.name, container.init)
+
+
+def _of_engine(word: str, found: dict[str, Any]) -> Target:
+    full_id, name = str(found["Id"]), str(found["Name"]).lstrip("/")
+    pid = int(found["State"]["Pid"])
+    process = _process(pid)
+    if process is None:
+        raise FusevolError(f"container {name} is not running; start it first")
+    text = _cgroup(pid)
+    if container_id(text) is not None and full_id not in text:
+        # The engine has not noticed yet that it ended, and its process id went to another.
+        raise FusevolError(f"container {name} has ended")
+    return Target(word, full_id, name, process)
+
+
+def _of_process(word: str, number: str) -> Target:
+    if not (number.isascii() and number.isdigit()) or len(number) > 10:
+        raise UsageError(f"{word!r}: {number!r} is no process id")
+    process = _process(int(number))
+    if process is None:
+        raise NotFoundError(f"there is no process {number}")
+    first = min(_companions(process), key=lambda one: (one.start_ticks, one.pid))
+    found = container_id(_cgroup(process.pid))
+    return Target(word, found or f"pid-{first.pid}-{first.start_ticks}", word, first)
+
+
+def _companions(process: Process) -> Iterator[Process]:
+    """Yield the processes that have the same mounts and the same root directory.
+
+    The oldest of them is the first process of a container, or the next best: what lives longest.
+    """
+    yield process
+    place = _place(process.pid)
+    if place is None or place == _place("self"):
+        return
+    for name in os.listdir("/proc"):
+        if name.isdigit() and _place(name) == place and (one := _process(int(name))):
+            yield one
+
+
+def _place(pid: int | str) -> tuple[int, int, int] | None:
+    try:
+        root = os.stat(f"/proc/{pid}/root")
+        return namespace_id(pid, "mnt"), root.st_dev, root.st_ino
+    except OSError:
+        return None
+
+
+def _process(pid: int) -> Process | None:
+    process = Process.of(pid)
+    return process if process.runs() else None
+
+
+def _cgroup(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/cgroup", errors="surrogateescape") as file:
+            return file.read()
+    except OSError:
+        return ""

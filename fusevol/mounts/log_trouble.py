@@ -1,0 +1,53 @@
+"""What `fusevol status` and `fusevol reload --logs` say of a log that is in trouble.
+
+Read from the recovery state: nothing is asked of a worker, which may hang.
+"""
+
+import os
+from collections.abc import Iterator
+
+from fusevol.errors import FusevolError
+from fusevol.mounts import registry
+from fusevol.record.times import Timestamps
+from fusevol.recording.opening import why_not
+from fusevol.recovery import log_trouble
+from fusevol.recovery.log_trouble import LogTrouble
+
+
+def of(served: registry.Served) -> LogTrouble | None:
+    """Return how it stands with the log of a mount; None if that cannot be known."""
+    fd = registry.open_state(served)
+    if fd < 0:
+        return None
+    try:
+        return log_trouble.read(fd)
+    except FusevolError:
+        return None  # It was mounted by another version.
+    finally:
+        os.close(fd)
+
+
+def why_not_opened(log: str, trouble: LogTrouble) -> str:
+    """Return why a log could not be opened anew, and what that means."""
+    means = "records have no file" if trouble.is_nameless else "records go on in the old file"
+    return f"{why_not(log, trouble.fault)}; {means}"
+
+
+def in_words(served: registry.Served) -> str:
+    """Return what stands in the way of a mount's log, and what has become of it; "" for nothing."""
+    trouble = of(served)
+    return "; ".join(_words(served.log, trouble)) if trouble is not None else ""
+
+
+def _words(log: str, trouble: LogTrouble) -> Iterator[str]:
+    times = Timestamps()
+    if trouble.untold:
+        since = f" since {times.of(trouble.since_ns)}" if trouble.since_ns else ""
+        why = f" ({os.strerror(trouble.errno)})" if trouble.errno else ""
+        yield f"{trouble.untold} operations were not recorded{since}{why}"
+    if trouble.fault:
+        yield why_not_opened(log, trouble)
+    if trouble.deleted_ns:
+        when = times.of(trouble.deleted_ns)
+        rest = "" if trouble.is_nameless else ", and was begun anew"
+        yield f"the log was deleted while it was written, noticed {when}{rest}"

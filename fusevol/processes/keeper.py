@@ -1,0 +1,543 @@
+"""The keeper: holds what a mount needs to live, and has a worker serve it.
+
+It holds /dev/fuse, the recovery state, and the table of descriptors, which it shares with the
+worker; so everything that was open stays open when the worker dies. It touches no file of the
+volume. It is started as `python -m fusevol.processes.keeper FD`, FD being its end of a channel to who
+wants the mount, and executed anew as `... --resume FD`, FD being the memfd of the recovery state,
+when the code is to be changed or the keeper before it has died.
+
+One thread, no trio: it has to be able to fork. Signals: SIGTERM and SIGINT unmount, the second one
+at once; SIGHUP opens the log anew; SIGUSR1 changes to the code that is installed now.
+"""
+
+import contextlib
+import errno
+import gc
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+import msgspec
+
+from fusevol.errors import FusevolError
+from fusevol.linux.files import remove_if_empty
+from fusevol.linux.mountinfo import mount_at
+from fusevol.linux.mounts import make_shared
+from fusevol.linux.process import (
+    avoid_oom_killer,
+    fork_sharing_descriptors,
+    has_ended,
+    reap_all_but,
+    serve_reclaim,
+    start_ticks,
+    use_all_descriptors,
+)
+from fusevol.model import RecordLevel
+from fusevol.mounts import mounting, registry
+from fusevol.mounts.connection import Connection, connection_of
+from fusevol.mounts.encoding import decode, encode
+from fusevol.processes import forkserver, succession, worker
+from fusevol.processes.agent import LogAgent
+from fusevol.processes.channel import BYTES, Failed, Mounted, Prepared, Serving, Start, pack, unpack
+from fusevol.processes.ending import Ending
+from fusevol.processes.own import Own, Pidfd
+from fusevol.processes.takeover import Takeover, why_ended
+from fusevol.protocol.init import Flag
+from fusevol.record.record import OK
+from fusevol.recovery.journal import Journal
+from fusevol.recovery.region import (
+    ALIVE_FD,
+    CONFIG,
+    CONNECTION_FD,
+    DEVICE,
+    FLAGS,
+    FUSE_FD,
+    INIT,
+    LOG_WANTED,
+    MOUNT_FLAGS,
+    RESTARTS,
+    Note,
+    Region,
+)
+
+_OOM_SCORE: Final = -900
+_REAP_S: Final = 5.0
+_FAILED_S: Final = 1.0
+_DRAIN_S: Final = 4.0
+"""How long a worker may take to make room for another; it takes half of that by itself."""
+
+logger = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Keeps one mount."""
+
+    def __init__(self, start: Start, region: Region) -> None:
+        self._config = start.config
+        self._region = region
+        self._own = Own(region)
+        self._pidfd = self._own.keep(os.pidfd_open(os.getpid()))
+        self._signals = _signals(self._own)
+        self._own.watch(self._signals, self._obey)
+        self._watch_owner(start)
+        self._worker: Pidfd | None = None
+        self._respawn_at: float | None = None
+        self._enter_at: float | None = None
+        self._unprepared: int | None = None
+        """How the last worker ended, if it was not yet seen what it left undone."""
+        self._reload = False
+        self._drained_by: float | None = None
+        self._message = ""
+        self._ending = Ending(self._config)
+        self._takeover = Takeover(self._config, region, self._own)
+        self._agent = LogAgent(
+            self._config, region, self._own, self._reopen_log, self._tell_of_agent
+        )
+
+    def mount(self, starter: socket.socket) -> None:
+        """Mount, and have it served.
+
+        Args:
+            starter: who wants it; if it ends, nothing is mounted.
+
+        Raises:
+            FusevolError: it cannot be, and why. Nothing is left behind.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            try:
+                self._fork(worker.begin, self._config, self._region, theirs, self._pidfd)
+                prepared = unpack(self._receive(ours, starter), Prepared)
+                self._make_mount(prepared)
+                ours.send(b"+")
+                unpack(self._receive(ours, starter), Serving)
+                self._enter()
+            except BaseException as error:
+                self._ending.detach()
+                if self._worker is not None:
+                    _kill(self._worker.pid)
+                if isinstance(error, OSError):
+                    raise FusevolError(f"the mount cannot be kept: {error}") from None
+                raise
+        self._tune()
+        try:
+            starter.send(pack(Mounted(self._ending.device)))
+        except OSError:
+            # Who asked for the mount has ended meanwhile.
+            signal.raise_signal(signal.SIGTERM)
+        self._own.close(starter)
+
+    def _receive(self, ours: socket.socket, starter: socket.socket) -> bytes:
+        """Return the worker's next message, as long as it and the starter are there."""
+        with selectors.DefaultSelector() as selector:
+            # The end of the worker does not end its socket: this process has it open, too.
+            for source in (ours, self._worker, starter):
+                assert source is not None
+                selector.register(source, selectors.EVENT_READ)
+            ready = [key.fileobj for key, _ in selector.select()]
+        if ours in ready:
+            return ours.recv(BYTES)
+        if starter in ready:
+            raise FusevolError("who asked for the mount has ended")
+        return b""
+
+    def _make_mount(self, prepared: Prepared) -> None:
+        config, region = self._config, self._region
+        fuse_fd = mounting.mount(config, prepared.single_file, prepared.flags)
+        region.set_descriptor(FUSE_FD, fuse_fd)
+        region.words[MOUNT_FLAGS] = prepared.flags
+        region.begin_sinks()
+        mount = mount_at(config.mountpoint)
+        if mount is None or mount.fstype != registry.FSTYPE:
+            raise FusevolError(f"{config.mountpoint} was unmounted at once by somebody else")
+        self._ending.device = region.words[DEVICE] = mount.device
+        self._hold_connection()
+        region.put_text(INIT, mounting.read_init(fuse_fd))
+
+    def _hold_connection(self) -> None:
+        region = self._region
+        fd = region.descriptor(CONNECTION_FD)
+        if fd >= 0:
+            self._ending.connection = Connection(fd)
+            return
+        held = connection_of(region.descriptor(FUSE_FD), self._ending.device)
+        if held is not None:
+            region.set_descriptor(CONNECTION_FD, held.fd)
+        self._ending.connection = held
+
+    def resume(self) -> None:
+        """Go on with what an earlier keeper kept."""
+        self._ending.device = self._region.words[DEVICE]
+        self._hold_connection()
+        self._set_readahead()
+        try:
+            self._takeover.settle()
+        except OSError as error:
+            # The worker finds that it is unmounted, and says so in the log.
+            logger.debug("%s: %s", self._config.mountpoint, error.strerror)
+        self._succeed()
+
+    def run(self) -> int:
+        """Keep the mount until it is unmounted; return the exit status."""
+        while True:
+            self._own.wait(self._timeout())
+            if self._worker is not None and has_ended(self._worker.fileno()):
+                status = self._reap(self._worker)
+                if status == 0 or self._ending.forced:
+                    return self._ended(status)
+                if not self._worker_ended(status):
+                    return self._unmounted(status)
+            if self._respawn_at is not None and time.monotonic() >= self._respawn_at:
+                if self._unprepared is None:
+                    self._succeed()
+                elif not self._worker_ended(status := self._unprepared):
+                    return self._unmounted(status)
+            if self._enter_at is not None and time.monotonic() >= self._enter_at:
+                self._update_entry()
+            self._agent.go_on()
+            reap_all_but({self._agent.pid, self._worker.pid if self._worker else 0})
+            if self._drained_by is not None and time.monotonic() >= self._drained_by:
+                # It may have been starting still, and not have seen the signal.
+                self._drained_by = None
+                self._signal_worker(signal.SIGKILL)
+            if self._ending.is_due():
+                self._end_worker()
+                # The worker may wait for its source, and cannot be killed then.
+                self._ending.abort()
+            if self._ending.is_overdue():
+                return self._ended(-signal.SIGKILL)
+
+    def leave_messages(self) -> None:
+        """Have the file of messages removed, if there are none, by whoever says something last."""
+        path = registry.messages_path(self._config.mountpoint)
+        if not self._agent.dismiss(path):
+            remove_if_empty(path)
+
+    def _timeout(self) -> float | None:
+        wanted = (
+            self._respawn_at, self._drained_by, self._ending.next_moment(),
+            self._agent.next_moment(), self._enter_at,
+        )  # fmt: skip
+        moments = [when for when in wanted if when is not None]
+        return max(0.0, min(moments) - time.monotonic()) if moments else None
+
+    def _obey(self) -> None:
+        for number in self._signals.recv(256):
+            if number in (signal.SIGTERM, signal.SIGINT):
+                self._ending.ask()
+            elif number == signal.SIGHUP:
+                self._reopen_log()
+            elif number == registry.RELOAD:
+                self._change_code()
+
+    def _reopen_log(self) -> None:
+        self._region.words[LOG_WANTED] += 1
+        self._signal_worker(signal.SIGHUP)
+
+    def _watch_owner(self, start: Start) -> None:
+        """End with the process that the mount is for."""
+        if not start.owner:
+            return
+        try:
+            owner = Pidfd(start.owner)
+        except ProcessLookupError:
+            signal.raise_signal(signal.SIGTERM)
+            return
+        self._own.watch(owner, lambda: self._owner_ended(owner))
+        if start_ticks(start.owner) != start.owner_ticks:
+            self._owner_ended(owner)
+
+    def _owner_ended(self, owner: Pidfd) -> None:
+        self._own.close(owner)
+        signal.raise_signal(signal.SIGTERM)
+
+    def _change_code(self) -> None:
+        self._message = succession.why_not(self._region)
+        if self._message:
+            logger.error("%s: %s", self._config.mountpoint, self._message)
+            self._update_entry()
+            return
+        self._reload = True
+        if self._worker:
+            self._signal_worker(worker.DRAIN)
+            self._drained_by = time.monotonic() + _DRAIN_S
+        else:
+            self._become_new()
+
+    def _become_new(self) -> None:
+        self._reload = False
+        wanted = registry.take_wanted(self._config.mountpoint)
+        if wanted is not None:
+            self._region.put_text(CONFIG, wanted)
+            self._region.begin_sinks()
+        try:
+            succession.become_keeper(self._region, "reload")
+        except OSError as error:
+            logger.error("%s: %s cannot be executed", self._config.mountpoint, error.filename)
+
+    def _worker_ended(self, status: int) -> bool:
+        """Prepare for the next worker; return False if there is nothing left to serve."""
+        if self._reload:
+            self._become_new()
+        self._unprepared = None
+        try:
+            delay = self._takeover.prepare(status)
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return False
+            # Without, the next one would not get what is unanswered.
+            self._unprepared = status
+            self._message = f"{why_ended(status)}; no other can start: {error.strerror}"
+            self._respawn_at = time.monotonic() + _FAILED_S
+            logger.error("%s: %s", self._config.mountpoint, self._message)
+            self._update_entry()
+            return True
+        if delay:
+            self._message = f"{why_ended(status)}; the next one starts in {delay:g} s"
+            logger.error("%s: %s", self._config.mountpoint, self._message)
+            self._update_entry()
+        self._respawn_at = time.monotonic() + delay
+        return True
+
+    def _unmounted(self, status: int) -> int:
+        """End, as the file system was unmounted while no worker could see it."""
+        # Who waited for an answer was told ENOTCONN: it was ended by force.
+        was_in_use = Journal(self._region).is_executing()
+        reason = f"ended while in use ({why_ended(status)})" if was_in_use else None
+        self._ending.record(reason, self._region)
+        return self._ended(0)
+
+    def _succeed(self) -> None:
+        self._respawn_at = None
+        leftovers = self._takeover.leftovers
+        try:
+            self._fork(worker.go_on, self._config, self._region, leftovers, self._pidfd)
+        except OSError as error:
+            self._respawn_at = time.monotonic() + _FAILED_S
+            self._message = (
+                f"no worker can be started ({error.strerror}); tried again every {_FAILED_S:g} s"
+            )
+            logger.error("%s: %s", self._config.mountpoint, self._message)
+        else:
+            leftovers.forgotten = []
+            self._message = ""
+        self._update_entry()
+
+    def _fork(self, run: Callable[..., int], *args: object) -> None:
+        """Have a worker run; it begins with `succession.SIGNALS` blocked, lest it loses one.
+
+        Raises:
+            OSError: there is no process or descriptor to be had.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, succession.SIGNALS)
+        try:
+            pid = fork_sharing_descriptors()
+            if pid == 0:
+                _exit_with(run, *args)
+            try:
+                self._worker = Pidfd(pid)
+            except OSError:
+                _kill(pid)
+                raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, succession.SIGNALS)
+        self._own.watch(self._worker, lambda: None)
+
+    def _reap(self, ended: Pidfd) -> int:
+        self._own.close(ended)
+        _, status = os.waitpid(ended.pid, 0)
+        self._worker, self._drained_by = None, None
+        return os.waitstatus_to_exitcode(status)
+
+    def _signal_worker(self, number: signal.Signals) -> None:
+        if self._worker is not None:
+            os.kill(self._worker.pid, number)
+
+    def _end_worker(self) -> None:
+        if self._worker is not None:
+            self._signal_worker(signal.SIGKILL)
+        else:
+            self._succeed()
+
+    def _tune(self) -> None:
+        config = self._config
+        flags = Flag(self._region.words[FLAGS])
+        if config.level is RecordLevel.ALL and not flags & Flag.DIRECT_IO_ALLOW_MMAP:
+            logger.warning(
+                "this kernel cannot share memory maps at level all (Linux 6.6 can): programs that "
+                "need them, such as SQLite in WAL mode, fail with ENODEV; use --record data"
+            )
+        self._set_readahead()
+        if os.geteuid() == 0:
+            # Docker refuses to bind a mount as slave that is not shared.
+            make_shared(config.mountpoint)
+
+    def _set_readahead(self) -> None:
+        if self._config.level is RecordLevel.DATA:
+            mounting.set_readahead(self._ending.device, self._region.descriptor(FUSE_FD))
+
+    def _tell_of_agent(self, before: str) -> None:
+        """Tell what trouble the log agent has; the log hears when it comes and when it goes."""
+        trouble = self._agent.trouble
+        if not (before and trouble):
+            result, reason = ("EIO", trouble) if trouble else (OK, "agent at work again")
+            self._region.add_note(Note("agent", result, reason))
+            self._signal_worker(signal.SIGHUP)
+        self._update_entry()
+
+    def _update_entry(self) -> None:
+        try:
+            self._enter()
+        except (OSError, FusevolError) as error:
+            # The mount goes on; only who asks for it hears the old story until then.
+            self._enter_at = time.monotonic() + _FAILED_S
+            logger.error("%s: its entry cannot be written: %s", self._config.mountpoint, error)
+        else:
+            self._enter_at = None
+
+    def _enter(self) -> None:
+        config = self._config
+        registry.write(
+            registry.Served(
+                mountpoint=config.mountpoint,
+                source=config.source,
+                name=config.name,
+                log=config.log,
+                level=config.level.value,
+                device=self._ending.device,
+                pid=os.getpid(),
+                worker=self._worker.pid if self._worker is not None else 0,
+                restarts=self._region.words[RESTARTS],
+                message=self._message,
+                agent_trouble=self._agent.trouble,
+                device_fd=self._region.descriptor(FUSE_FD),
+                state_fd=self._region.fd,
+                alive_fd=self._region.descriptor(ALIVE_FD),
+                flags=self._region.words[MOUNT_FLAGS],
+            )
+        )
+
+    def _ended(self, status: int) -> int:
+        registry.remove(self._config.mountpoint, os.getpid())
+        if status:
+            self._ending.detach()
+            reason = f"stopped while in use ({why_ended(status)})"
+            self._ending.record(reason, self._region)
+        return 0
+
+
+def _signals(own: Own) -> socket.socket:
+    """Have signals written to a socket; return the end to read their numbers from."""
+    reading, writing = socket.socketpair()
+    reading.setblocking(False)
+    writing.setblocking(False)
+    signal.set_wakeup_fd(own.keep(writing.detach()), warn_on_full_buffer=False)
+    for number in succession.SIGNALS:
+        signal.signal(number, lambda _number, _frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, succession.SIGNALS)
+    return reading
+
+
+def _kill(pid: int) -> None:
+    """End a worker; one that waits for a hung source ends later."""
+    os.kill(pid, signal.SIGKILL)
+    end = time.monotonic() + _REAP_S
+    while os.waitpid(pid, os.WNOHANG) == (0, 0) and time.monotonic() < end:
+        time.sleep(0.001)
+
+
+def _exit_with(run: Callable[..., int], *args: object) -> NoReturn:
+    status = 1
+    try:
+        status = run(*args)
+    except BaseException:
+        logger.exception("the worker failed")
+    finally:
+        os._exit(status)
+
+
+def _start(channel_fd: int) -> Keeper | None:
+    """Mount what the starter asks for; None if it cannot be, which the starter was told."""
+    starter = socket.socket(fileno=channel_fd)
+    start: Start = decode(starter.recv(BYTES), Start)
+    region = Region.create()
+    region.make_alive_pipe()
+    region.put_text(CONFIG, encode(start))
+    keeper = Keeper(start, region)
+    try:
+        keeper.mount(starter)
+    except FusevolError as error:
+        remove_if_empty(registry.messages_path(start.config.mountpoint))
+        with contextlib.suppress(OSError):  # The starter may have ended meanwhile.
+            starter.send(pack(Failed.of(error)))
+        return None
+    return keeper
+
+
+def _resume(region_fd: int) -> Keeper:
+    region = Region.attach(region_fd)
+    start: Start = decode(region.text(CONFIG), Start)
+    keeper = Keeper(start, region)
+    keeper.resume()
+    return keeper
+
+
+def main(arguments: list[str]) -> int:
+    """Start or resume, as the arguments say, and keep the mount until its end."""
+    logging.basicConfig(format="fusevol: %(levelname)s: %(message)s", stream=sys.stderr)
+    if arguments[0] == succession.TRY:
+        return _try(int(arguments[1]))
+    serve_reclaim()
+    avoid_oom_killer(_OOM_SCORE)
+    use_all_descriptors()
+    gc.collect()
+    gc.freeze()
+    if arguments[0] == forkserver.FORK:
+        forkserver.serve(int(arguments[1]), _keep)
+        return 0
+    if arguments[0] in (succession.RESUME, succession.REVIVE):
+        try:
+            keeper = _go_on(*map(int, arguments[1:]))
+        except FusevolError as error:
+            logger.error("a mount cannot be gone on with: %s", error)
+            return 1
+        return _keep_until_end(keeper)
+    return _keep(int(arguments[0]))
+
+
+def _go_on(region_fd: int, spare_fuse_fd: int = -1) -> Keeper:
+    """Take up a mount from another keeper, or with spare descriptors if all have died."""
+    if spare_fuse_fd >= 0:
+        succession.revive(Region.attach(region_fd), spare_fuse_fd)
+    return _resume(region_fd)
+
+
+def _try(region_fd: int) -> int:
+    """Tell by the exit status whether this code understands the state of a mount."""
+    try:
+        decode(Region.attach(region_fd).text(CONFIG), Start)
+    except (FusevolError, msgspec.DecodeError) as error:
+        sys.stderr.write(f"{error}\n")
+        return succession.NOT_UNDERSTOOD
+    return 0
+
+
+def _keep(channel_fd: int) -> int:
+    keeper = _start(channel_fd)
+    return 1 if keeper is None else _keep_until_end(keeper)
+
+
+def _keep_until_end(keeper: Keeper) -> int:
+    status = keeper.run()
+    keeper.leave_messages()
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,102 @@
+"""What verification finds, and which record is the first that is concerned."""
+
+import enum
+from collections.abc import Callable
+
+import msgspec
+
+from fusevol.proof.joints import Judge, is_record
+from fusevol.proof.runs import Breach
+from fusevol.record.links import is_hashed, seq_of
+
+
+class Kind(enum.StrEnum):
+    """What was done to a log."""
+
+    CHANGED = "changed"
+    REMOVED = "removed"
+    INSERTED = "inserted"
+    REORDERED = "reordered"
+    CUT = "cut"
+    """The end is missing."""
+    REPLACED = "replaced"
+    """It is not the log that it should be."""
+
+
+class Finding(msgspec.Struct, omit_defaults=True):
+    """The first thing that is wrong with a log.
+
+    Attributes:
+        kind: what was done, as far as it can be told.
+        seq: number of the first record that was changed or is missing, or before which one was
+            inserted.
+        until: number of the last one that is missing.
+        file, line: where that shows.
+        detail: what else can be said.
+    """
+
+    kind: Kind
+    seq: int
+    file: str
+    line: int
+    until: int | None = None
+    detail: str = ""
+
+
+def classify(
+    breach: Breach, file: str, judge: Judge, is_elsewhere: Callable[[int], bool], expected: int
+) -> Finding:
+    """Return what a breach means.
+
+    Args:
+        file: where the line is that does not follow; other lines tell their own.
+        is_elsewhere: tells whether there is a record with a certain number in the log.
+        expected: number that the first record behind the breach should have.
+    """
+    spot = breach.spot
+    assert spot is not None
+    if spot.before.count:
+        between = spot.before
+        kind, detail = _of_unhashed(breach, expected)
+        return Finding(kind, expected, between.path or file, between.number, detail=detail)
+    seq = seq_of(spot.line)
+    following = breach.following
+    if following is not None:
+        is_between = breach.previous is not None and judge.follows(following, breach.previous)
+        if is_between and seq is not None and seq > expected:
+            return Finding(Kind.REORDERED, expected, file, spot.number, detail=_early(seq))
+        if is_between:
+            return Finding(Kind.INSERTED, expected, file, spot.number, detail=_what(spot.line))
+        if judge.follows(following, spot.line) and seq_of(following) == expected + 1:
+            return Finding(Kind.CHANGED, expected, file, spot.number)
+    if seq is None or seq == expected:
+        return Finding(Kind.CHANGED, expected, file, spot.number)
+    if seq < expected:
+        return Finding(Kind.INSERTED, expected, file, spot.number, detail=_what(spot.line))
+    if is_elsewhere(expected):
+        return Finding(Kind.REORDERED, expected, file, spot.number, detail=_early(seq))
+    return Finding(Kind.REMOVED, expected, file, spot.number, until=seq - 1)
+
+
+def _of_unhashed(breach: Breach, expected: int) -> tuple[Kind, str]:
+    """Tell what lines without a hash mean that no writer has left there."""
+    spot = breach.spot
+    assert spot is not None
+    between = spot.before
+    what = _what(between.first)
+    if seq_of(spot.line) == expected:
+        return Kind.INSERTED, what
+    if between.seq == expected or between.seq is None:
+        return Kind.CHANGED, f"there is {what}"
+    return Kind.INSERTED, what
+
+
+def _early(seq: int) -> str:
+    return f"record {seq} is in its place"
+
+
+def _what(line: bytes) -> str:
+    if not is_record(line):
+        return "a line that is no record"
+    again = f"record {seq_of(line)}"
+    return again if is_hashed(line) else f"{again} without a hash"

@@ -1,0 +1,52 @@
+"""What was written to a log that has lost its name: brought into the file that follows it.
+
+Who removes a log that is being written removes what is in it on purpose, but for what was written
+since; and who compresses a log has read it up to some record, and may remove some behind that.
+"""
+
+import errno
+import os
+from collections.abc import Iterator
+
+from fusevol.logs.follow import GrowingLog
+from fusevol.logs.log_end import end_of_log, first_seq
+from fusevol.logs.reader import Skipped
+
+
+def first_unnamed(path: str, volume: str, nameless: str, unseen: int) -> int:
+    """Return the number of the first record that is in no file with a name but should be.
+
+    Args:
+        path: of the log.
+        volume: as it stands in records.
+        nameless: a way to the file that has lost its name.
+        unseen: number of the first record that was written since it was last seen to have one.
+
+    Raises:
+        NotFoundError, NotPermittedError, FusevolError: a file of the log cannot be read.
+    """
+    end = end_of_log(path, volume=volume).seq
+    # There is a copy of it, up to there: compressed, most often.
+    return end + 1 if end >= max(1, first_seq(nameless)) else unseen
+
+
+def bring_over(nameless: str, seq: int, fd: int) -> Iterator[int]:
+    """Write the records from number `seq` on to another file; yield the number of each.
+
+    Raises:
+        OSError: one could not be written; no part of it was.
+        NotFoundError, NotPermittedError, FusevolError: the file cannot be read.
+    """
+    with GrowingLog(nameless, Skipped()) as log:
+        log.skip_to(seq - 1)
+        for line, record in log.appended(is_complete=True):
+            if record.seq >= seq:
+                _write_whole(fd, line + b"\n")
+                yield record.seq
+
+
+def _write_whole(fd: int, line: bytes) -> None:
+    written = os.write(fd, line)
+    if written != len(line):
+        os.ftruncate(fd, os.fstat(fd).st_size - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
