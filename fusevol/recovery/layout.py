@@ -1,12 +1,14 @@
 """Which layout the recovery state has: a number that differs where anything in it does.
 
 It is made of the constants that say what is where, as they stand in the modules that use them, so
-that nobody has to remember to raise it. Code of another layout does not go on with a state.
+that nobody has to remember to raise it. Code of another layout does not go on with a state. What
+the modules are called does not count: a module that moves leaves the state as it is.
 """
 
 import dataclasses
 import hashlib
 import importlib
+import re
 import struct
 from functools import cache
 from types import ModuleType
@@ -23,16 +25,18 @@ MODULES: Final = (
 )
 """Whoever writes to the state; what counts is annotated, as constants are."""
 _BYTES: Final = 8
+_MODULE: Final = re.compile(r"\bfusevol\.(?:\w+\.)*")
+"""What stands before the name of a class of fusevol in an annotation."""
 
 
 @cache
 def version() -> int:
     """Return the number of this code's layout."""
     digest = hashlib.blake2b(digest_size=_BYTES)
-    for name in MODULES:
+    for number, name in enumerate(MODULES):
         # Not imported above: these modules need the number themselves.
         for line in _described(importlib.import_module(name)):
-            digest.update(f"{name} {line}\n".encode())
+            digest.update(f"{number} {_MODULE.sub('', line)}\n".encode())
     return int.from_bytes(digest.digest(), "little")
 
 

@@ -2,8 +2,10 @@
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import struct
+import sys
 from dataclasses import make_dataclass
 
 import pytest
@@ -51,6 +53,25 @@ def test_it_changes_with_each_part(
         value = swapped
     monkeypatch.setattr(module, name, value)
     assert _version() != layout.version()
+
+
+def test_it_is_the_same_when_modules_have_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = _version()
+    moved = []
+    for number, name in enumerate(layout.MODULES):
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.origin is not None
+        elsewhere = f"fusevol.elsewhere.module{number}"
+        there = importlib.util.spec_from_file_location(elsewhere, spec.origin)
+        assert there is not None
+        assert there.loader is not None
+        module = importlib.util.module_from_spec(there)
+        monkeypatch.setitem(sys.modules, elsewhere, module)
+        there.loader.exec_module(module)
+        moved.append(elsewhere)
+    monkeypatch.setattr(layout, "MODULES", tuple(moved))
+    assert _version() == before
 
 
 def test_a_state_of_another_layout_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
