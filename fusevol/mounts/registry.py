@@ -25,6 +25,8 @@ from fusevol.options import config
 FSTYPE: Final = "fuse.fusevol"
 KEEPER: Final = "fusevol.processes.keeper"
 """The module that keepers run, and workers, which are forks of them."""
+_EARLIER_KEEPER: Final = b"fusevol.daemon.keeper"
+"""The module that they ran when entries did not identify processes."""
 RELOAD: Final = signal.SIGUSR1
 """What a keeper takes for a request to go on by the code and the options that are wanted now."""
 _NAME_MAX: Final = 255
@@ -220,7 +222,7 @@ def _identify(served: Served) -> None:
     for pid, start in ((served.pid, "keeper_start"), (served.worker, "worker_start")):
         process = Process.of(pid)
         with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
-            if KEEPER.encode() in file.read().split(b"\0"):
+            if _EARLIER_KEEPER in file.read().split(b"\0"):
                 setattr(served, start, process.start_ticks)
 
 

@@ -110,10 +110,11 @@ def test_an_entry_of_another_pid_namespace_is_left_alone(
 def test_an_entry_of_an_earlier_version_is_believed_of_a_keeper_only(
     stranger: "subprocess.Popen[bytes]",
 ) -> None:
-    with subprocess.Popen(["sh", "-c", "read wait", registry.KEEPER], stdin=-1) as keeper:
+    module = "fusevol.daemon.keeper"
+    with subprocess.Popen(["sh", "-c", "read wait", module], stdin=-1) as keeper:
         # Popen returns when execve(2) closes its pipe; the command line follows a little later.
         command_line = Path(f"/proc/{keeper.pid}/cmdline")
-        wait_until(lambda: registry.KEEPER in command_line.read_text(), "the command line")
+        wait_until(lambda: module in command_line.read_text(), "the command line")
         registry.write(served(keeper.pid, stranger.pid))
         entry = rewrite(keeper_start=0, worker_start=0, pid_namespace=0)
         assert entry.keeper.runs()
