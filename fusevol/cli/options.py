@@ -1,7 +1,6 @@
 """Options that commands share: which log to read, and which of its records."""
 
 import functools
-import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -190,5 +189,6 @@ def sources_of(files: Sequence[str], volume: str | None, mount: str | None) -> l
     if not (volume or mount):
         raise UsageError("no log to read; give FILE, --volume NAME or --mount MOUNTPOINT")
     # Loaded here, as logs can be read where nothing is served.
-    logs = importlib.import_module("fusevol.server.log_places")
-    return [logs.find_log(mountpoint=mount, volume=volume)]
+    from fusevol.server.log_places import find_log
+
+    return [find_log(mountpoint=mount, volume=volume)]

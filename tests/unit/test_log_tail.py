@@ -4,7 +4,6 @@ import pty
 import signal
 import subprocess
 import sys
-import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -173,8 +172,7 @@ def registry(log: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | Non
         asked.append((mountpoint, volume))
         return str(log)
 
-    module = types.SimpleNamespace(find_log=find_log)
-    monkeypatch.setitem(sys.modules, "fusevol.server.log_places", module)
+    monkeypatch.setattr("fusevol.server.log_places.find_log", find_log)
     return asked
 
 
