@@ -13,9 +13,9 @@ import functools
 import inspect
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pyfuse3 import FUSEError
 
@@ -36,13 +36,30 @@ from fusevol.recovery.journal import (
 )
 
 if TYPE_CHECKING:
-    from fusevol.fuse.operations import Operations
+    from fusevol.fuse.conclude import Conclude
+    from fusevol.fuse.deadline import Deadline
     from fusevol.inodes.objects import Opened
+    from fusevol.recording.caller import Callers
     from fusevol.volume.volume import Volume
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[..., Any]
+
+
+class Serving(Protocol):
+    """What handlers are methods of, `Operations`, as far as the seam knows it."""
+
+    name: str
+    volume: "Volume"
+    journal: Journal
+    callers: "Callers"
+    recorded: frozenset[str]
+    conclude: "dict[str, Conclude]"
+    admit: Callable[[int], None] | None
+    serially: Callable[..., Awaitable[Any]] | None
+    deadline: "Deadline | None"
+
 
 OPENING: Final = frozenset(("open", "create", "opendir"))
 """Operations whose caller is kept, for the records of what is done with the handle."""
@@ -78,7 +95,7 @@ def _answer_to_caller(handler: Handler, op: str, once: bool, identified: bool) -
     opens = op in OPENING
 
     @functools.wraps(handler)
-    async def answer(self: "Operations", *args: Any) -> Any:
+    async def answer(self: Serving, *args: Any) -> Any:
         started = perf_counter_ns()
         record = reply = late = None
         number = 0
@@ -125,9 +142,7 @@ def _answer_to_caller(handler: Handler, op: str, once: bool, identified: bool) -
     return answer
 
 
-def _admit(
-    operations: "Operations", record: AccessRecord, entry: Entry, args: tuple[Any, ...]
-) -> None:
+def _admit(operations: Serving, record: AccessRecord, entry: Entry, args: tuple[Any, ...]) -> None:
     """Refuse an operation that could not be recorded; its record, if any, then tells on what.
 
     Raises:
@@ -143,7 +158,7 @@ def _admit(
         raise
 
 
-def _admit_to(operations: "Operations", op: str, entry: Entry) -> None:
+def _admit_to(operations: Serving, op: str, entry: Entry) -> None:
     """Refuse an operation on a handle that could not be recorded; closing is never refused.
 
     Raises:
@@ -157,7 +172,7 @@ def _admit_to(operations: "Operations", op: str, entry: Entry) -> None:
             raise
 
 
-def _note_path(operations: "Operations", record: AccessRecord, args: tuple[Any, ...]) -> None:
+def _note_path(operations: Serving, record: AccessRecord, args: tuple[Any, ...]) -> None:
     """Note on what an operation was to be whose handler was not called."""
     volume = operations.volume
     if record.op in _BY_NAME:
@@ -167,7 +182,7 @@ def _note_path(operations: "Operations", record: AccessRecord, args: tuple[Any, 
 
 
 def _given_up(
-    operations: "Operations",
+    operations: Serving,
     record: AccessRecord | None,
     args: tuple[Any, ...],
     error: Exception,
@@ -186,7 +201,7 @@ def _given_up(
     return error.call
 
 
-def _finish(operations: "Operations", entry: Entry, late: Call | None) -> None:
+def _finish(operations: Serving, entry: Entry, late: Call | None) -> None:
     """Free the entry of a request when its reply has left; later if it is still worked on."""
     if late is None:
         operations.journal.finished.append(entry)
@@ -195,7 +210,7 @@ def _finish(operations: "Operations", entry: Entry, late: Call | None) -> None:
         operations.deadline.keep(entry, late)
 
 
-def _take_up(operations: "Operations", code: int, who: int, where: int, waits: bool) -> Entry:
+def _take_up(operations: Serving, code: int, who: int, where: int, waits: bool) -> Entry:
     """Return the entry of a request: the one an earlier worker began, or a new one."""
     journal = operations.journal
     if journal.resumed:
@@ -236,7 +251,7 @@ def _is_part_of_setxattr(journal: Journal, tid: int) -> bool:
 def by_handle(
     op: str,
     once: bool = False,
-    after: "Callable[[Operations, Any, AccessRecord], None] | None" = None,
+    after: Callable[[Any, Any, AccessRecord], None] | None = None,
 ) -> Callable[[Handler], Any]:
     """Answer a request on an open file or directory: the first argument is its handle number.
 
@@ -258,7 +273,7 @@ def _answer_to_user(
     handler: Handler,
     op: str,
     once: bool,
-    after: "Callable[[Operations, Any, AccessRecord], None] | None",
+    after: Callable[[Any, Any, AccessRecord], None] | None,
     recorded: bool,
 ) -> Any:
     code = CODES[op]
@@ -267,7 +282,7 @@ def _answer_to_user(
     of_directory = op.endswith("dir")
 
     @functools.wraps(handler)
-    async def answer(self: "Operations", fh: int, *args: Any) -> Any:
+    async def answer(self: Serving, fh: int, *args: Any) -> Any:
         started = perf_counter_ns()
         record = reply = opened = late = None
         number = 0
