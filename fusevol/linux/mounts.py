@@ -21,6 +21,7 @@ MS_NOATIME: Final = 1024
 MS_NODIRATIME: Final = 2048
 MS_RELATIME: Final = 1 << 21
 MS_STRICTATIME: Final = 1 << 24
+MS_LAZYTIME: Final = 1 << 25
 MS_REMOUNT: Final = 32
 MS_BIND: Final = 4096
 MS_REC: Final = 16384

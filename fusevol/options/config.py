@@ -8,43 +8,43 @@ from typing import Final
 import msgspec
 
 from fusevol.errors import UnsupportedError, UsageError
+from fusevol.linux.mounts import (
+    MS_LAZYTIME,
+    MS_NOATIME,
+    MS_NODEV,
+    MS_NODIRATIME,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_NOSYMFOLLOW,
+    MS_RDONLY,
+    MS_RELATIME,
+    MS_STRICTATIME,
+)
 from fusevol.model import OnLogFailure, RecordLevel
 from fusevol.options import log as log_options
 from fusevol.options.log import LogOptions
 
-# From linux/mount.h.
-_MS_RDONLY: Final = 1
-_MS_NOSUID: Final = 2
-_MS_NODEV: Final = 4
-_MS_NOEXEC: Final = 8
-_MS_NOSYMFOLLOW: Final = 256
-_MS_NOATIME: Final = 1024
-_MS_NODIRATIME: Final = 2048
-_MS_RELATIME: Final = 1 << 21
-_MS_STRICTATIME: Final = 1 << 24
-_MS_LAZYTIME: Final = 1 << 25
-
 _FLAGS: Final[dict[str, tuple[int, bool]]] = {
-    "ro": (_MS_RDONLY, True),
-    "rw": (_MS_RDONLY, False),
-    "nosuid": (_MS_NOSUID, True),
-    "suid": (_MS_NOSUID, False),
-    "nodev": (_MS_NODEV, True),
-    "dev": (_MS_NODEV, False),
-    "noexec": (_MS_NOEXEC, True),
-    "exec": (_MS_NOEXEC, False),
-    "nosymfollow": (_MS_NOSYMFOLLOW, True),
-    "symfollow": (_MS_NOSYMFOLLOW, False),
-    "noatime": (_MS_NOATIME, True),
-    "atime": (_MS_NOATIME, False),
-    "nodiratime": (_MS_NODIRATIME, True),
-    "diratime": (_MS_NODIRATIME, False),
-    "relatime": (_MS_RELATIME, True),
-    "norelatime": (_MS_RELATIME, False),
-    "strictatime": (_MS_STRICTATIME, True),
-    "nostrictatime": (_MS_STRICTATIME, False),
-    "lazytime": (_MS_LAZYTIME, True),
-    "nolazytime": (_MS_LAZYTIME, False),
+    "ro": (MS_RDONLY, True),
+    "rw": (MS_RDONLY, False),
+    "nosuid": (MS_NOSUID, True),
+    "suid": (MS_NOSUID, False),
+    "nodev": (MS_NODEV, True),
+    "dev": (MS_NODEV, False),
+    "noexec": (MS_NOEXEC, True),
+    "exec": (MS_NOEXEC, False),
+    "nosymfollow": (MS_NOSYMFOLLOW, True),
+    "symfollow": (MS_NOSYMFOLLOW, False),
+    "noatime": (MS_NOATIME, True),
+    "atime": (MS_NOATIME, False),
+    "nodiratime": (MS_NODIRATIME, True),
+    "diratime": (MS_NODIRATIME, False),
+    "relatime": (MS_RELATIME, True),
+    "norelatime": (MS_RELATIME, False),
+    "strictatime": (MS_STRICTATIME, True),
+    "nostrictatime": (MS_STRICTATIME, False),
+    "lazytime": (MS_LAZYTIME, True),
+    "nolazytime": (MS_LAZYTIME, False),
 }
 """Option -> mount(2) flag, and whether the option sets or clears it."""
 
@@ -59,11 +59,11 @@ _FOR_OTHERS: Final = frozenset(
 _VALUES: Final = ("name", "log", "record", "on_log_failure", "deadline")
 _WORDS: Final = ("allow_other", "private")
 
-DEFAULT_FLAGS: Final = _MS_NOSUID | _MS_NODEV
+DEFAULT_FLAGS: Final = MS_NOSUID | MS_NODEV
 
-_FORBIDDING: Final = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOSYMFOLLOW
-_CAN_BE_ALLOWED: Final = _MS_NOEXEC | _MS_NOSYMFOLLOW
-_ATIME: Final = _MS_NOATIME | _MS_NODIRATIME | _MS_RELATIME | _MS_STRICTATIME
+_FORBIDDING: Final = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOSYMFOLLOW
+_CAN_BE_ALLOWED: Final = MS_NOEXEC | MS_NOSYMFOLLOW
+_ATIME: Final = MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME
 
 _DEADLINES_S: Final = (0.1, 3600)
 
@@ -108,7 +108,7 @@ class MountConfig(msgspec.Struct):
     @property
     def read_only(self) -> bool:
         """Whether the kernel refuses changes through this mount."""
-        return bool(self.flags & _MS_RDONLY)
+        return bool(self.flags & MS_RDONLY)
 
     @property
     def atime_flags(self) -> int:
@@ -127,7 +127,7 @@ def flags_in(words: Collection[str]) -> int:
     for word in words:
         flag, on = _FLAGS.get(word, (0, False))
         found |= flag if on else 0
-    return found if found & (_MS_NOATIME | _MS_RELATIME) else found | _MS_STRICTATIME
+    return found if found & (MS_NOATIME | MS_RELATIME) else found | MS_STRICTATIME
 
 
 def source_flags(config: MountConfig, source: int, below: Collection[int]) -> int:
@@ -141,7 +141,7 @@ def source_flags(config: MountConfig, source: int, below: Collection[int]) -> in
         source: flags of the mount that the source is on.
         below: flags of each mount below it.
     """
-    flags = source & (_FORBIDDING | _MS_RDONLY)
+    flags = source & (_FORBIDDING | MS_RDONLY)
     if not config.atime_flags:
         flags |= source & _ATIME
     for other in below:
