@@ -1,4 +1,5 @@
-"""System calls that Python's os module lacks, one concern a file. The only place with ctypes.
+"""What Linux offers and Python's os module lacks, one concern a file. The only place with ctypes.
 
-A wrapper raises OSError with the call's errno. It knows nothing of volumes or inodes.
+A wrapper raises OSError with the call's errno. It knows nothing of volumes or inodes. Beside system
+calls: which container /proc says a process is in, and what systemd is told.
 """
