@@ -25,7 +25,6 @@ from fusevol.mounts.registry import Served
 from fusevol.mounts.visibility import hidden_from_host
 from fusevol.options.config import NO_LOG, STDOUT_LOG, MountConfig
 from fusevol.processes import succession
-from fusevol.processes.background import new_file
 from fusevol.processes.channel import BYTES, Mounted, Start, pack, unpack
 from fusevol.processes.ending import Ending
 from fusevol.processes.spare import Spare, duplicate
@@ -188,11 +187,19 @@ def _opened(messages: str | None) -> Iterator[int | None]:
     if messages is None:
         yield None
         return
-    fd = new_file(messages)
+    fd = _new_file(messages)
     try:
         yield fd
     finally:
         os.close(fd)
+
+
+def _new_file(path: str) -> int:
+    """Put a new, empty file at `path`, whatever stood there, and return its descriptor."""
+    temporary = f"{path}.{os.getpid()}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    os.rename(temporary, path)
+    return fd
 
 
 def keeper_after(mountpoint: str, ended: int) -> Process | None:
