@@ -46,7 +46,7 @@ class Mount:
     source: Path
     mountpoint: Path
 
-    def served(self) -> registry.Served:
+    def served(self) -> registry.MountEntry:
         served = registry.get(str(self.mountpoint))
         assert served is not None, "the mount is gone"
         return served

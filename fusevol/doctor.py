@@ -40,7 +40,7 @@ _FIRST_NAMESPACES: Final = {"pid": 0xEFFFFFFC, "user": 0xEFFFFFFD, "cgroup": 0xE
 """Inode numbers of the namespaces the kernel boots with (linux/proc_ns.h)."""
 
 
-class State(enum.StrEnum):
+class CheckState(enum.StrEnum):
     """How a check ended."""
 
     OK = "ok"
@@ -50,7 +50,7 @@ class State(enum.StrEnum):
     """fusevol cannot serve here."""
 
 
-class Finding(msgspec.Struct, omit_defaults=True):
+class CheckResult(msgspec.Struct, omit_defaults=True):
     """The result of one check.
 
     Attributes:
@@ -60,25 +60,25 @@ class Finding(msgspec.Struct, omit_defaults=True):
     """
 
     check: str
-    state: State
+    state: CheckState
     found: str
     costs: str = ""
     advice: str = ""
 
 
-def _ok(check: str, found: str) -> Finding:
-    return Finding(check, State.OK, found)
+def _ok(check: str, found: str) -> CheckResult:
+    return CheckResult(check, CheckState.OK, found)
 
 
-def _warning(check: str, found: str, costs: str, advice: str) -> Finding:
-    return Finding(check, State.WARNING, found, costs, advice)
+def _warning(check: str, found: str, costs: str, advice: str) -> CheckResult:
+    return CheckResult(check, CheckState.WARNING, found, costs, advice)
 
 
-def _missing(check: str, found: str, costs: str, advice: str) -> Finding:
-    return Finding(check, State.MISSING, found, costs, advice)
+def _missing(check: str, found: str, costs: str, advice: str) -> CheckResult:
+    return CheckResult(check, CheckState.MISSING, found, costs, advice)
 
 
-def findings() -> Iterator[Finding]:
+def findings() -> Iterator[CheckResult]:
     """Yield what every check found, the most important first."""
     root = os.geteuid() == 0
     yield from check_mounting()
@@ -102,7 +102,7 @@ def findings() -> Iterator[Finding]:
 # --- FUSE itself ---
 
 
-def check_mounting() -> Iterator[Finding]:
+def check_mounting() -> Iterator[CheckResult]:
     """Open the device, mount for a moment, and look at what the kernel offers."""
     try:
         os.close(mounting.open_device())
@@ -141,7 +141,7 @@ def _init_of_a_trial_mount() -> bytes:
         os.rmdir(directory)
 
 
-def check_kernel(release: str, version: tuple[int, int], flags: Flag) -> Iterator[Finding]:
+def check_kernel(release: str, version: tuple[int, int], flags: Flag) -> Iterator[CheckResult]:
     """Judge what the kernel offers in its INIT request."""
     yield _ok("kernel", f"Linux {release}, FUSE protocol {version[0]}.{version[1]}")
     if flags & Flag.DIRECT_IO_ALLOW_MMAP:
@@ -179,7 +179,7 @@ def check_kernel(release: str, version: tuple[int, int], flags: Flag) -> Iterato
     yield _ok("kernel, later", f"passthrough {offers}; not used yet")
 
 
-def check_copying() -> Finding:
+def check_copying() -> CheckResult:
     """Copy a mount, attached nowhere, and drop it again."""
     fd = os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)
     try:
@@ -196,7 +196,7 @@ def check_copying() -> Finding:
     return _ok("mount copies", "sources are served from a private copy of their mounts")
 
 
-def check_libraries() -> Iterator[Finding]:
+def check_libraries() -> Iterator[CheckResult]:
     """Load what serves, in this process."""
     try:
         from importlib.metadata import version
@@ -226,7 +226,7 @@ _CAPABILITIES: Final = (
 """What `fusevol.fuse.session` takes to act for others; CAP_SYS_ADMIN shows in the trial mount."""
 
 
-def check_capabilities(root: bool) -> Finding:
+def check_capabilities(root: bool) -> CheckResult:
     """See whether operations can be done on behalf of others."""
     if not root:
         return _ok(
@@ -243,7 +243,7 @@ def check_capabilities(root: bool) -> Finding:
     )  # fmt: skip
 
 
-def check_timeouts(directory: str = _SYSCTLS) -> Finding:
+def check_timeouts(directory: str = _SYSCTLS) -> CheckResult:
     """Look for request timeouts, which end a mount for good when one operation is slow."""
     set_to = []
     for name in ("default_request_timeout", "max_request_timeout"):
@@ -265,7 +265,7 @@ def check_timeouts(directory: str = _SYSCTLS) -> Finding:
     )  # fmt: skip
 
 
-def check_descriptors(hard: int | None = None) -> Finding:
+def check_descriptors(hard: int | None = None) -> CheckResult:
     """Look at the limit of open files; the worker raises the soft one by itself."""
     if hard is None:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -279,7 +279,7 @@ def check_descriptors(hard: int | None = None) -> Finding:
     )  # fmt: skip
 
 
-def check_io_uring(switch: str = _IO_URING_DISABLED) -> Finding:
+def check_io_uring(switch: str = _IO_URING_DISABLED) -> CheckResult:
     """Look whether programs can use io_uring, which goes wrong where direct I/O has no offset."""
     try:
         with open(switch, encoding="ascii") as file:
@@ -301,7 +301,7 @@ def check_io_uring(switch: str = _IO_URING_DISABLED) -> Finding:
 # --- mounting without root ---
 
 
-def check_fusermount(root: bool) -> Finding:
+def check_fusermount(root: bool) -> CheckResult:
     """Look for the set-user-ID helper."""
     path = shutil.which("fusermount3")
     problem = ""
@@ -313,13 +313,13 @@ def check_fusermount(root: bool) -> Finding:
             problem = f"{path} is not set-user-ID root"
     if not problem:
         return _ok("fusermount3", f"{path}, set-user-ID root")
-    return Finding(
-        "fusermount3", State.WARNING if root else State.MISSING, problem,
+    return CheckResult(
+        "fusermount3", CheckState.WARNING if root else CheckState.MISSING, problem,
         "only root can mount", "install the package fuse3",
     )  # fmt: skip
 
 
-def check_fuse_conf(root: bool, path: str = _FUSE_CONF) -> Finding:
+def check_fuse_conf(root: bool, path: str = _FUSE_CONF) -> CheckResult:
     """See whether users may open their mounts to others."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -340,7 +340,7 @@ def check_fuse_conf(root: bool, path: str = _FUSE_CONF) -> Finding:
 # --- who is who ---
 
 
-def check_proc() -> Iterator[Finding]:
+def check_proc() -> Iterator[CheckResult]:
     """See whether callers can be looked up."""
     proc = [mount for mount in mounts() if mount.mountpoint == "/proc" and mount.fstype == "proc"]
     if not proc:
@@ -366,7 +366,7 @@ def check_proc() -> Iterator[Finding]:
         yield _ok("/proc", "callers can be looked up")
 
 
-def check_cgroups() -> Finding:
+def check_cgroups() -> CheckResult:
     """See whether containers can be told apart."""
     try:
         with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
@@ -401,7 +401,7 @@ def _in_first_namespace(kind: str) -> bool:
 # --- surroundings ---
 
 
-def check_helper(directories: tuple[str, ...] = _HELPER_DIRECTORIES) -> Finding:
+def check_helper(directories: tuple[str, ...] = _HELPER_DIRECTORIES) -> CheckResult:
     """Look for what mount(8) calls."""
     for directory in directories:
         path = os.path.join(directory, "mount.fusevol")
@@ -415,7 +415,7 @@ def check_helper(directories: tuple[str, ...] = _HELPER_DIRECTORIES) -> Finding:
     )  # fmt: skip
 
 
-def check_hooks(files: Sequence[HookFile]) -> Iterator[Finding]:
+def check_hooks(files: Sequence[HookFile]) -> Iterator[CheckResult]:
     """See whether Podman finds the hook, and the hook its program; nothing where there is none."""
     costs = "containers that ask for volumes by annotation start without them, and nothing says so"
     for file in files:
@@ -435,7 +435,7 @@ def check_hooks(files: Sequence[HookFile]) -> Iterator[Finding]:
             yield _ok("hook", f"Podman reads {file.path}")
 
 
-def check_container() -> Finding:
+def check_container() -> CheckResult:
     """See whether fusevol itself is in a container."""
     name = _own_container()
     if name is None:

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from fusevol.binding.attachments import Attachment, attachments, changing
 from fusevol.binding.bind import bind, open_subpath
 from fusevol.binding.inside import Inside, inside
-from fusevol.containers.target import Target
+from fusevol.containers.target import RunningContainer
 from fusevol.errors import FusevolError, NotFoundError, UnsupportedError, UsageError
 from fusevol.linux import mounts
 from fusevol.linux.credentials import filesystem_identity, keep_capabilities_across_fsuid
@@ -29,7 +29,7 @@ _KERNELS: Final = ("proc", "sys")
 _GONE: Final = b"gone"
 
 
-class Served(NamedTuple):
+class AttachSource(NamedTuple):
     """What is to be attached: a volume as it is mounted on the host.
 
     Attributes:
@@ -55,7 +55,7 @@ def find_attachment(container: str, destination: str) -> Attachment | None:
     return None
 
 
-def check(target: Target, destination: str) -> None:
+def check(target: RunningContainer, destination: str) -> None:
     """Find out beforehand whether a volume can be attached there.
 
     Raises:
@@ -78,7 +78,9 @@ def check(target: Target, destination: str) -> None:
     inside(target, look)
 
 
-def attach(target: Target, served: Served, destination: str, read_only: bool) -> Attachment:
+def attach(
+    target: RunningContainer, served: AttachSource, destination: str, read_only: bool
+) -> Attachment:
     """Move a copy of a volume's mount into a running container and keep a record of that.
 
     Raises:
@@ -185,7 +187,7 @@ def _unmount(container: Inside, attachment: Attachment, path: str, lazy: bool) -
         ) from None
 
 
-def _copy(container: Inside, served: Served) -> tuple[int, int]:
+def _copy(container: Inside, served: AttachSource) -> tuple[int, int]:
     """Return a copy of a volume's mount, attached nowhere, and the device of its files."""
     try:
         namespace = os.open(f"/proc/{served.daemon}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
@@ -207,7 +209,9 @@ def _copy(container: Inside, served: Served) -> tuple[int, int]:
     return tree, device
 
 
-def _check_place(container: Inside, target: Target, destination: str, host: set[int]) -> None:
+def _check_place(
+    container: Inside, target: RunningContainer, destination: str, host: set[int]
+) -> None:
     place = container.locate(destination)
     if place.mount is None:
         raise FusevolError(f"{destination} of {target.word} is being changed; try again")
@@ -236,7 +240,7 @@ def _is_of_host(pid: int) -> bool:
     return False
 
 
-def _host_id_of_root(target: Target, kind: str) -> int:
+def _host_id_of_root(target: RunningContainer, kind: str) -> int:
     """Return the host's id of the container's root user or group (user_namespaces(7)).
 
     What is made for a mount shall belong to it, and the kernel makes nothing on a file system of

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from fusevol.containers.target import Target
+from fusevol.containers.target import RunningContainer
 from fusevol.linux.files import replace
 from fusevol.linux.process import Process
 from fusevol.options import config
@@ -58,9 +58,9 @@ class Attachment(msgspec.Struct):
         return os.path.join(_directory(), f"{name}.json")
 
     @property
-    def attached_to(self) -> Target:
+    def attached_to(self) -> RunningContainer:
         """The container, without asking its engine."""
-        return Target(self.target, self.container, self.name, self.process)
+        return RunningContainer(self.target, self.container, self.name, self.process)
 
     def save(self) -> None:
         """Keep it."""

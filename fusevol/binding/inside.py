@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from fusevol.containers.target import Target
+from fusevol.containers.target import RunningContainer
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UnsupportedError
 from fusevol.linux.child import in_child
 from fusevol.linux.files import open_in_root
@@ -99,7 +99,7 @@ class Inside:
             os.close(fd)
 
 
-def inside(target: Target, work: Callable[[Inside], bytes]) -> bytes:
+def inside(target: RunningContainer, work: Callable[[Inside], bytes]) -> bytes:
     """Have a child process do something in a container; return what `work` returns.
 
     Args:
@@ -117,7 +117,7 @@ def inside(target: Target, work: Callable[[Inside], bytes]) -> bytes:
         os.close(namespace_fd)
 
 
-def _open(target: Target) -> tuple[int, int]:
+def _open(target: RunningContainer) -> tuple[int, int]:
     """Open root directory and mount namespace; that they belong to the process is certain."""
     pid, opened = target.process.pid, []
     try:

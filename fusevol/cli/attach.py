@@ -125,7 +125,9 @@ def _attach(word: str, text: str) -> None:
         try:
             state = daemon.mount(name, holder(target.id, binding.destination), target.process.pid)
             source = "/".join(filter(None, (binding.volume or name, binding.subpath)))
-            served = attaching.Served(name, source, state.mountpoint, daemon.pid, binding.subpath)
+            served = attaching.AttachSource(
+                name, source, state.mountpoint, daemon.pid, binding.subpath
+            )
             attaching.attach(target, served, binding.destination, binding.read_only)
         except BaseException as error:
             # A signal may have come when it was attached already.

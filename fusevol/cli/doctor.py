@@ -7,11 +7,11 @@ import click
 import msgspec
 
 from fusevol.cli.options import color_option, wants_color
-from fusevol.doctor import Finding, State, findings
+from fusevol.doctor import CheckResult, CheckState, findings
 from fusevol.errors import UnsupportedError
 from fusevol.terminal import printable
 
-_COLORS: Final = {State.OK: "green", State.WARNING: "yellow", State.MISSING: "red"}
+_COLORS: Final = {CheckState.OK: "green", CheckState.WARNING: "yellow", CheckState.MISSING: "red"}
 _STATE_WIDTH: Final = 9
 _CHECK_WIDTH: Final = 18
 
@@ -29,7 +29,7 @@ def doctor(as_json: bool, color: str) -> None:
     Exit status 0 if fusevol can serve here, 5 if it cannot.
     """
     found = list(findings())
-    missing = [finding.check for finding in found if finding.state is State.MISSING]
+    missing = [finding.check for finding in found if finding.state is CheckState.MISSING]
     if as_json:
         report = {"serves": not missing, "checks": found}
         sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
@@ -41,7 +41,7 @@ def doctor(as_json: bool, color: str) -> None:
         raise UnsupportedError(f"cannot serve here: {', '.join(missing)}; see above")
 
 
-def _show(finding: Finding, in_color: bool) -> None:
+def _show(finding: CheckResult, in_color: bool) -> None:
     state = f"{finding.state:<{_STATE_WIDTH}}"
     if in_color:
         state = click.style(state, fg=_COLORS[finding.state])

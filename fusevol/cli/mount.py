@@ -10,10 +10,10 @@ from fusevol.cli.completion import complete_level, complete_path
 from fusevol.errors import UsageError
 from fusevol.linux.mountinfo import mount_at
 from fusevol.logagent.sinks import parse_all
-from fusevol.logagent.sinks.spec import Target
+from fusevol.logagent.sinks.spec import SinkKind
 from fusevol.model import OnLogFailure, RecordLevel
 from fusevol.mounts import registry
-from fusevol.mounts.checks import check
+from fusevol.mounts.preflight import check
 from fusevol.mounts.visibility import hidden_from_host
 from fusevol.options.config import (
     NO_LOG,
@@ -150,7 +150,7 @@ def default_log(name: str) -> str:
 def serve(config: MountConfig, foreground: bool) -> None:
     """Make the mount; return when it answers, or in foreground when it ends."""
     if not foreground and any(
-        sink.target is Target.STDOUT for sink in parse_all(config.logging.sinks)
+        sink.target is SinkKind.STDOUT for sink in parse_all(config.logging.sinks)
     ):
         raise UsageError("the sink stdout takes -f (stay in foreground)")
 

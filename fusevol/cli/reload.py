@@ -56,7 +56,7 @@ def reload(mountpoints: tuple[str, ...], logs: bool) -> None:
         raise FusevolError("; ".join(failures))
 
 
-def _chosen(mountpoints: tuple[str, ...]) -> list[registry.Served]:
+def _chosen(mountpoints: tuple[str, ...]) -> list[registry.MountEntry]:
     served = registry.all_served()
     wanted = set(map(registry.resolved, mountpoints))
     unknown = wanted - {mount.mountpoint for mount in served}
@@ -67,7 +67,7 @@ def _chosen(mountpoints: tuple[str, ...]) -> list[registry.Served]:
     return [mount for mount in served if not wanted or mount.mountpoint in wanted]
 
 
-def _told(served: registry.Served, number: signal.Signals) -> registry.Served | None:
+def _told(served: registry.MountEntry, number: signal.Signals) -> registry.MountEntry | None:
     """Tell the keeper of a mount, or who succeeds it; return its entry, None if there is nobody."""
     end = time.monotonic() + _DONE_S
     while not served.keeper.signal(number):
@@ -79,7 +79,7 @@ def _told(served: registry.Served, number: signal.Signals) -> registry.Served | 
     return served
 
 
-def _await_log(mount: registry.Served, before: LogTrouble | None) -> Iterator[str]:
+def _await_log(mount: registry.MountEntry, before: LogTrouble | None) -> Iterator[str]:
     """Wait until a mount has tried to open its log anew; yield why it could not, if it could not.
 
     Args:
@@ -102,7 +102,7 @@ def _await_log(mount: registry.Served, before: LogTrouble | None) -> Iterator[st
         )
 
 
-def _await_change(before: registry.Served) -> None:
+def _await_change(before: registry.MountEntry) -> None:
     """Wait until a successor serves a mount."""
     end = time.monotonic() + _DONE_S
     while time.monotonic() < end:

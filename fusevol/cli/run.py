@@ -97,7 +97,7 @@ def _run(
     network: str, command: tuple[str, ...],
 ) -> int:  # fmt: skip
     from fusevol.images import layers
-    from fusevol.images.image import Settings, open_image
+    from fusevol.images.image import ImageConfig, open_image
     from fusevol.runtime.init import Plan
     from fusevol.runtime.monitor import MonitorKilledError, run_container
     from fusevol.runtime.volumes import ServedVolumes, clean_up, clean_up_abandoned
@@ -105,7 +105,7 @@ def _run(
     clean_up_abandoned()
     # Before images are unpacked, which takes time; it is checked again when the name is given.
     check_free(name)
-    settings, digest = Settings(), ""
+    settings, digest = ImageConfig(), ""
     if image is not None:
         opened = open_image(image)
         settings, digest = opened.settings, opened.manifest_digest

@@ -38,7 +38,7 @@ def status(as_json: bool) -> None:
         _show(mount, why_not_here(mount))
 
 
-def _show(mount: registry.Served, note: str) -> None:
+def _show(mount: registry.MountEntry, note: str) -> None:
     click.echo(printable(mount.mountpoint))
     if mount.name != mount.mountpoint:
         click.echo(f"  name   {printable(mount.name)}")

@@ -15,7 +15,7 @@ from fusevol.errors import FusevolError, NotFoundError, UnsupportedError, UsageE
 from fusevol.mounts import registry
 from fusevol.record.record import one_line
 from fusevol.terminal import printable_json
-from fusevol.top.collector import Collector, Frame, Wanted
+from fusevol.top.collector import Frame, FrameCollector, Wanted
 from fusevol.top.plain import as_document, as_text
 from fusevol.top.views import COLUMNS
 
@@ -87,7 +87,7 @@ def top(
         _live(wanted, interval_s, by, text)
         return
     show = _json_printer(by, text, rows) if as_json else _text_printer(by, text, rows or _ROWS)
-    with Collector(wanted, name_of) as collector:
+    with FrameCollector(wanted, name_of) as collector:
         for number in itertools.count(1):
             time.sleep(interval_s)
             show(collector.frame())

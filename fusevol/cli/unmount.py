@@ -15,11 +15,11 @@ import click
 
 from fusevol.cli.completion import complete_mountpoint
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
-from fusevol.linux.mount_users import User, users
+from fusevol.linux.mount_users import MountUser, users
 from fusevol.linux.mountinfo import Mount, is_below, mount_at, mount_tables, mounts
 from fusevol.mounts import mounting, registry
-from fusevol.mounts.checks import Answer, answer, remove_dead
 from fusevol.mounts.connection import Connection
+from fusevol.mounts.preflight import Liveness, answer, remove_dead
 from fusevol.server import store
 from fusevol.terminal import printable
 
@@ -89,7 +89,7 @@ def _remove(mount: Mount, lazily: bool = False) -> None:
         if error.errno != errno.EBUSY:
             raise _refused(mount.mountpoint, error) from None
         said = answer(mount.mountpoint)
-        if said is not Answer.DEAD:
+        if said is not Liveness.DEAD:
             raise _busy(mount, said) from None
         remove_dead(mount.mountpoint)
 
@@ -100,7 +100,7 @@ def _is_there(mount: Mount) -> bool:
     return now is not None and (now.mount_id, now.device) == (mount.mount_id, mount.device)
 
 
-def _abort(mount: Mount, served: registry.Served | None) -> None:
+def _abort(mount: Mount, served: registry.MountEntry | None) -> None:
     """End a mount whoever uses it, and its worker, which may be stopped or wait for its source."""
     try:
         Connection.of(mount.device, lambda: _is_there(mount)).abort()
@@ -155,22 +155,22 @@ def _refused(mountpoint: str, error: OSError) -> FusevolError:
     return FusevolError(f"unmounting {mountpoint} failed: {error.strerror}")
 
 
-def _busy(mount: Mount, said: Answer) -> FusevolError:
+def _busy(mount: Mount, said: Liveness) -> FusevolError:
     above = [m.mountpoint for m in mounts() if is_below(m.mountpoint, mount.mountpoint)]
     by = [f"{printable(user.comm)} ({user.pid})" for user in _users(mount.device)]
     by += [f"the mount at {printable(path)}" for path in above]
     # A call that waits for an answer need not have anything open.
-    unknown = "calls that wait for it" if said is Answer.NONE else "what /proc does not show"
+    unknown = "calls that wait for it" if said is Liveness.NONE else "what /proc does not show"
     return FusevolError(
         f"{mount.mountpoint} is in use by {_some(by) or unknown}"
-        f"{' and does not answer' if said is Answer.NONE else ''}; end this, or use --lazy (detach "
-        f"it now, let them finish) or --force (their open files fail)"
+        f"{' and does not answer' if said is Liveness.NONE else ''}; end this, or use --lazy "
+        f"(detach it now, let them finish) or --force (their open files fail)"
     )
 
 
-def _users(device: int) -> list[User]:
+def _users(device: int) -> list[MountUser]:
     """Return who uses a file system, as far as that can be found out in time."""
-    found: list[User] = []
+    found: list[MountUser] = []
 
     def look() -> None:
         found.extend(users(device))
@@ -207,7 +207,7 @@ def _are_there(binds: set[int]) -> bool:
     )
 
 
-def _await_end(served: registry.Served) -> None:
+def _await_end(served: registry.MountEntry) -> None:
     """Wait for the worker to write its last record."""
     if not _is_within(_END_S, lambda: _has_ended(served)):
         raise FusevolError(
@@ -217,7 +217,7 @@ def _await_end(served: registry.Served) -> None:
         )
 
 
-def _has_ended(served: registry.Served) -> bool:
+def _has_ended(served: registry.MountEntry) -> bool:
     """Tell whether nobody serves a mount any more; all that is left of it is done then."""
     if _volume_of(served.mountpoint):
         return not served.server.runs()

@@ -18,7 +18,7 @@ from fusevol.linux.process import Process
 _ENGINES: Final = {"docker": engines.docker_container, "podman": engines.podman_container}
 
 
-class Target(NamedTuple):
+class RunningContainer(NamedTuple):
     """A running container, or another process with mounts of its own.
 
     Attributes:
@@ -34,7 +34,7 @@ class Target(NamedTuple):
     process: Process
 
 
-def find_target(word: str) -> Target:
+def find_target(word: str) -> RunningContainer:
     """Return what `docker:NAME`, `podman:NAME`, `pid:N` or the name of an own container means.
 
     Raises:
@@ -57,14 +57,14 @@ def find_target(word: str) -> Target:
     )
 
 
-def _own(word: str) -> Target:
+def _own(word: str) -> RunningContainer:
     container = find_container(word)
     if container.init is None or not container.is_running:
         raise FusevolError(f"container {container.name} has ended")
-    return Target(word, container.id, container.name, container.init)
+    return RunningContainer(word, container.id, container.name, container.init)
 
 
-def _of_engine(word: str, found: dict[str, Any]) -> Target:
+def _of_engine(word: str, found: dict[str, Any]) -> RunningContainer:
     full_id, name = str(found["Id"]), str(found["Name"]).lstrip("/")
     pid = int(found["State"]["Pid"])
     process = _process(pid)
@@ -74,10 +74,10 @@ def _of_engine(word: str, found: dict[str, Any]) -> Target:
     if container_id(text) is not None and full_id not in text:
         # The engine has not noticed yet that it ended, and its process id went to another.
         raise FusevolError(f"container {name} has ended")
-    return Target(word, full_id, name, process)
+    return RunningContainer(word, full_id, name, process)
 
 
-def _of_process(word: str, number: str) -> Target:
+def _of_process(word: str, number: str) -> RunningContainer:
     if not (number.isascii() and number.isdigit()) or len(number) > 10:
         raise UsageError(f"{word!r}: {number!r} is no process id")
     process = _process(int(number))
@@ -85,7 +85,7 @@ def _of_process(word: str, number: str) -> Target:
         raise NotFoundError(f"there is no process {number}")
     first = min(_companions(process), key=lambda one: (one.start_ticks, one.pid))
     found = container_id(_cgroup(process.pid))
-    return Target(word, found or f"pid-{first.pid}-{first.start_ticks}", word, first)
+    return RunningContainer(word, found or f"pid-{first.pid}-{first.start_ticks}", word, first)
 
 
 def _companions(process: Process) -> Iterator[Process]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyfuse3
 import trio
 
-from fusevol.fuse.lane import Call, Lane, TooLateError, Undo
+from fusevol.fuse.call_queue import Call, CallQueue, Rollback, TooLateError
 from fusevol.fuse.requestloop import RequestLoop
 from fusevol.recovery.journal import Entry, Journal
 
@@ -37,7 +37,7 @@ class Deadline:
     """Runs operations on threads, and gives them up after a time. Belongs to trio's thread.
 
     Attributes:
-        undo: by the name of a function that is called serially, what undoes it, given its result.
+        rollback: name of a function that is called serially -> what undoes it, given its result.
     """
 
     def __init__(self, seconds: float, loop: RequestLoop, journal: Journal) -> None:
@@ -46,14 +46,14 @@ class Deadline:
         Args:
             seconds: how long to wait.
         """
-        self.undo: dict[str, Undo] = {}
+        self.rollback: dict[str, Rollback] = {}
         self._seconds = seconds
         self._loop = loop
         self._journal = journal
         self._token = trio.lowlevel.current_trio_token()
         self._lock = threading.Lock()
-        self._one = Lane(1, self._soon)
-        self._many = Lane(_THREADS, self._soon)
+        self._one = CallQueue(1, self._soon)
+        self._many = CallQueue(_THREADS, self._soon)
         self._late: dict[Opened, list[Call]] = {}
 
     async def serially(self, call: Callable[..., Any], *args: object) -> Any:
@@ -64,7 +64,10 @@ class Deadline:
         """
         name = call.__name__
         made = Call(
-            partial(call, *args), self._lock, undo=self.undo.get(name), must_run=name in _MUST_RUN
+            partial(call, *args),
+            self._lock,
+            rollback=self.rollback.get(name),
+            must_run=name in _MUST_RUN,
         )
         return await self._result(made, self._one)
 
@@ -86,8 +89,8 @@ class Deadline:
             self._late[opened] = [*late, made]
             raise
 
-    async def _result(self, made: Call, lane: Lane) -> Any:
-        lane.put(made)
+    async def _result(self, made: Call, queue: CallQueue) -> Any:
+        queue.put(made)
         if not made.is_back_soon():
             await self._loop.aside(self._wait, made)
         return made.result()

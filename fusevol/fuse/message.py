@@ -39,7 +39,7 @@ serving: ContextVar[Any] = ContextVar("serving")
 
 
 def with_node_id(opcode: int) -> Callable[[Any], Any]:
-    """Give an answer of `seam.by_caller` the node id before the RequestContext."""
+    """Give an answer of `middleware.by_caller` the node id before the RequestContext."""
 
     def decorate(answer: Any) -> Any:
         wrapped = _with_node_id(answer, opcode)

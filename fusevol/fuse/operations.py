@@ -2,7 +2,7 @@
 
 Each translates: node ids and handle numbers to inodes, results to pyfuse3's types, and arguments
 into the access record, before the call, so that a failed operation shows what was asked for. What
-an operation means is in `fusevol.volume`; timing, errors and the log are in `seam`.
+an operation means is in `fusevol.volume`; timing, errors and the log are in `middleware`.
 """
 
 import builtins
@@ -26,21 +26,21 @@ from pyfuse3 import (
 
 from fusevol.fuse import convert, message
 from fusevol.fuse.caching import Caching
+from fusevol.fuse.coalescing import Coalescer
 from fusevol.fuse.convert import creator, opener
 from fusevol.fuse.deadline import Deadline
-from fusevol.fuse.gathering import Gatherer
 from fusevol.fuse.message import STATFS, with_node_id
-from fusevol.fuse.recorder import conclusions, recorded
+from fusevol.fuse.middleware import OPENING, by_caller, by_handle
+from fusevol.fuse.recorder import finishers, recorded
 from fusevol.fuse.requestloop import RequestLoop
-from fusevol.fuse.seam import OPENING, by_caller, by_handle
-from fusevol.fuse.undo import undos
+from fusevol.fuse.rollback import rollbacks
 from fusevol.inodes.objects import NO_SIZE, Inode, OpenDirectory, OpenFile
 from fusevol.model import RecordLevel
 from fusevol.names import encode_name
 from fusevol.record.record import OPERATIONS, AccessRecord
 from fusevol.record.times import rfc3339_ns
 from fusevol.recording.caller import Callers
-from fusevol.recording.selection import Selection
+from fusevol.recording.record_filter import RecordFilter
 from fusevol.recording.writer import LogWriter
 from fusevol.recovery.counters import Counters
 from fusevol.recovery.journal import DONE, Entry, Journal
@@ -86,7 +86,7 @@ class Operations(pyfuse3.Operations):
         volume: what is served.
         journal: what is being done.
         recorded: operations of which there may be a record.
-        conclude: what records and counts an operation, by its name.
+        finish: what records and counts an operation, by its name.
         admit: refuses an operation while its record could not be written, or None.
         serially: runs a handler on a thread, one at a time, or None to run it in place.
         acl: the source has POSIX ACLs.
@@ -103,9 +103,9 @@ class Operations(pyfuse3.Operations):
         journal: Journal,
         counters: Counters,
         level: RecordLevel,
-        selection: Selection,
+        record_filter: RecordFilter,
         log: LogWriter | None,
-        gatherer: Gatherer | None,
+        coalescer: Coalescer | None,
         callers: Callers,
         loop: RequestLoop,
         serially: Callable[..., Awaitable[Any]] | None,
@@ -123,13 +123,13 @@ class Operations(pyfuse3.Operations):
             self._offload = deadline.offload
             self._close = deadline.close
             self._readdir_reply = deadline.readdir_reply
-            deadline.undo.update(undos(volume))
+            deadline.rollback.update(rollbacks(volume))
         self.name = name
         self.volume = volume
         self.journal = journal
         self.callers = callers
-        self.recorded = recorded(log, level, selection)
-        self.conclude = conclusions(counters, log, level, selection, gatherer)
+        self.recorded = recorded(log, level, record_filter)
+        self.finish = finishers(counters, log, level, record_filter, coalescer)
         for op in OPERATIONS:
             answer = builtins.getattr(type(self), op)
             is_needed = op in OPENING and (log is not None or op != "opendir")

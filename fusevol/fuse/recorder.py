@@ -1,19 +1,19 @@
-"""How a request is concluded, before its reply: recorded as far as that is wanted, and counted.
+"""How a request is finished, before its reply: recorded as far as that is wanted, and counted.
 
 For each operation a function is chosen when serving begins, so that what is not asked for costs
-nothing. An entry that says RECORDED was concluded by an earlier worker, and is not concluded again.
+nothing. An entry that says RECORDED was finished by an earlier worker, and is not finished again.
 """
 
 import logging
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Final
 
-from fusevol.fuse.conclude import Conclude
-from fusevol.fuse.gathering import ENDING, GATHERED, Gatherer
+from fusevol.fuse.coalescing import COALESCED, ENDING, Coalescer
+from fusevol.fuse.finish import Finish
 from fusevol.model import RecordLevel
 from fusevol.record.record import OPERATIONS, AccessRecord, errno_name
-from fusevol.recording.rules import Check
-from fusevol.recording.selection import NEVER, Selection
+from fusevol.recording.filter_rules import Check
+from fusevol.recording.record_filter import NEVER, RecordFilter
 from fusevol.recovery.counters import LEFT_OUT, Counters
 from fusevol.recovery.journal import CODES, ERRNO, LOGGING, RECORDED, SEQ, Entry
 
@@ -30,56 +30,58 @@ NOT_AT_DATA: Final = frozenset(
 """Operations that the level `data` leaves out: caching hides most of them anyway."""
 
 
-def conclusions(
+def finishers(
     counters: Counters,
     log: "LogWriter | None",
     level: RecordLevel,
-    selection: Selection,
-    gatherer: Gatherer | None,
-) -> dict[str, Conclude]:
-    """Return what concludes each operation."""
+    record_filter: RecordFilter,
+    coalescer: Coalescer | None,
+) -> dict[str, Finish]:
+    """Return what finishes each operation."""
     if log is None:
         return {op: counting(op, counters) for op in OPERATIONS}
     left_out = NOT_AT_DATA if level is RecordLevel.DATA else ()
     found = {
         op: counting(op, counters)
         if op in left_out
-        else _selected(op, counters, log, selection, gatherer)
+        else _selected(op, counters, log, record_filter, coalescer)
         for op in OPERATIONS
     }
-    if gatherer is not None:
-        found |= {op: gatherer.ending(found[op]) for op in ENDING}
+    if coalescer is not None:
+        found |= {op: coalescer.ending(found[op]) for op in ENDING}
     return found
 
 
-def recorded(log: "LogWriter | None", level: RecordLevel, selection: Selection) -> frozenset[str]:
+def recorded(
+    log: "LogWriter | None", level: RecordLevel, record_filter: RecordFilter
+) -> frozenset[str]:
     """Return the operations of which there may be a record."""
     if log is None:
         return frozenset()
     left_out = NOT_AT_DATA if level is RecordLevel.DATA else frozenset()
-    return frozenset(op for op in OPERATIONS if selection.of(op) != NEVER) - left_out
+    return frozenset(op for op in OPERATIONS if record_filter.of(op) != NEVER) - left_out
 
 
 def _selected(
     op: str,
     counters: Counters,
     log: "LogWriter",
-    selection: Selection,
-    gatherer: Gatherer | None,
-) -> Conclude:
-    is_wanted = selection.of(op)
+    record_filter: RecordFilter,
+    coalescer: Coalescer | None,
+) -> Finish:
+    is_wanted = record_filter.of(op)
     if is_wanted == NEVER:
         return counting(op, counters, left_out=True)
-    conclude = recording(op, counters, log)
-    if gatherer is not None and op in GATHERED:
-        conclude = gatherer.gathering(op, conclude)
+    finish = recording(op, counters, log)
+    if coalescer is not None and op in COALESCED:
+        finish = coalescer.coalescing(op, finish)
     if callable(is_wanted):
-        return selecting(is_wanted, conclude, counting(op, counters, left_out=True))
-    return conclude
+        return selecting(is_wanted, finish, counting(op, counters, left_out=True))
+    return finish
 
 
-def selecting(is_wanted: Check, conclude: Conclude, leave_out: Conclude) -> Conclude:
-    """Return what concludes an operation with a record if that is wanted, else without."""
+def selecting(is_wanted: Check, finish: Finish, leave_out: Finish) -> Finish:
+    """Return what finishes an operation with a record if that is wanted, else without."""
 
     def conclude_selected(
         entry: Entry,
@@ -94,18 +96,18 @@ def selecting(is_wanted: Check, conclude: Conclude, leave_out: Conclude) -> Conc
             if not is_wanted(record):
                 leave_out(entry, record, started, number, opened)
                 return
-        conclude(entry, record, started, number, opened)
+        finish(entry, record, started, number, opened)
 
     return conclude_selected
 
 
-def counting(op: str, counters: Counters, *, left_out: bool = False) -> Conclude:
-    """Return what concludes an operation without a record, maybe because it is `left_out`."""
+def counting(op: str, counters: Counters, *, left_out: bool = False) -> Finish:
+    """Return what finishes an operation without a record, maybe because it is `left_out`."""
     words, count = counters.words, counters.count
     code = CODES[op]
     recorded = code | RECORDED
 
-    def conclude(
+    def finish(
         entry: Entry,
         record: AccessRecord | None,
         started: int,
@@ -121,17 +123,17 @@ def counting(op: str, counters: Counters, *, left_out: bool = False) -> Conclude
             words[LEFT_OUT] += 1
         count(code, (perf_counter_ns() - started) // 1000, number)
 
-    return conclude
+    return finish
 
 
-def recording(op: str, counters: Counters, log: "LogWriter") -> Conclude:
-    """Return what concludes an operation with a record."""
+def recording(op: str, counters: Counters, log: "LogWriter") -> Finish:
+    """Return what finishes an operation with a record."""
     words, count = counters.words, counters.count
     code = CODES[op]
     logging_, recorded = code | LOGGING, code | RECORDED
     conclude_without = counting(op, counters)
 
-    def conclude(
+    def finish(
         entry: Entry,
         record: AccessRecord | None,
         started: int,
@@ -158,4 +160,4 @@ def recording(op: str, counters: Counters, log: "LogWriter") -> Conclude:
         except Exception:
             logger.exception("a record of %s could not be written", op)
 
-    return conclude
+    return finish

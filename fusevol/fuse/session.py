@@ -19,11 +19,11 @@ from typing import Any, Final
 import pyfuse3
 import trio
 
+from fusevol.fuse.coalescing import Coalescer
 from fusevol.fuse.deadline import Deadline
-from fusevol.fuse.gathering import Gatherer
+from fusevol.fuse.lookup_reconciliation import LookupReconciliation
 from fusevol.fuse.operations import Operations
 from fusevol.fuse.requestloop import RequestLoop
-from fusevol.fuse.sweep import Sweep
 from fusevol.inodes.objects import Directory
 from fusevol.linux import credentials
 from fusevol.linux.files import descriptor_path
@@ -34,11 +34,12 @@ from fusevol.model import UNKNOWN, RecordLevel
 from fusevol.names import encode_name
 from fusevol.options.config import NO_LOG, MountConfig
 from fusevol.protocol.init import WANTED, Flag, amend_reply
-from fusevol.protocol.resend import Leftovers, Request
+from fusevol.protocol.resend import Leftovers, UnansweredRequest
 from fusevol.record.record import FORMAT_VERSION, OK, AccessRecord
 from fusevol.recording.caller import Callers
-from fusevol.recording.selection import Selection
+from fusevol.recording.record_filter import RecordFilter
 from fusevol.recording.writer import LogWriter
+from fusevol.recovery.coalesced_runs import CoalescedRun, RunEntries
 from fusevol.recovery.counters import Counters
 from fusevol.recovery.journal import Journal
 from fusevol.recovery.region import (
@@ -51,7 +52,6 @@ from fusevol.recovery.region import (
     WORD,
     Region,
 )
-from fusevol.recovery.runs import Run, RunEntries
 from fusevol.volume.source import open_source
 from fusevol.volume.volume import Volume
 
@@ -100,7 +100,7 @@ class Session:
         """
         self._config = config
         self._region = region
-        self._selection = Selection(config.logging)
+        self._record_filter = RecordFilter(config.logging)
         self._name = encode_name(os.fsencode(config.name))
         descriptors = _raise_descriptor_limit()
         privileged = _take_credentials()
@@ -122,12 +122,12 @@ class Session:
         self._journal = Journal(region)
         self._journal.load(last_seq)
         region.settle_telling(last_seq)
-        self._gatherer: Gatherer | None = None
-        self._runs: list[Run] = []
+        self._coalescer: Coalescer | None = None
+        self._runs: list[CoalescedRun] = []
         if self._log is not None:
             runs = RunEntries(region)
             self._runs = runs.pending(last_seq)
-            self._gatherer = Gatherer(self._log, Counters(region), runs, config.logging.coalesce)
+            self._coalescer = Coalescer(self._log, Counters(region), runs, config.logging.coalesce)
         self._callers = min(_MOST_CALLERS, descriptors // 8)
         room = max(descriptors // 4, descriptors - self._callers - _OWN_DESCRIPTORS)
         self._volume = Volume(
@@ -167,7 +167,7 @@ class Session:
                 self.tell_notes()
             else:
                 self._take_over(leftovers)
-                loop.set_chore(Sweep(fuse_fd, self._volume).go_on)
+                loop.set_chore(LookupReconciliation(fuse_fd, self._volume).go_on)
             started()
 
         callers = Callers(self._callers)
@@ -176,15 +176,15 @@ class Session:
         operations = self._operations(loop, callers)
         pyfuse3.init(operations, f"/dev/fd/{theirs.fileno()}", {"fsname=fusevol"})
         async with trio.open_nursery() as nursery:
-            if self._gatherer is not None and self._config.logging.coalesce:
-                nursery.start_soon(self._gatherer.end_in_time)
+            if self._coalescer is not None and self._config.logging.coalesce:
+                nursery.start_soon(self._coalescer.end_in_time)
             if self._log is not None:
                 nursery.start_soon(_keep_numbers, self._log)
             try:
                 await pyfuse3.main()
             finally:
-                if self._gatherer is not None:
-                    self._gatherer.end_all()
+                if self._coalescer is not None:
+                    self._coalescer.end_all()
             nursery.cancel_scope.cancel()
         self._event(AccessRecord(op="unmount", result=OK))
 
@@ -205,7 +205,7 @@ class Session:
             source=encode_name(os.fsencode(self._config.source)),
             level=self._config.level.value,
             format=FORMAT_VERSION,
-            filter=self._selection.text or None,
+            filter=self._record_filter.text or None,
         )
 
     def _tell_options(self, record: AccessRecord) -> None:
@@ -216,13 +216,13 @@ class Session:
     def _tell_changed_options(self) -> None:
         """Tell the log what is recorded from now on, if that is not what it was told last."""
         told = self._region.words[OPTIONS_TOLD]
-        if told == self._digest_of_options() or (not told and not self._selection.text):
+        if told == self._digest_of_options() or (not told and not self._record_filter.text):
             return
-        level, text = self._config.level.value, self._selection.text or None
+        level, text = self._config.level.value, self._record_filter.text or None
         self._tell_options(AccessRecord(op="update", result=OK, level=level, filter=text))
 
     def _digest_of_options(self) -> int:
-        text = f"{self._config.level.value} {self._selection.text}".encode(errors="replace")
+        text = f"{self._config.level.value} {self._record_filter.text}".encode(errors="replace")
         return int.from_bytes(hashlib.blake2b(text, digest_size=WORD).digest()) | 1
 
     def _take_over(self, leftovers: Leftovers) -> None:
@@ -249,15 +249,15 @@ class Session:
                 self._event(AccessRecord(op=note.op, result=note.result, reason=note.reason))
             region.words[NOTES_TOLD] = number + 1
 
-    def _tell_run(self, run: Run) -> None:
+    def _tell_run(self, run: CoalescedRun) -> None:
         """Write the record of reads or writes that an earlier worker has gathered."""
-        assert self._gatherer is not None
+        assert self._coalescer is not None
         path = None
         with contextlib.suppress(OSError):
             path = self._volume.paths.of(self._volume.inode(run.opened.ino))
-        self._gatherer.tell(run, self._name, path)
+        self._coalescer.tell(run, self._name, path)
 
-    def _refused_record(self, refused: Request) -> AccessRecord:
+    def _refused_record(self, refused: UnansweredRequest) -> AccessRecord:
         path = None
         try:
             inode = self._volume.inode(refused.ino)
@@ -309,8 +309,8 @@ class Session:
             serially = partial(loop.offload, limiter=trio.CapacityLimiter(1))
         return Operations(
             self._name, self._volume, self._journal,
-            Counters(self._region), self._config.level, self._selection, self._log,
-            self._gatherer if self._config.logging.coalesce else None, callers, loop, serially,
+            Counters(self._region), self._config.level, self._record_filter, self._log,
+            self._coalescer if self._config.logging.coalesce else None, callers, loop, serially,
             self._acl, self._flushes(), deadline,
         )  # fmt: skip
 

@@ -48,7 +48,7 @@ class Platform(msgspec.Struct):
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
 
-class Descriptor(msgspec.Struct, rename="camel"):
+class BlobDescriptor(msgspec.Struct, rename="camel"):
     """What refers to a blob (image-spec, descriptor.md).
 
     Attributes:
@@ -82,7 +82,7 @@ def blob_path(layout: str, digest: str) -> str:
 class BlobReader:
     """A blob, read from beginning to end once; `verify` says whether it was the right one."""
 
-    def __init__(self, layout: str, descriptor: Descriptor) -> None:
+    def __init__(self, layout: str, descriptor: BlobDescriptor) -> None:
         """Open the blob.
 
         Raises:
@@ -138,7 +138,7 @@ class BlobReader:
         self.close()
 
 
-def _opened(layout: str, descriptor: Descriptor) -> IO[bytes]:
+def _opened(layout: str, descriptor: BlobDescriptor) -> IO[bytes]:
     try:
         return open(blob_path(layout, descriptor.digest), "rb", buffering=0)
     except (FileNotFoundError, NotADirectoryError):
@@ -151,7 +151,7 @@ def _opened(layout: str, descriptor: Descriptor) -> IO[bytes]:
         raise FusevolError(f"{error.filename} cannot be read: {error.strerror}") from None
 
 
-def read_document(layout: str, descriptor: Descriptor) -> bytes:
+def read_document(layout: str, descriptor: BlobDescriptor) -> bytes:
     """Return the whole of a verified blob that holds JSON.
 
     Raises:

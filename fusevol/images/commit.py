@@ -18,13 +18,13 @@ from fusevol.images.blobs import (
     OCI_LAYER,
     OCI_LAYER_GZIP,
     OCI_MANIFEST,
-    Descriptor,
+    BlobDescriptor,
 )
 from fusevol.images.changes import write_layer
 from fusevol.images.image import open_image, this_platform
 from fusevol.images.instructions import apply_changes
 from fusevol.images.layout import BlobWriter, Built, add_to_index, prepare_layout, write_archive
-from fusevol.images.reference import Target
+from fusevol.images.reference import ImageReference
 
 _OCI_TYPES: Final = {DOCKER_LAYER: OCI_LAYER, DOCKER_LAYER_GZIP: OCI_LAYER_GZIP}
 """Docker's names of layers in the words of OCI; the layers are the same."""
@@ -67,12 +67,12 @@ class Committed(NamedTuple):
 class _Base(NamedTuple):
     """What is below the changes: layers, base first, and the config."""
 
-    layers: list[Descriptor]
+    layers: list[BlobDescriptor]
     config: dict[str, Any]
     annotations: dict[str, str]
 
 
-def commit(container: Container, target: Target, wishes: Wishes) -> Committed:
+def commit(container: Container, target: ImageReference, wishes: Wishes) -> Committed:
     """Write an image of a container.
 
     Reproducible: with SOURCE_DATE_EPOCH in the environment, that is the image's time, and no file
@@ -101,7 +101,7 @@ def commit(container: Container, target: Target, wishes: Wishes) -> Committed:
 
 
 @contextmanager
-def _layout_for(target: Target) -> Iterator[str]:
+def _layout_for(target: ImageReference) -> Iterator[str]:
     """Yield where the blobs go: to stay, or until the archive is written."""
     if target.form == "oci":
         prepare_layout(target.path)
@@ -120,7 +120,7 @@ def _layout_for(target: Target) -> Iterator[str]:
         yield layout
 
 
-def _layer_of_changes(blobs: BlobWriter, container: Container) -> tuple[Descriptor, str]:
+def _layer_of_changes(blobs: BlobWriter, container: Container) -> tuple[BlobDescriptor, str]:
     newest = _epoch()
 
     def write(out: IO[bytes]) -> None:
@@ -138,7 +138,7 @@ def _layer_of_changes(blobs: BlobWriter, container: Container) -> tuple[Descript
 
 
 def _build(
-    blobs: BlobWriter, base: _Base, layer: Descriptor, diff_id: str, container: Container,
+    blobs: BlobWriter, base: _Base, layer: BlobDescriptor, diff_id: str, container: Container,
     wishes: Wishes,
 ) -> Built:  # fmt: skip
     now = _rfc3339(_now_s())
@@ -218,7 +218,7 @@ def _base_of_directory(blobs: BlobWriter, container: Container) -> _Base:
     return _Base([layer], config, {})
 
 
-def _reference(blob: Descriptor) -> dict[str, Any]:
+def _reference(blob: BlobDescriptor) -> dict[str, Any]:
     media_type = _OCI_TYPES.get(blob.media_type, blob.media_type)
     return {"mediaType": media_type, "digest": blob.digest, "size": blob.size}
 

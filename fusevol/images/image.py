@@ -22,7 +22,7 @@ from fusevol.images.blobs import (
     INDEXES,
     MANIFESTS,
     OCI_MANIFEST,
-    Descriptor,
+    BlobDescriptor,
     Platform,
     decoded,
     read_document,
@@ -50,7 +50,7 @@ _ARCHITECTURES: Final = {
 """uname(2) machine -> GOARCH and variant, where they differ."""
 
 
-class Settings(msgspec.Struct, rename="pascal"):
+class ImageConfig(msgspec.Struct, rename="pascal"):
     """What a container of the image runs with (image-spec, config.md, `config`).
 
     Attributes:
@@ -78,14 +78,14 @@ class Config(msgspec.Struct):
     rootfs: RootFs
     architecture: str = ""
     os: str = ""
-    config: Settings | None = None
+    config: ImageConfig | None = None
 
 
 class Manifest(msgspec.Struct, rename="camel"):
     """The manifest of an image (image-spec, manifest.md); layers base first."""
 
-    config: Descriptor
-    layers: list[Descriptor]
+    config: BlobDescriptor
+    layers: list[BlobDescriptor]
     schema_version: int = 2
     media_type: str = ""
 
@@ -93,14 +93,14 @@ class Manifest(msgspec.Struct, rename="camel"):
 class Index(msgspec.Struct, rename="camel"):
     """A list of manifests: index.json, or a multi-platform image (image-spec, image-index.md)."""
 
-    manifests: list[Descriptor]
+    manifests: list[BlobDescriptor]
     schema_version: int = 2
 
 
 class Layer(msgspec.Struct, frozen=True):
     """One layer: the blob that holds it, and the digest of its uncompressed tar archive."""
 
-    blob: Descriptor
+    blob: BlobDescriptor
     diff_id: str
 
 
@@ -122,7 +122,7 @@ class Image(msgspec.Struct, frozen=True):
     config: dict[str, Any]
     config_digest: str
     layers: list[Layer]
-    settings: Settings
+    settings: ImageConfig
 
 
 def parse_reference(reference: str) -> tuple[str, str]:
@@ -206,7 +206,7 @@ def _no_layout(layout: str) -> str:
     )
 
 
-def _tagged(layout: str, index: Index, tag: str) -> list[Descriptor]:
+def _tagged(layout: str, index: Index, tag: str) -> list[BlobDescriptor]:
     """Return the entries of index.json that are meant."""
     names = {(entry.annotations or {}).get(REF_NAME, "") for entry in index.manifests}
     known = ", ".join(sorted(name for name in names if name)) or "none"
@@ -220,7 +220,9 @@ def _tagged(layout: str, index: Index, tag: str) -> list[Descriptor]:
     return found
 
 
-def _select(layout: str, entries: list[Descriptor], what: str, depth: int = 0) -> Descriptor:
+def _select(
+    layout: str, entries: list[BlobDescriptor], what: str, depth: int = 0
+) -> BlobDescriptor:
     """Return the manifest for this machine among `entries`, following nested indexes."""
     if depth > _NESTING_MAX:
         raise FusevolError(f"{what}: indexes are nested too deeply; the image is damaged")
@@ -260,7 +262,7 @@ def _rank(platform: Platform | None, here: Platform) -> int:
     return -1
 
 
-def _manifest_with_digest(layout: str, index: Index, digest: str) -> Descriptor:
+def _manifest_with_digest(layout: str, index: Index, digest: str) -> BlobDescriptor:
     """Return the descriptor of a manifest, also if no tag leads to it any more."""
     for entry in index.manifests:
         if entry.digest == digest:
@@ -270,10 +272,10 @@ def _manifest_with_digest(layout: str, index: Index, digest: str) -> Descriptor:
         size = os.stat(os.path.join(layout, "blobs", algorithm, name)).st_size
     except OSError:
         raise NotFoundError(f"image layout {layout} no longer holds the image {digest}") from None
-    return Descriptor(digest, size, OCI_MANIFEST)
+    return BlobDescriptor(digest, size, OCI_MANIFEST)
 
 
-def _open_manifest(layout: str, tag: str, chosen: Descriptor) -> Image:
+def _open_manifest(layout: str, tag: str, chosen: BlobDescriptor) -> Image:
     what = f"manifest {chosen.digest} in {layout}"
     data = read_document(layout, chosen)
     manifest: Manifest = decoded(data, Manifest, what)
@@ -300,5 +302,5 @@ def _open_manifest(layout: str, tag: str, chosen: Descriptor) -> Image:
         config=decoded(config_data, dict[str, Any], what),
         config_digest=manifest.config.digest,
         layers=[Layer(*pair) for pair in zip(manifest.layers, diff_ids, strict=True)],
-        settings=config.config or Settings(),
+        settings=config.config or ImageConfig(),
     )

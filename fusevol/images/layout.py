@@ -21,9 +21,9 @@ from contextlib import contextmanager, suppress
 from typing import IO, Any, Final, NamedTuple, cast
 
 from fusevol.errors import FusevolError, UsageError
-from fusevol.images.blobs import BlobReader, Descriptor, blob_path
+from fusevol.images.blobs import BlobDescriptor, BlobReader, blob_path
 from fusevol.images.image import REF_NAME
-from fusevol.images.reference import Target, full_name
+from fusevol.images.reference import ImageReference, full_name
 
 _LAYOUT: Final = {"imageLayoutVersion": "1.0.0"}
 _INDEX_TYPE: Final = "application/vnd.oci.image.index.v1+json"
@@ -101,17 +101,17 @@ class BlobWriter:
         with _writing(directory):
             os.makedirs(os.path.join(directory, "blobs/sha256"), exist_ok=True)
 
-    def put(self, data: bytes, media_type: str) -> Descriptor:
+    def put(self, data: bytes, media_type: str) -> BlobDescriptor:
         """Put a blob; return what refers to it."""
         with self._new() as file:
             file.write(data)
             return self._keep(file, f"sha256:{hashlib.sha256(data).hexdigest()}", media_type)
 
-    def put_document(self, document: dict[str, Any], media_type: str) -> Descriptor:
+    def put_document(self, document: dict[str, Any], media_type: str) -> BlobDescriptor:
         """Put a JSON document."""
         return self.put(_json(document), media_type)
 
-    def copy(self, layout: str, blob: Descriptor) -> None:
+    def copy(self, layout: str, blob: BlobDescriptor) -> None:
         """Put a blob of another layout, if it is not here; its digest is checked in any case."""
         with BlobReader(layout, blob) as reader:
             if self._has(blob):
@@ -123,13 +123,13 @@ class BlobWriter:
                 reader.verify()
                 self._keep(file, blob.digest, blob.media_type)
 
-    def _has(self, blob: Descriptor) -> bool:
+    def _has(self, blob: BlobDescriptor) -> bool:
         path = blob_path(self._layout, blob.digest)
         return os.path.exists(path) and os.path.getsize(path) == blob.size
 
     def put_layer(
         self, write: Callable[[IO[bytes]], None], media_type: str
-    ) -> tuple[Descriptor, str]:
+    ) -> tuple[BlobDescriptor, str]:
         """Put what `write` writes, compressed; return what refers to it, and its diff id."""
         with self._new() as file:
             stored = _Hashing(file, self._layout)
@@ -153,14 +153,14 @@ class BlobWriter:
                 with suppress(FileNotFoundError):
                     os.unlink(file.name)
 
-    def _keep(self, file: IO[bytes], digest: str, media_type: str) -> Descriptor:
+    def _keep(self, file: IO[bytes], digest: str, media_type: str) -> BlobDescriptor:
         file.flush()
         os.fchmod(file.fileno(), 0o644)
         size = os.fstat(file.fileno()).st_size
         path = blob_path(self._layout, digest)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         os.rename(file.name, path)
-        return Descriptor(digest, size, media_type)
+        return BlobDescriptor(digest, size, media_type)
 
 
 class _Hashing:
@@ -201,7 +201,7 @@ def add_to_index(layout: str, entry: dict[str, Any], tag: str) -> None:
         _replace(layout, "index.json", index)
 
 
-def write_archive(target: Target, layout: str, image: Built, when_s: int) -> None:
+def write_archive(target: ImageReference, layout: str, image: Built, when_s: int) -> None:
     """Write one image of a layout as an archive, atomically, or to standard output.
 
     Args:
@@ -230,7 +230,7 @@ def write_archive(target: Target, layout: str, image: Built, when_s: int) -> Non
 
 
 def _write_archive(
-    out: IO[bytes], target: Target, layout: str, image: Built, when_s: int
+    out: IO[bytes], target: ImageReference, layout: str, image: Built, when_s: int
 ) -> None:  # fmt: skip
     index = _new_index()
     index["manifests"].append(image.entry)

@@ -21,7 +21,7 @@ _DOCKER_NAME: Final = re.compile(
 """As Docker has it (distribution, reference/regexp.go), without a digest."""
 
 
-class Target(NamedTuple):
+class ImageReference(NamedTuple):
     """Where an image goes.
 
     Attributes:
@@ -37,7 +37,7 @@ class Target(NamedTuple):
     docker_name: str
 
 
-def parse_target(text: str) -> Target:
+def parse_target(text: str) -> ImageReference:
     """Return what the text names.
 
     Raises:
@@ -62,7 +62,7 @@ def parse_target(text: str) -> Target:
         # A tag alone is a name in index.json only; a whole name is one for Docker, too.
         is_name = form == "oci-archive" and (":" in name or "/" in name)
         docker_name = _docker_name(name, text) if is_name else ""
-    return Target(form, path, name, docker_name)
+    return ImageReference(form, path, name, docker_name)
 
 
 def _docker_name(name: str, text: str) -> str:

@@ -8,14 +8,14 @@ from typing import NamedTuple
 from fusevol.linux.mountinfo import mount_tables
 
 
-class User(NamedTuple):
+class MountUser(NamedTuple):
     """A process that uses a file system; `comm` is its name, at most 15 bytes."""
 
     pid: int
     comm: str
 
 
-def users(device: int) -> Iterator[User]:
+def users(device: int) -> Iterator[MountUser]:
     """Yield the processes, but for this one, that have something on a file system in use.
 
     That is an open file or directory, the working or root directory, or a mapping, in any mount
@@ -32,7 +32,7 @@ def users(device: int) -> Iterator[User]:
             continue
         try:
             if _has_open(name, places) or _stands_in(name, places) or _maps(name, device):
-                yield User(int(name), _comm(name))
+                yield MountUser(int(name), _comm(name))
         except OSError:
             continue  # it ended, or is not ours to look at
 

@@ -1,6 +1,6 @@
 """The process of a log agent: `python -m fusevol.logagent.main FD`.
 
-FD is a socket to the keeper. The first message on it is a `Start`. A second one tells that the
+FD is a socket to the keeper. The first message on it is a `AgentStart`. A second one tells that the
 mount has ended, and names the file of its messages. The end of it tells the agent to end. What the
 agent sends on it, one byte at a time, asks for the log to be opened anew.
 """
@@ -23,7 +23,7 @@ from fusevol.logagent import status
 from fusevol.logagent.positions import Position, PositionsFile
 from fusevol.logagent.retention import Retention
 from fusevol.logagent.rotation import Rotation
-from fusevol.logagent.start import AT_WORK, MESSAGE_BYTES, REOPEN, Start
+from fusevol.logagent.start import AT_WORK, MESSAGE_BYTES, REOPEN, AgentStart
 from fusevol.logs.log_end import end_of_file, end_of_log
 from fusevol.logs.reader import last_record
 from fusevol.names import decode_name
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 class Agent:
     """Looks after one log until its keeper closes the channel."""
 
-    def __init__(self, start: Start, channel: socket.socket) -> None:
+    def __init__(self, start: AgentStart, channel: socket.socket) -> None:
         """Prepare; waits for an earlier agent of the log.
 
         Raises:
@@ -232,7 +232,7 @@ def main(arguments: list[str]) -> int:
             return 0
         os.nice(_NICENESS)
         try:
-            messages = Agent(msgspec.json.decode(message, type=Start), channel).run()
+            messages = Agent(msgspec.json.decode(message, type=AgentStart), channel).run()
         except FusevolError as error:
             logger.error("%s", error)
             return 1

@@ -20,7 +20,7 @@ AT_WORK: Final = b"w"
 """Tells that the agent has begun its work."""
 
 
-class Start(msgspec.Struct):
+class AgentStart(msgspec.Struct):
     """What an agent is for; the first message to it.
 
     Attributes:

@@ -38,14 +38,14 @@ _MACROS: Final = (
 """`names()`, a map, comes with each connection."""
 
 
-class Column(NamedTuple):
+class ResultColumn(NamedTuple):
     """A column of an answer: its name, and its type as DuckDB calls it."""
 
     name: str
     type: str
 
 
-class Answer:
+class QueryResult:
     """What a query asks for; found when it is fetched.
 
     Each method raises UsageError where the query fails, and FusevolError where there is no room.
@@ -56,7 +56,7 @@ class Answer:
         self._duckdb = duckdb
         with _explained(duckdb):
             rows = connection.execute("DESCRIBE answer").fetchall()
-        self.columns = [Column(name, type_) for name, type_, *_others in rows]
+        self.columns = [ResultColumn(name, type_) for name, type_, *_others in rows]
 
     def texts(self, *, in_utc: bool = False) -> Iterator[tuple[str | None, ...]]:
         """Yield the rows, all values as text, times in local time unless told otherwise."""
@@ -84,7 +84,7 @@ class Answer:
 @contextlib.contextmanager
 def answered(
     sql: str, paths: Sequence[str], wanted: Filter, names: Mapping[str, str], directory: str
-) -> Iterator[Answer]:
+) -> Iterator[QueryResult]:
     """Give out the answer to one SELECT about the view `log`.
 
     Args:
@@ -116,7 +116,7 @@ def answered(
             _define(connection, paths, wanted, names)
             _lock(connection, paths, directory)
             connection.execute(f"CREATE TEMP VIEW answer AS {statements[0].query}")
-            yield Answer(connection, duckdb)
+            yield QueryResult(connection, duckdb)
 
 
 def imported() -> Any:
@@ -207,7 +207,7 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).partition("\n\nLINE ")[0].split())
 
 
-def _in_utc(column: Column) -> str:
+def _in_utc(column: ResultColumn) -> str:
     name = _identifier(column.name)
     if column.type != _TIME_TYPE:
         return name

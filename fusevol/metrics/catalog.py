@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 
-class Kind(enum.Enum):
+class MetricKind(enum.Enum):
     """How the values of a metric are to be taken."""
 
     COUNTER = "counter"
@@ -30,7 +30,7 @@ class Metric(NamedTuple):
     """
 
     name: str
-    kind: Kind
+    kind: MetricKind
     text: str
     labels: tuple[str, ...] = ("volume",)
     unit: str = ""
@@ -79,117 +79,120 @@ Sample = tuple[tuple[str, ...], Value]
 _OPERATION: Final = ("op", "volume")
 
 UP: Final = Metric(
-    "fusevol_up", Kind.GAUGE, "1 if the volume is served, 0 if it should be and is not."
+    "fusevol_up", MetricKind.GAUGE, "1 if the volume is served, 0 if it should be and is not."
 )
 VOLUMES: Final = Metric(
-    "fusevol_volumes", Kind.GAUGE, "Volumes of the daemon: idle ones are served when needed.",
+    "fusevol_volumes", MetricKind.GAUGE, "Volumes of the daemon: idle ones are served when needed.",
     ("state",), "{volume}",
 )  # fmt: skip
 OPERATIONS: Final = Metric(
-    "fusevol_operations_total", Kind.COUNTER, "Operations concluded, failed ones included.",
+    "fusevol_operations_total", MetricKind.COUNTER, "Operations concluded, failed ones included.",
     _OPERATION, "{operation}",
 )  # fmt: skip
 ERRORS: Final = Metric(
-    "fusevol_operation_errors_total", Kind.COUNTER, "Operations that failed.",
+    "fusevol_operation_errors_total", MetricKind.COUNTER, "Operations that failed.",
     ("errno", *_OPERATION), "{operation}",
 )  # fmt: skip
 DURATION: Final = Metric(
-    "fusevol_operation_duration_seconds", Kind.HISTOGRAM,
+    "fusevol_operation_duration_seconds", MetricKind.HISTOGRAM,
     "From the receipt of a request to its answer.", _OPERATION, "s",
 )  # fmt: skip
 READ: Final = Metric(
-    "fusevol_read_bytes_total", Kind.COUNTER, "Bytes that clients have read.", unit="By"
+    "fusevol_read_bytes_total", MetricKind.COUNTER, "Bytes that clients have read.", unit="By"
 )
 WRITTEN: Final = Metric(
-    "fusevol_written_bytes_total", Kind.COUNTER, "Bytes that clients have written.", unit="By"
+    "fusevol_written_bytes_total", MetricKind.COUNTER, "Bytes that clients have written.", unit="By"
 )
 INODES: Final = Metric(
-    "fusevol_known_inodes", Kind.GAUGE, "Inodes that the kernel knows.", unit="{inode}"
+    "fusevol_known_inodes", MetricKind.GAUGE, "Inodes that the kernel knows.", unit="{inode}"
 )
 FILES: Final = Metric(
-    "fusevol_open_files", Kind.GAUGE, "Files that clients have open.", unit="{file}"
+    "fusevol_open_files", MetricKind.GAUGE, "Files that clients have open.", unit="{file}"
 )
 DIRECTORIES: Final = Metric(
-    "fusevol_open_directories", Kind.GAUGE, "Directories that clients have open.",
+    "fusevol_open_directories", MetricKind.GAUGE, "Directories that clients have open.",
     unit="{directory}",
 )  # fmt: skip
 RESTARTS: Final = Metric(
-    "fusevol_worker_restarts_total", Kind.COUNTER, "Workers that were succeeded by another.",
+    "fusevol_worker_restarts_total", MetricKind.COUNTER, "Workers that were succeeded by another.",
     unit="{restart}",
 )  # fmt: skip
 LOG_BYTES: Final = Metric(
-    "fusevol_log_bytes_total", Kind.COUNTER, "Bytes written to the access log.", unit="By"
+    "fusevol_log_bytes_total", MetricKind.COUNTER, "Bytes written to the access log.", unit="By"
 )
 LOG_RECORDS: Final = Metric(
-    "fusevol_log_records_total", Kind.COUNTER, "Records written to the access log.",
+    "fusevol_log_records_total", MetricKind.COUNTER, "Records written to the access log.",
     unit="{record}",
 )  # fmt: skip
 LOG_LOST: Final = Metric(
-    "fusevol_log_lost_records_total", Kind.COUNTER,
+    "fusevol_log_lost_records_total", MetricKind.COUNTER,
     "Operations without a record, because the access log could not be written.", unit="{record}",
 )  # fmt: skip
 LOG_UP: Final = Metric(
     "fusevol_log_up",
-    Kind.GAUGE,
+    MetricKind.GAUGE,
     "1 if the access log can be written, 0 if operations go unrecorded or are refused.",
 )
 LOG_FILTERED: Final = Metric(
-    "fusevol_log_filtered_records_total", Kind.COUNTER,
+    "fusevol_log_filtered_records_total", MetricKind.COUNTER,
     "Operations that a filter kept from the access log.", unit="{record}",
 )  # fmt: skip
 LOG_SIZE: Final = Metric(
-    "fusevol_log_size_bytes", Kind.GAUGE, "What the access log and its rotated files take.",
+    "fusevol_log_size_bytes", MetricKind.GAUGE, "What the access log and its rotated files take.",
     unit="By",
 )  # fmt: skip
 LOG_FILES: Final = Metric(
-    "fusevol_log_rotated_files", Kind.GAUGE, "Rotated files of the access log.", unit="{file}"
+    "fusevol_log_rotated_files", MetricKind.GAUGE, "Rotated files of the access log.", unit="{file}"
 )
 LOG_FREE: Final = Metric(
-    "fusevol_log_free_bytes", Kind.GAUGE, "Free on the file system of the access log.", unit="By"
+    "fusevol_log_free_bytes",
+    MetricKind.GAUGE,
+    "Free on the file system of the access log.",
+    unit="By",
 )
 AGENT_UP: Final = Metric(
     "fusevol_log_agent_up",
-    Kind.GAUGE,
+    MetricKind.GAUGE,
     "1 if the access log has its agent, 0 if it should have one and has not.",
 )
 SINK_UP: Final = Metric(
-    "fusevol_log_sink_up", Kind.GAUGE, "1 if the sink takes records, 0 if not.",
+    "fusevol_log_sink_up", MetricKind.GAUGE, "1 if the sink takes records, 0 if not.",
     ("sink", "volume"),
 )  # fmt: skip
 SINK_SENT: Final = Metric(
-    "fusevol_log_sink_sent_records_total", Kind.COUNTER, "Records handed over to the sink.",
+    "fusevol_log_sink_sent_records_total", MetricKind.COUNTER, "Records handed over to the sink.",
     ("sink", "volume"), "{record}",
 )  # fmt: skip
 SINK_BEHIND: Final = Metric(
-    "fusevol_log_sink_behind_records", Kind.GAUGE, "Records that wait for the sink.",
+    "fusevol_log_sink_behind_records", MetricKind.GAUGE, "Records that wait for the sink.",
     ("sink", "volume"), "{record}",
 )  # fmt: skip
 VOLUME_CPU: Final = Metric(
-    "fusevol_process_cpu_seconds_total", Kind.COUNTER,
+    "fusevol_process_cpu_seconds_total", MetricKind.COUNTER,
     "CPU time of the processes of a volume: keeper, worker, and agent of its log.",
     ("process", "volume"), "s",
 )  # fmt: skip
 VOLUME_MEMORY: Final = Metric(
-    "fusevol_process_resident_memory_bytes", Kind.GAUGE,
+    "fusevol_process_resident_memory_bytes", MetricKind.GAUGE,
     "Resident memory of the processes of a volume, shared memory included.",
     ("process", "volume"), "By",
 )  # fmt: skip
-BUILD: Final = Metric("fusevol_build_info", Kind.GAUGE, "Always 1.", ("version",))
+BUILD: Final = Metric("fusevol_build_info", MetricKind.GAUGE, "Always 1.", ("version",))
 CPU: Final = Metric(
-    "process_cpu_seconds_total", Kind.COUNTER, "CPU time of the daemon.", (), "s",
+    "process_cpu_seconds_total", MetricKind.COUNTER, "CPU time of the daemon.", (), "s",
     "process.cpu.time",
 )  # fmt: skip
 MEMORY: Final = Metric(
-    "process_resident_memory_bytes", Kind.GAUGE, "Resident memory of the daemon.", (), "By",
+    "process_resident_memory_bytes", MetricKind.GAUGE, "Resident memory of the daemon.", (), "By",
     "process.memory.usage",
 )  # fmt: skip
 DESCRIPTORS: Final = Metric(
-    "process_open_fds", Kind.GAUGE, "Open file descriptors of the daemon.", (),
+    "process_open_fds", MetricKind.GAUGE, "Open file descriptors of the daemon.", (),
     "{file_descriptor}", "process.unix.file_descriptor.count",
 )  # fmt: skip
 START: Final = Metric(
-    "process_start_time_seconds", Kind.GAUGE, "Start of the daemon, in seconds since 1970.", (),
-    "s",
+    "process_start_time_seconds", MetricKind.GAUGE, "Start of the daemon, in seconds since 1970.",
+    (), "s",
 )  # fmt: skip
 
 METRICS: Final = (
@@ -200,7 +203,7 @@ METRICS: Final = (
 )  # fmt: skip
 
 
-class Reading:
+class Samples:
     """All values at one moment.
 
     Attributes:

@@ -14,7 +14,7 @@ from fusevol.errors import FusevolError
 from fusevol.linux.process import Process
 from fusevol.logagent import status as agents
 from fusevol.metrics import catalog, host
-from fusevol.metrics.catalog import Histogram, Reading
+from fusevol.metrics.catalog import Histogram, Samples
 from fusevol.mounts import registry
 from fusevol.names import encode_name
 from fusevol.options.config import NO_LOG, STDOUT_LOG
@@ -25,7 +25,7 @@ from fusevol.server.control import VolumeState
 _STATES: Final = ("failed", "idle", "serving")
 
 
-class Collector:
+class MetricsCollector:
     """Reads everything at once."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Collector:
         self._started_ns: dict[int, int] = {}
         """Inode number of a recovery state -> since when it counts."""
 
-    def collect(self, volumes: Sequence[VolumeState]) -> Reading:
+    def collect(self, volumes: Sequence[VolumeState]) -> Samples:
         """Return what is known now.
 
         Args:
@@ -58,10 +58,10 @@ class Collector:
                 reading.add(catalog.UP, 0, volume.name)
         return reading
 
-    def _of_daemon(self) -> Reading:
+    def _of_daemon(self) -> Samples:
         used = host.process(os.getpid())
         assert used is not None
-        reading = Reading(used.started_ns)
+        reading = Samples(used.started_ns)
         reading.add(catalog.BUILD, 1, __version__)
         reading.add(catalog.CPU, used.cpu_s)
         reading.add(catalog.MEMORY, used.resident_bytes)
@@ -70,7 +70,7 @@ class Collector:
         return reading
 
     def _add_mount(
-        self, reading: Reading, mount: registry.Served, name: str, before: Mapping[int, int]
+        self, reading: Samples, mount: registry.MountEntry, name: str, before: Mapping[int, int]
     ) -> None:
         """Add what a mount counts.
 
@@ -104,7 +104,7 @@ def _mountpoint(volume: VolumeState) -> str:
     return os.path.join(store.mountpoints_directory(), volume.name)
 
 
-def _names(mounts: Sequence[registry.Served], ours: Mapping[str, str]) -> dict[str, str]:
+def _names(mounts: Sequence[registry.MountEntry], ours: Mapping[str, str]) -> dict[str, str]:
     """Return mount point -> label, a different one for each.
 
     What was mounted by `fusevol mount` may be called like a volume, or like another mount.
@@ -125,7 +125,7 @@ def _text(name: str) -> str:
     return encode_name(os.fsencode(name))
 
 
-def _add_counters(reading: Reading, counts: counters.Snapshot, name: str) -> None:
+def _add_counters(reading: Samples, counts: counters.Snapshot, name: str) -> None:
     for op, one in counts.operations.items():
         reading.add(catalog.OPERATIONS, one.count, op, name)
         reading.add(catalog.DURATION, Histogram.of(one.buckets, one.us_total), op, name)
@@ -154,7 +154,9 @@ def _log_directory(log: str) -> str:
     return os.path.dirname(log) or "/"
 
 
-def _add_log(reading: Reading, mount: registry.Served, name: str, free: Mapping[str, int]) -> None:
+def _add_log(
+    reading: Samples, mount: registry.MountEntry, name: str, free: Mapping[str, int]
+) -> None:
     directory = _log_directory(mount.log)
     if directory in free:
         reading.add(catalog.LOG_FREE, free[directory], name)
@@ -172,7 +174,9 @@ def _add_log(reading: Reading, mount: registry.Served, name: str, free: Mapping[
         reading.add(catalog.SINK_BEHIND, sink.behind, _text(sink.sink), name)
 
 
-def _add_process(reading: Reading, process: Process, role: str, name: str) -> host.Process | None:
+def _add_process(
+    reading: Samples, process: Process, role: str, name: str
+) -> host.ProcessUsage | None:
     used = host.process(process.pid) if process.runs() else None
     if used is not None:
         reading.add(catalog.VOLUME_CPU, used.cpu_s, role, name)

@@ -17,10 +17,10 @@ import trio
 
 from fusevol.errors import FusevolError, UsageError
 from fusevol.metrics import prometheus
-from fusevol.metrics.collector import Collector
+from fusevol.metrics.collector import MetricsCollector
 from fusevol.server import http_server
 from fusevol.server.control import VolumeState
-from fusevol.server.http_server import Answer, Request
+from fusevol.server.http_server import HttpRequest, HttpResponse
 from fusevol.server.settings import Address, Metrics
 from fusevol.server.volumes import Volumes
 
@@ -78,11 +78,11 @@ class Endpoint:
         """
         self._volumes = volumes
         self._authorization = f"Bearer {token}".encode() if token else b""
-        self._collector = Collector()
+        self._collector = MetricsCollector()
         self._turn = trio.Lock()
-        self._made: dict[tuple[bool, bool], tuple[float, Answer]] = {}
+        self._made: dict[tuple[bool, bool], tuple[float, HttpResponse]] = {}
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, request: HttpRequest) -> HttpResponse:
         """Return the metrics, in the form that is asked for; what goes wrong is in the answer."""
         if not self._is_allowed(request):
             return refused(401, "a bearer token is needed")._replace(
@@ -103,11 +103,11 @@ class Endpoint:
             logger.exception("the metrics could not be read")
             return refused(500, "unexpected error; see the messages of fusevol serve")
 
-    def _is_allowed(self, request: Request) -> bool:
+    def _is_allowed(self, request: HttpRequest) -> bool:
         given = request.headers.get("authorization", "").encode()
         return not self._authorization or hmac.compare_digest(given, self._authorization)
 
-    async def _fresh(self, form: tuple[bool, bool]) -> Answer:
+    async def _fresh(self, form: tuple[bool, bool]) -> HttpResponse:
         """Return a text that is at most FRESH_S old."""
         last = self._made.get(form)
         if last is not None and trio.current_time() - last[0] < FRESH_S:
@@ -118,19 +118,19 @@ class Endpoint:
         self._made[form] = (begun, answer)
         return answer
 
-    def _make(self, states: list[VolumeState], openmetrics: bool, compressed: bool) -> Answer:
+    def _make(self, states: list[VolumeState], openmetrics: bool, compressed: bool) -> HttpResponse:
         reading = self._collector.collect(states)
         text, kind = prometheus.render(reading, openmetrics=openmetrics)
         vary = ("Vary", "Accept, Accept-Encoding")
         if not compressed:
-            return Answer(200, text, kind, (vary,))
+            return HttpResponse(200, text, kind, (vary,))
         packed = gzip.compress(text, compresslevel=1)
-        return Answer(200, packed, kind, (vary, ("Content-Encoding", "gzip")))
+        return HttpResponse(200, packed, kind, (vary, ("Content-Encoding", "gzip")))
 
 
-def refused(status: int, text: str) -> Answer:
+def refused(status: int, text: str) -> HttpResponse:
     """Return the answer to a request that gets no metrics."""
-    return Answer(status, f"{text}\n".encode(), "text/plain; charset=utf-8")
+    return HttpResponse(status, f"{text}\n".encode(), "text/plain; charset=utf-8")
 
 
 def _listening(address: Address) -> str | socket.socket:

@@ -14,7 +14,7 @@ _ANSWER_S: Final = 0.02
 """How long a file system may take to say how much is free before it is left out."""
 
 
-class Process(NamedTuple):
+class ProcessUsage(NamedTuple):
     """What a process has used.
 
     Attributes:
@@ -28,7 +28,7 @@ class Process(NamedTuple):
     started_ns: int
 
 
-def process(pid: int) -> Process | None:
+def process(pid: int) -> ProcessUsage | None:
     """Return what a process has used so far; None if it has ended, or `pid` is 0."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
@@ -37,7 +37,7 @@ def process(pid: int) -> Process | None:
         return None
     if fields[0] in (b"Z", b"X"):
         return None
-    return Process(
+    return ProcessUsage(
         cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS,
         resident_bytes=int(fields[21]) * _PAGE_BYTES,
         started_ns=_BOOT_NS + int(fields[19]) * 10**9 // _TICKS,

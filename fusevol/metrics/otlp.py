@@ -16,8 +16,8 @@ import trio
 
 from fusevol import __version__
 from fusevol.errors import UnsupportedError
-from fusevol.metrics.catalog import BOUNDS_S, Histogram, Kind, Metric, Reading, Sample
-from fusevol.metrics.collector import Collector
+from fusevol.metrics.catalog import BOUNDS_S, Histogram, Metric, MetricKind, Sample, Samples
+from fusevol.metrics.collector import MetricsCollector
 from fusevol.server.control import VolumeState
 from fusevol.server.settings import Metrics
 from fusevol.server.volumes import Volumes
@@ -90,7 +90,7 @@ class Sender:
                 "host.name": socket.gethostname(),
             }
         )
-        self._collector = Collector()
+        self._collector = MetricsCollector()
         self._is_failing = False
 
     def send(self, volumes: list[VolumeState]) -> None:
@@ -109,7 +109,7 @@ class Sender:
         self._is_failing = failed
 
 
-def as_otel(reading: Reading, resource: "Resource", now_ns: int) -> "otel.MetricsData":
+def as_otel(reading: Samples, resource: "Resource", now_ns: int) -> "otel.MetricsData":
     """Return a reading as OpenTelemetry has it.
 
     Args:
@@ -133,20 +133,20 @@ def as_otel(reading: Reading, resource: "Resource", now_ns: int) -> "otel.Metric
     return otel.MetricsData([otel.ResourceMetrics(resource, [scope], schema_url="")])
 
 
-def _data(metric: Metric, samples: list[Sample], reading: Reading, now_ns: int) -> "otel.DataT":
+def _data(metric: Metric, samples: list[Sample], reading: Samples, now_ns: int) -> "otel.DataT":
     from opentelemetry.sdk.metrics import export as otel
 
     points: list[Any] = [_point(metric, sample, reading, now_ns) for sample in samples]
     cumulative = otel.AggregationTemporality.CUMULATIVE
-    if metric.kind is Kind.HISTOGRAM:
+    if metric.kind is MetricKind.HISTOGRAM:
         return otel.Histogram(points, cumulative)
-    if metric.kind is Kind.COUNTER:
+    if metric.kind is MetricKind.COUNTER:
         return otel.Sum(points, cumulative, is_monotonic=True)
     return otel.Gauge(points)
 
 
 def _point(
-    metric: Metric, sample: Sample, reading: Reading, now_ns: int
+    metric: Metric, sample: Sample, reading: Samples, now_ns: int
 ) -> "otel.NumberDataPoint | otel.HistogramDataPoint":
     from opentelemetry.sdk.metrics import export as otel
 

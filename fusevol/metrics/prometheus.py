@@ -8,7 +8,7 @@ from prometheus_client import core
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from fusevol.metrics.catalog import BOUNDS_S, Histogram, Kind, Metric, Reading, Sample
+from fusevol.metrics.catalog import BOUNDS_S, Histogram, Metric, MetricKind, Sample, Samples
 
 OPENMETRICS: Final = "application/openmetrics-text"
 
@@ -16,7 +16,7 @@ _UNITS: Final = {"s": "seconds", "By": "bytes"}
 _BOUNDS: Final = (*map(repr, BOUNDS_S), "+Inf")
 
 
-def render(reading: Reading, *, openmetrics: bool) -> tuple[bytes, str]:
+def render(reading: Samples, *, openmetrics: bool) -> tuple[bytes, str]:
     """Return a reading as a text, and the text's content type."""
     # What a client accepts is not passed on: the library fails if a version in it is no number.
     encode, content_type = choose_encoder(OPENMETRICS if openmetrics else "")
@@ -26,7 +26,7 @@ def render(reading: Reading, *, openmetrics: bool) -> tuple[bytes, str]:
 class _Families(Collector):
     """A reading as the library has it."""
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: Samples) -> None:
         self._reading = reading
 
     def collect(self) -> Iterator[core.Metric]:
@@ -36,7 +36,7 @@ class _Families(Collector):
 
 def _family(metric: Metric, samples: list[Sample]) -> core.Metric:
     unit = _UNITS.get(metric.unit, "")
-    if metric.kind is Kind.HISTOGRAM:
+    if metric.kind is MetricKind.HISTOGRAM:
         histogram = core.HistogramMetricFamily(
             metric.name, metric.text, labels=metric.labels, unit=unit
         )
@@ -45,7 +45,7 @@ def _family(metric: Metric, samples: list[Sample]) -> core.Metric:
             buckets = list(zip(_BOUNDS, accumulate(value.counts), strict=True))
             histogram.add_metric(labels, buckets, value.total)
         return histogram
-    kind = core.CounterMetricFamily if metric.kind is Kind.COUNTER else core.GaugeMetricFamily
+    kind = core.CounterMetricFamily if metric.kind is MetricKind.COUNTER else core.GaugeMetricFamily
     family = kind(metric.name, metric.text, labels=metric.labels, unit=unit)
     for labels, value in samples:
         assert not isinstance(value, Histogram)

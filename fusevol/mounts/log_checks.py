@@ -4,7 +4,7 @@ from fusevol.logagent import retention, sinks
 from fusevol.model import OnLogFailure
 from fusevol.options.log import Compression, LogOptions
 from fusevol.proof import conditions
-from fusevol.recording import selection
+from fusevol.recording import record_filter
 
 
 def check_log_options(options: LogOptions, log: str, on_log_failure: OnLogFailure) -> None:
@@ -21,7 +21,7 @@ def check_log_options(options: LogOptions, log: str, on_log_failure: OnLogFailur
         FusevolError: the key of the chain cannot be used.
     """
     options.check(log)
-    selection.check(options, on_log_failure)
+    record_filter.check(options, on_log_failure)
     sinks.parse_all(options.sinks)
     conditions.check(options, log)
     if options.compress is Compression.ZSTD:

@@ -14,7 +14,7 @@ from fusevol.recovery import log_trouble
 from fusevol.recovery.log_trouble import LogTrouble
 
 
-def of(served: registry.Served) -> LogTrouble | None:
+def of(served: registry.MountEntry) -> LogTrouble | None:
     """Return how it stands with the log of a mount; None if that cannot be known."""
     fd = registry.open_state(served)
     if fd < 0:
@@ -33,7 +33,7 @@ def why_not_opened(log: str, trouble: LogTrouble) -> str:
     return f"{why_not(log, trouble.fault)}; {means}"
 
 
-def in_words(served: registry.Served) -> str:
+def in_words(served: registry.MountEntry) -> str:
     """Return what stands in the way of a mount's log, and what has become of it; "" for nothing."""
     trouble = of(served)
     return "; ".join(_words(served.log, trouble)) if trouble is not None else ""

@@ -34,7 +34,7 @@ _LONGEST_ENDING: Final = ".messages.4194304"
 """That of a new file, with the largest process id (proc_sys_kernel(5), pid_max)."""
 
 
-class Served(msgspec.Struct):
+class MountEntry(msgspec.Struct):
     """A mount that is served.
 
     Attributes:
@@ -126,7 +126,7 @@ def messages_path(mountpoint: str) -> str:
     return _file_about(mountpoint, ".messages")
 
 
-def write(served: Served) -> None:
+def write(served: MountEntry) -> None:
     """Enter a mount; replaces an older entry of the same mount point atomically.
 
     When its processes started is filled in.
@@ -172,12 +172,12 @@ def remove(mountpoint: str, keeper: int = 0) -> None:
         os.unlink(_path(mountpoint))
 
 
-def get(mountpoint: str) -> Served | None:
+def get(mountpoint: str) -> MountEntry | None:
     """Return the entry of a mount point; None if there is none or it cannot be read."""
     return _read(_path(mountpoint))
 
 
-def all_served() -> list[Served]:
+def all_served() -> list[MountEntry]:
     """Return the entries whose mount is there, in the order of their mount points.
 
     Entries that a killed daemon left behind are removed.
@@ -194,22 +194,22 @@ def all_served() -> list[Served]:
     return sorted(found, key=lambda served: served.mountpoint)
 
 
-def served_elsewhere() -> list[Served]:
+def served_elsewhere() -> list[MountEntry]:
     """Return the entries of mounts that somebody keeps and that are not at their places here."""
     found = [one for one in _entries() if one.is_kept and not is_mounted(one)]
     return sorted(found, key=lambda served: served.mountpoint)
 
 
-def _entries() -> list[Served]:
+def _entries() -> list[MountEntry]:
     directory = runtime_directory()
     names = [name for name in os.listdir(directory) if name.endswith(".json")]
     return [one for name in names if (one := _read(os.path.join(directory, name))) is not None]
 
 
-def _read(path: str) -> Served | None:
+def _read(path: str) -> MountEntry | None:
     try:
         with open(path, "rb") as file:
-            served: Served = decode(file.read(), Served)
+            served: MountEntry = decode(file.read(), MountEntry)
     except (OSError, msgspec.DecodeError):
         return None
     if not served.pid_namespace:
@@ -217,7 +217,7 @@ def _read(path: str) -> Served | None:
     return served
 
 
-def _identify(served: Served) -> None:
+def _identify(served: MountEntry) -> None:
     """Tell the processes of an entry that an earlier version wrote, by their command lines."""
     for pid, start in ((served.pid, "keeper_start"), (served.worker, "worker_start")):
         process = Process.of(pid)
@@ -226,7 +226,7 @@ def _identify(served: Served) -> None:
                 setattr(served, start, process.start_ticks)
 
 
-def open_state(served: Served) -> int:
+def open_state(served: MountEntry) -> int:
     """Return a descriptor of a mount's recovery state; -1 if nobody has it whom we may ask."""
     for process in (served.keeper, served.server):
         if not process.runs():
@@ -240,12 +240,12 @@ def open_state(served: Served) -> int:
     return -1
 
 
-def is_mounted(served: Served) -> bool:
+def is_mounted(served: MountEntry) -> bool:
     """Tell whether the mount of an entry is the one at its mount point."""
     return _is_of(served, mount_at(served.mountpoint))
 
 
-def _is_of(served: Served, mount: Mount | None) -> bool:
+def _is_of(served: MountEntry, mount: Mount | None) -> bool:
     return mount is not None and mount.fstype == FSTYPE and mount.device == served.device
 
 

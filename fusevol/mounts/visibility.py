@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from fusevol.linux.mountinfo import Mount, mount_at, table_of, visible_at
 from fusevol.linux.process import has_ended
-from fusevol.mounts.registry import FSTYPE, Served
+from fusevol.mounts.registry import FSTYPE, MountEntry
 
 _CREDENTIALS: Final = struct.Struct("3i")
 """struct ucred: pid, uid, gid (unix(7))."""
@@ -20,7 +20,7 @@ _SO_PEERPIDFD: Final = 77
 """Linux 6.5, asm-generic/socket.h."""
 
 
-class Connection(Protocol):
+class PeerSocket(Protocol):
     """A connected socket, plain or of trio."""
 
     def getsockopt(self, level: int, option: int, size: int) -> bytes:
@@ -34,7 +34,7 @@ class Asker:
         pid: its id; 0 if it has none in our pid namespace.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: PeerSocket) -> None:
         """Find out who it is."""
         self.pid, _uid, _gid = credentials(connection)
         self._pidfd = _peer_pidfd(connection, self.pid)
@@ -82,7 +82,7 @@ def hidden_from_host(mountpoint: str) -> str:
     )
 
 
-def why_not_here(served: Served) -> str:
+def why_not_here(served: MountEntry) -> str:
     """Return what is to be told of a mount that somebody keeps and that is not at its place."""
     table = table_of(served.pid)
     mount = None if table is None else visible_at(table, served.mountpoint)
@@ -94,14 +94,14 @@ def why_not_here(served: Served) -> str:
     return "unmounted here; it ends with those who use it elsewhere"
 
 
-def credentials(connection: Connection) -> tuple[int, int, int]:
+def credentials(connection: PeerSocket) -> tuple[int, int, int]:
     """Return process, user and group id of who has connected to a Unix socket (SO_PEERCRED)."""
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, gid = _CREDENTIALS.unpack(data)
     return pid, uid, gid
 
 
-def _peer_pidfd(connection: Connection, pid: int) -> int:
+def _peer_pidfd(connection: PeerSocket, pid: int) -> int:
     """Return a pidfd of who has connected; -1 if it has ended."""
     try:
         (pidfd,) = _INT.unpack(connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, _INT.size))

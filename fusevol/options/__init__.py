@@ -1,5 +1,5 @@
 """What can be asked of a mount, a volume and a log: the words, what they mean, what is refused.
 
 Nothing here opens a file. Whether a wish can be fulfilled on this machine is for others to see
-(`mounts.checks`).
+(`mounts.preflight`).
 """

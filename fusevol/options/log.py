@@ -37,7 +37,7 @@ class LogOptions(msgspec.Struct, frozen=True):
         format: of the file.
         sinks: where records go besides, each as `[FORMAT@]TARGET`: see `logagent.sinks`.
         include, exclude: rules for the records to keep, and to leave out: see
-            `recording.selection`.
+            `recording.record_filter`.
         success, failure: operations to record when they succeed, and when they fail: the same.
         coalesce: seconds that reads or writes of one handle may be gathered in one record; 0 for
             one record each.

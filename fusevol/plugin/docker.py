@@ -24,7 +24,7 @@ from msgspec.json import decode
 from fusevol.errors import FusevolError, UsageError
 from fusevol.server import http_server
 from fusevol.server.control import VolumeState
-from fusevol.server.http_server import Answer, Request
+from fusevol.server.http_server import HttpRequest, HttpResponse
 from fusevol.server.volumes import Volumes
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class Driver:
 
     def __init__(self, volumes: Volumes) -> None:
         self._volumes = volumes
-        self._calls: Final[Mapping[str, Callable[[Request], Awaitable[Said]]]] = {
+        self._calls: Final[Mapping[str, Callable[[HttpRequest], Awaitable[Said]]]] = {
             "/Plugin.Activate": self._activate,
             "/VolumeDriver.Capabilities": self._capabilities,
             "/VolumeDriver.Create": self._create,
@@ -126,7 +126,7 @@ class Driver:
             "/VolumeDriver.Unmount": self._unmount,
         }
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, request: HttpRequest) -> HttpResponse:
         """Carry out a request; what goes wrong is in the answer."""
         call = self._calls.get(request.path)
         if call is None:
@@ -143,13 +143,13 @@ class Driver:
             logger.exception("%s failed", request.path)
             return refused(500, "unexpected error; see the messages of fusevol serve")
 
-    async def _activate(self, _request: Request) -> Said:
+    async def _activate(self, _request: HttpRequest) -> Said:
         return {"Implements": ["VolumeDriver"]}
 
-    async def _capabilities(self, _request: Request) -> Said:
+    async def _capabilities(self, _request: HttpRequest) -> Said:
         return {"Capabilities": {"Scope": "local"}}
 
-    async def _create(self, request: Request) -> Said:
+    async def _create(self, request: HttpRequest) -> Said:
         said = decode(request.body, type=Create)
         if not said.name:
             # Empty is for the control socket, where it asks for a name.
@@ -157,23 +157,23 @@ class Driver:
         await self._volumes.create(said.name, options(said.opts or {}))
         return {"Err": ""}
 
-    async def _get(self, request: Request) -> Said:
+    async def _get(self, request: HttpRequest) -> Said:
         state = self._volumes.get(decode(request.body, type=Named).name)
         return {"Volume": _described(state), "Err": ""}
 
-    async def _list(self, _request: Request) -> Said:
+    async def _list(self, _request: HttpRequest) -> Said:
         return {"Volumes": [_described(state) for state in self._volumes.all()], "Err": ""}
 
-    async def _path(self, request: Request) -> Said:
+    async def _path(self, request: HttpRequest) -> Said:
         state = self._volumes.get(decode(request.body, type=Named).name)
         return {"Mountpoint": state.mountpoint, "Err": ""}
 
-    async def _remove(self, request: Request) -> Said:
+    async def _remove(self, request: HttpRequest) -> Said:
         name = decode(request.body, type=Named).name
         await self._volumes.remove(name, by_engine=True)
         return {"Err": ""}
 
-    async def _mount(self, request: Request) -> Said:
+    async def _mount(self, request: HttpRequest) -> Said:
         said = decode(request.body, type=Use)
         state = await self._volumes.mount(said.name, said.id)
         with closing(request.asker()) as asker:
@@ -187,7 +187,7 @@ class Driver:
             raise FusevolError(f"volume {said.name} was served too late: nobody waits for it")
         return {"Mountpoint": state.mountpoint, "Err": ""}
 
-    async def _unmount(self, request: Request) -> Said:
+    async def _unmount(self, request: HttpRequest) -> Said:
         said = decode(request.body, type=Use)
         await self._volumes.unmount(said.name, said.id)
         return {"Err": ""}
@@ -213,14 +213,14 @@ def _described(state: VolumeState) -> Said:
     }
 
 
-def refused(status: int, text: str) -> Answer:
+def refused(status: int, text: str) -> HttpResponse:
     """Return the answer to a request that failed."""
     return _json({"Err": text}, status)
 
 
-def _json(said: Said, status: int = 200) -> Answer:
+def _json(said: Said, status: int = 200) -> HttpResponse:
     # Paths that are no UTF-8 reach us as surrogates, which JSON text cannot hold.
-    return Answer(status, msgspec.json.encode(_without_surrogates(said)), CONTENT_TYPE)
+    return HttpResponse(status, msgspec.json.encode(_without_surrogates(said)), CONTENT_TYPE)
 
 
 def _without_surrogates(value: Any) -> Any:

@@ -29,7 +29,7 @@ from fusevol.server.control import Client
 STATE_MAX_BYTES: Final = 1 << 20
 
 
-class State(msgspec.Struct):
+class OciState(msgspec.Struct):
     """What a runtime tells a hook (runtime-spec, runtime.md, "State").
 
     Attributes:
@@ -45,12 +45,12 @@ class State(msgspec.Struct):
     annotations: dict[str, str] | None = None
 
 
-def read_state(data: bytes) -> State:
+def read_state(data: bytes) -> OciState:
     """Return what a runtime wrote to the hook's standard input; UsageError if it is no state."""
     if len(data) > STATE_MAX_BYTES:
         raise UsageError("the state of the container is too long")
     try:
-        state = msgspec.json.decode(data, type=State)
+        state = msgspec.json.decode(data, type=OciState)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(
             f"standard input holds no state of a container: {error}; `fusevol hook` is called by "
@@ -61,7 +61,7 @@ def read_state(data: bytes) -> State:
     return state
 
 
-def wanted(state: State, words: Sequence[str], allowed: Sequence[str]) -> list[Binding]:
+def wanted(state: OciState, words: Sequence[str], allowed: Sequence[str]) -> list[Binding]:
     """Return the volumes of a container: those of the hook's arguments, or of its annotation.
 
     An image can carry annotations, which Podman hands on as if its user had given them. So one
@@ -87,7 +87,7 @@ def wanted(state: State, words: Sequence[str], allowed: Sequence[str]) -> list[B
     return sorted(bindings, key=lambda binding: binding.destination.count("/"))
 
 
-def bind_volumes(state: State, bindings: Sequence[Binding]) -> None:
+def bind_volumes(state: OciState, bindings: Sequence[Binding]) -> None:
     """Bind volumes into a container before its root is changed.
 
     Raises:
@@ -160,7 +160,7 @@ def _open_namespace(pid: int | str) -> int:
     return os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _first_process(state: State) -> tuple[int, bool]:
+def _first_process(state: OciState) -> tuple[int, bool]:
     """Return the host's id of the container's first process, and whether we are in its namespace.
 
     /proc is the host's in both kinds of hooks. A hook that has an id in a further pid namespace
@@ -183,7 +183,7 @@ def _first_process(state: State) -> tuple[int, bool]:
     return state.pid, same
 
 
-def _root(state: State) -> str:
+def _root(state: OciState) -> str:
     path = state.root
     if not path:
         name = os.path.join(state.bundle, "config.json")

@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from fusevol.processes import succession
+from fusevol.processes import handover
 
 FORK: Final = "--fork"
 _ANSWER_BYTES: Final = 32
@@ -78,7 +78,7 @@ class ForkServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [*succession.command(), FORK, str(theirs.fileno())], pass_fds=(theirs.fileno(),),
+                [*handover.command(), FORK, str(theirs.fileno())], pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL, start_new_session=True, cwd="/",
             )  # fmt: skip
         self._socket = trio.socket.from_stdlib_socket(ours)

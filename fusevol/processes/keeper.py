@@ -42,12 +42,12 @@ from fusevol.model import RecordLevel
 from fusevol.mounts import mounting, registry
 from fusevol.mounts.connection import Connection, connection_of
 from fusevol.mounts.encoding import decode, encode
-from fusevol.processes import forkserver, succession, worker
-from fusevol.processes.agent import LogAgent
+from fusevol.processes import forkserver, handover, worker
+from fusevol.processes.agent_supervisor import AgentSupervisor
 from fusevol.processes.channel import BYTES, Failed, Mounted, Prepared, Serving, Start, pack, unpack
-from fusevol.processes.ending import Ending
-from fusevol.processes.own import Own, Pidfd
-from fusevol.processes.takeover import Takeover, why_ended
+from fusevol.processes.own_descriptors import OwnDescriptors, Pidfd
+from fusevol.processes.unmounting import Unmounting
+from fusevol.processes.worker_recovery import WorkerRecovery, why_ended
 from fusevol.protocol.init import Flag
 from fusevol.record.record import OK
 from fusevol.recovery.journal import Journal
@@ -81,7 +81,7 @@ class Keeper:
     def __init__(self, start: Start, region: Region) -> None:
         self._config = start.config
         self._region = region
-        self._own = Own(region)
+        self._own = OwnDescriptors(region)
         self._pidfd = self._own.keep(os.pidfd_open(os.getpid()))
         self._signals = _signals(self._own)
         self._own.watch(self._signals, self._obey)
@@ -94,9 +94,9 @@ class Keeper:
         self._reload = False
         self._drained_by: float | None = None
         self._message = ""
-        self._ending = Ending(self._config)
-        self._takeover = Takeover(self._config, region, self._own)
-        self._agent = LogAgent(
+        self._unmounting = Unmounting(self._config)
+        self._recovery = WorkerRecovery(self._config, region, self._own)
+        self._agent = AgentSupervisor(
             self._config, region, self._own, self._reopen_log, self._tell_of_agent
         )
 
@@ -119,7 +119,7 @@ class Keeper:
                 unpack(self._receive(ours, starter), Serving)
                 self._enter()
             except BaseException as error:
-                self._ending.detach()
+                self._unmounting.detach()
                 if self._worker is not None:
                     _kill(self._worker.pid)
                 if isinstance(error, OSError):
@@ -127,7 +127,7 @@ class Keeper:
                 raise
         self._tune()
         try:
-            starter.send(pack(Mounted(self._ending.device)))
+            starter.send(pack(Mounted(self._unmounting.device)))
         except OSError:
             # Who asked for the mount has ended meanwhile.
             signal.raise_signal(signal.SIGTERM)
@@ -156,7 +156,7 @@ class Keeper:
         mount = mount_at(config.mountpoint)
         if mount is None or mount.fstype != registry.FSTYPE:
             raise FusevolError(f"{config.mountpoint} was unmounted at once by somebody else")
-        self._ending.device = region.words[DEVICE] = mount.device
+        self._unmounting.device = region.words[DEVICE] = mount.device
         self._hold_connection()
         region.put_text(INIT, mounting.read_init(fuse_fd))
 
@@ -164,20 +164,20 @@ class Keeper:
         region = self._region
         fd = region.descriptor(CONNECTION_FD)
         if fd >= 0:
-            self._ending.connection = Connection(fd)
+            self._unmounting.connection = Connection(fd)
             return
-        held = connection_of(region.descriptor(FUSE_FD), self._ending.device)
+        held = connection_of(region.descriptor(FUSE_FD), self._unmounting.device)
         if held is not None:
             region.set_descriptor(CONNECTION_FD, held.fd)
-        self._ending.connection = held
+        self._unmounting.connection = held
 
     def resume(self) -> None:
         """Go on with what an earlier keeper kept."""
-        self._ending.device = self._region.words[DEVICE]
+        self._unmounting.device = self._region.words[DEVICE]
         self._hold_connection()
         self._set_readahead()
         try:
-            self._takeover.settle()
+            self._recovery.settle()
         except OSError as error:
             # The worker finds that it is unmounted, and says so in the log.
             logger.debug("%s: %s", self._config.mountpoint, error.strerror)
@@ -189,7 +189,7 @@ class Keeper:
             self._own.wait(self._timeout())
             if self._worker is not None and has_ended(self._worker.fileno()):
                 status = self._reap(self._worker)
-                if status == 0 or self._ending.forced:
+                if status == 0 or self._unmounting.forced:
                     return self._ended(status)
                 if not self._worker_ended(status):
                     return self._unmounted(status)
@@ -206,11 +206,11 @@ class Keeper:
                 # It may have been starting still, and not have seen the signal.
                 self._drained_by = None
                 self._signal_worker(signal.SIGKILL)
-            if self._ending.is_due():
+            if self._unmounting.is_due():
                 self._end_worker()
                 # The worker may wait for its source, and cannot be killed then.
-                self._ending.abort()
-            if self._ending.is_overdue():
+                self._unmounting.abort()
+            if self._unmounting.is_overdue():
                 return self._ended(-signal.SIGKILL)
 
     def leave_messages(self) -> None:
@@ -221,7 +221,7 @@ class Keeper:
 
     def _timeout(self) -> float | None:
         wanted = (
-            self._respawn_at, self._drained_by, self._ending.next_moment(),
+            self._respawn_at, self._drained_by, self._unmounting.next_moment(),
             self._agent.next_moment(), self._enter_at,
         )  # fmt: skip
         moments = [when for when in wanted if when is not None]
@@ -230,7 +230,7 @@ class Keeper:
     def _obey(self) -> None:
         for number in self._signals.recv(256):
             if number in (signal.SIGTERM, signal.SIGINT):
-                self._ending.ask()
+                self._unmounting.ask()
             elif number == signal.SIGHUP:
                 self._reopen_log()
             elif number == registry.RELOAD:
@@ -258,7 +258,7 @@ class Keeper:
         signal.raise_signal(signal.SIGTERM)
 
     def _change_code(self) -> None:
-        self._message = succession.why_not(self._region)
+        self._message = handover.why_not(self._region)
         if self._message:
             logger.error("%s: %s", self._config.mountpoint, self._message)
             self._update_entry()
@@ -277,7 +277,7 @@ class Keeper:
             self._region.put_text(CONFIG, wanted)
             self._region.begin_sinks()
         try:
-            succession.become_keeper(self._region, "reload")
+            handover.become_keeper(self._region, "reload")
         except OSError as error:
             logger.error("%s: %s cannot be executed", self._config.mountpoint, error.filename)
 
@@ -287,7 +287,7 @@ class Keeper:
             self._become_new()
         self._unprepared = None
         try:
-            delay = self._takeover.prepare(status)
+            delay = self._recovery.prepare(status)
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return False
@@ -310,12 +310,12 @@ class Keeper:
         # Who waited for an answer was told ENOTCONN: it was ended by force.
         was_in_use = Journal(self._region).is_executing()
         reason = f"ended while in use ({why_ended(status)})" if was_in_use else None
-        self._ending.record(reason, self._region)
+        self._unmounting.record(reason, self._region)
         return self._ended(0)
 
     def _succeed(self) -> None:
         self._respawn_at = None
-        leftovers = self._takeover.leftovers
+        leftovers = self._recovery.leftovers
         try:
             self._fork(worker.go_on, self._config, self._region, leftovers, self._pidfd)
         except OSError as error:
@@ -330,12 +330,12 @@ class Keeper:
         self._update_entry()
 
     def _fork(self, run: Callable[..., int], *args: object) -> None:
-        """Have a worker run; it begins with `succession.SIGNALS` blocked, lest it loses one.
+        """Have a worker run; it begins with `handover.SIGNALS` blocked, lest it loses one.
 
         Raises:
             OSError: there is no process or descriptor to be had.
         """
-        signal.pthread_sigmask(signal.SIG_BLOCK, succession.SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, handover.SIGNALS)
         try:
             pid = fork_sharing_descriptors()
             if pid == 0:
@@ -346,7 +346,7 @@ class Keeper:
                 _kill(pid)
                 raise
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, succession.SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, handover.SIGNALS)
         self._own.watch(self._worker, lambda: None)
 
     def _reap(self, ended: Pidfd) -> int:
@@ -380,7 +380,7 @@ class Keeper:
 
     def _set_readahead(self) -> None:
         if self._config.level is RecordLevel.DATA:
-            mounting.set_readahead(self._ending.device, self._region.descriptor(FUSE_FD))
+            mounting.set_readahead(self._unmounting.device, self._region.descriptor(FUSE_FD))
 
     def _tell_of_agent(self, before: str) -> None:
         """Tell what trouble the log agent has; the log hears when it comes and when it goes."""
@@ -404,13 +404,13 @@ class Keeper:
     def _enter(self) -> None:
         config = self._config
         registry.write(
-            registry.Served(
+            registry.MountEntry(
                 mountpoint=config.mountpoint,
                 source=config.source,
                 name=config.name,
                 log=config.log,
                 level=config.level.value,
-                device=self._ending.device,
+                device=self._unmounting.device,
                 pid=os.getpid(),
                 worker=self._worker.pid if self._worker is not None else 0,
                 restarts=self._region.words[RESTARTS],
@@ -426,21 +426,21 @@ class Keeper:
     def _ended(self, status: int) -> int:
         registry.remove(self._config.mountpoint, os.getpid())
         if status:
-            self._ending.detach()
+            self._unmounting.detach()
             reason = f"stopped while in use ({why_ended(status)})"
-            self._ending.record(reason, self._region)
+            self._unmounting.record(reason, self._region)
         return 0
 
 
-def _signals(own: Own) -> socket.socket:
+def _signals(own: OwnDescriptors) -> socket.socket:
     """Have signals written to a socket; return the end to read their numbers from."""
     reading, writing = socket.socketpair()
     reading.setblocking(False)
     writing.setblocking(False)
     signal.set_wakeup_fd(own.keep(writing.detach()), warn_on_full_buffer=False)
-    for number in succession.SIGNALS:
+    for number in handover.SIGNALS:
         signal.signal(number, lambda _number, _frame: None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, succession.SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, handover.SIGNALS)
     return reading
 
 
@@ -491,7 +491,7 @@ def _resume(region_fd: int) -> Keeper:
 def main(arguments: list[str]) -> int:
     """Start or resume, as the arguments say, and keep the mount until its end."""
     logging.basicConfig(format="fusevol: %(levelname)s: %(message)s", stream=sys.stderr)
-    if arguments[0] == succession.TRY:
+    if arguments[0] == handover.TRY:
         return _try(int(arguments[1]))
     serve_reclaim()
     avoid_oom_killer(_OOM_SCORE)
@@ -501,7 +501,7 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == forkserver.FORK:
         forkserver.serve(int(arguments[1]), _keep)
         return 0
-    if arguments[0] in (succession.RESUME, succession.REVIVE):
+    if arguments[0] in (handover.RESUME, handover.REVIVE):
         try:
             keeper = _go_on(*map(int, arguments[1:]))
         except FusevolError as error:
@@ -514,7 +514,7 @@ def main(arguments: list[str]) -> int:
 def _go_on(region_fd: int, spare_fuse_fd: int = -1) -> Keeper:
     """Take up a mount from another keeper, or with spare descriptors if all have died."""
     if spare_fuse_fd >= 0:
-        succession.revive(Region.attach(region_fd), spare_fuse_fd)
+        handover.revive(Region.attach(region_fd), spare_fuse_fd)
     return _resume(region_fd)
 
 
@@ -524,7 +524,7 @@ def _try(region_fd: int) -> int:
         decode(Region.attach(region_fd).text(CONFIG), Start)
     except (FusevolError, msgspec.DecodeError) as error:
         sys.stderr.write(f"{error}\n")
-        return succession.NOT_UNDERSTOOD
+        return handover.NOT_UNDERSTOOD
     return 0
 
 

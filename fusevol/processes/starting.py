@@ -18,16 +18,16 @@ from fusevol.errors import FusevolError
 from fusevol.linux.process import Process, start_ticks
 from fusevol.linux.systemd import is_service, notify
 from fusevol.mounts import mounting, registry
-from fusevol.mounts.checks import check_unserved
 from fusevol.mounts.encoding import decode
-from fusevol.mounts.place import alone_at
-from fusevol.mounts.registry import Served
+from fusevol.mounts.mount_lock import alone_at
+from fusevol.mounts.preflight import check_unserved
+from fusevol.mounts.registry import MountEntry
 from fusevol.mounts.visibility import hidden_from_host
 from fusevol.options.config import NO_LOG, STDOUT_LOG, MountConfig
-from fusevol.processes import succession
+from fusevol.processes import handover
 from fusevol.processes.channel import BYTES, Mounted, Start, pack, unpack
-from fusevol.processes.ending import Ending
-from fusevol.processes.spare import Spare, duplicate
+from fusevol.processes.fdstore import FdStore, duplicate
+from fusevol.processes.unmounting import Unmounting
 from fusevol.recovery.region import CONFIG, Region
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def spawn(channel: socket.socket, messages: int | None = None) -> "subprocess.Po
     """
     output = None if messages is None else subprocess.DEVNULL
     return subprocess.Popen(
-        [*succession.command(), str(channel.fileno())], pass_fds=(channel.fileno(),),
+        [*handover.command(), str(channel.fileno())], pass_fds=(channel.fileno(),),
         stdin=subprocess.DEVNULL, stdout=output, stderr=messages, start_new_session=True, cwd="/",
     )  # fmt: skip
 
@@ -170,7 +170,7 @@ def _ends_within(process: Process, seconds: float) -> bool:
         os.close(pidfd)
 
 
-def _config_of(served: Served) -> MountConfig | None:
+def _config_of(served: MountEntry) -> MountConfig | None:
     """Return what a keeper keeps; None if it has ended."""
     state = duplicate(served.keeper, served.state_fd)
     if state < 0:
@@ -210,7 +210,7 @@ def keeper_after(mountpoint: str, ended: int) -> Process | None:
     return served.keeper
 
 
-def is_kept(mountpoint: str, spare: Spare | None) -> bool:
+def is_kept(mountpoint: str, fdstore: FdStore | None) -> bool:
     """Tell whether anybody lives who keeps a mount or is about to.
 
     Without spare descriptors the registry tells, which may name an earlier worker.
@@ -218,7 +218,7 @@ def is_kept(mountpoint: str, spare: Spare | None) -> bool:
     served = registry.get(mountpoint)
     if served is None:
         return False
-    return served.server.runs() if spare is None else spare.is_kept()
+    return served.server.runs() if fdstore is None else fdstore.is_kept()
 
 
 class _StoppedEarly(BaseException):
@@ -280,7 +280,7 @@ class _Stay:
         self._stopped: Process | None = None
         """The keeper that was told to stop."""
         self._process: subprocess.Popen[bytes] | None = None
-        self._spare: Spare | None = None
+        self._fdstore: FdStore | None = None
 
     def begin(self, check: Callable[[], None]) -> None:
         """Have it mounted, or go on with what is.
@@ -291,10 +291,10 @@ class _Stay:
         config = self._config
         keeper = running(config)
         left = registry.get(config.mountpoint)
-        self._spare = Spare.stored(config.mountpoint, left.device if left is not None else 0)
+        self._fdstore = FdStore.stored(config.mountpoint, left.device if left is not None else 0)
         if keeper is not None:
             self.keeper = keeper
-        elif self._spare is None or not self._start_revived():
+        elif self._fdstore is None or not self._start_revived():
             check()
             process = start(config)
             _check_seen(config, process)
@@ -314,14 +314,14 @@ class _Stay:
         while True:
             served = self._await_entry()
             if served is not None:
-                if self._spare is None:
-                    self._spare = Spare.of(served)
+                if self._fdstore is None:
+                    self._fdstore = FdStore.of(served)
                 else:
-                    self._spare.follow(served)
+                    self._fdstore.follow(served)
                 if self._stop is not None and self._stopped != self.keeper:
                     self.pass_on(self._stop)
             status = self._await_end()
-            keeper = _await_heir(self._config.mountpoint, self._pid, self._spare)
+            keeper = _await_heir(self._config.mountpoint, self._pid, self._fdstore)
             if keeper is not None:
                 self.keeper = keeper
             elif not self._revive(status):
@@ -329,8 +329,8 @@ class _Stay:
         killed = registry.get(self._config.mountpoint)
         if killed is not None:
             self._bury(killed)
-        if self._spare is not None:
-            self._spare.close()
+        if self._fdstore is not None:
+            self._fdstore.close()
         if killed is not None:
             raise FusevolError(f"{self._config.mountpoint}: {KILLED}; the mount is gone")
         return status
@@ -339,7 +339,7 @@ class _Stay:
     def _pid(self) -> int:
         return self.keeper.pid if self.keeper is not None else 0
 
-    def _await_entry(self) -> Served | None:
+    def _await_entry(self) -> MountEntry | None:
         """Return the entry of the keeper when it has made it; None if it has ended before."""
         while self._is_running():
             served = registry.get(self._config.mountpoint)
@@ -362,8 +362,8 @@ class _Stay:
 
     def _revive(self, status: int) -> bool:
         """Start a keeper anew; return False if the mount was unmounted or that does not help."""
-        while self._spare is not None and self._is_left():
-            delay_s = self._spare.delay_s(status)
+        while self._fdstore is not None and self._is_left():
+            delay_s = self._fdstore.delay_s(status)
             if delay_s is None:
                 return False
             if delay_s:
@@ -377,15 +377,15 @@ class _Stay:
 
     def _is_left(self) -> bool:
         killed = registry.get(self._config.mountpoint)
-        return killed is not None and self._ending(killed).is_mounted()
+        return killed is not None and self._unmounting(killed).is_mounted()
 
-    def _ending(self, killed: Served) -> Ending:
-        connection = self._spare.connection if self._spare is not None else None
-        return Ending(self._config, killed.device, connection)
+    def _unmounting(self, killed: MountEntry) -> Unmounting:
+        connection = self._fdstore.connection if self._fdstore is not None else None
+        return Unmounting(self._config, killed.device, connection)
 
     def _start_revived(self) -> bool:
-        assert self._spare is not None
-        process = self._spare.revive()
+        assert self._fdstore is not None
+        process = self._fdstore.revive()
         if process is not None:
             self._keep(process)
         return process is not None
@@ -394,19 +394,19 @@ class _Stay:
         self._process = process
         self.keeper = Process.of(process.pid)
 
-    def _bury(self, killed: Served) -> None:
+    def _bury(self, killed: MountEntry) -> None:
         """Remove what is left of a mount that nobody keeps."""
-        ending = self._ending(killed)
-        ending.detach()
+        unmounting = self._unmounting(killed)
+        unmounting.detach()
         registry.remove(self._config.mountpoint)
-        ending.record(KILLED)
+        unmounting.record(KILLED)
 
 
-def _await_heir(mountpoint: str, ended: int, spare: Spare | None) -> Process | None:
+def _await_heir(mountpoint: str, ended: int, fdstore: FdStore | None) -> Process | None:
     """Return the keeper that succeeds keeper `ended`; None if nobody does."""
-    limit = math.inf if spare is not None else time.monotonic() + HEIR_S
+    limit = math.inf if fdstore is not None else time.monotonic() + HEIR_S
     while not (keeper := keeper_after(mountpoint, ended)) and time.monotonic() < limit:
-        if not is_kept(mountpoint, spare):
+        if not is_kept(mountpoint, fdstore):
             # It may have entered itself between the two looks, and the mount have ended since.
             return keeper_after(mountpoint, ended)
         time.sleep(POLL_S)

@@ -17,7 +17,7 @@ import trio
 from fusevol.errors import FusevolError
 from fusevol.fuse.session import Session
 from fusevol.options.config import MountConfig
-from fusevol.processes import succession
+from fusevol.processes import handover
 from fusevol.processes.channel import Failed, Prepared, Serving, pack
 from fusevol.proof.sealer import CHECKPOINT_S
 from fusevol.protocol.resend import Leftovers
@@ -96,7 +96,7 @@ async def _obey(
 ) -> None:
     with trio.open_signal_receiver(signal.SIGHUP, DRAIN) as signals:
         # Until now, who sent one has waited; the keeper has begun this process so.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, succession.SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, handover.SIGNALS)
         task_status.started()
         session.reopen_log()
         async for number in signals:
@@ -123,7 +123,7 @@ async def _succeed_keeper(session: Session, region: Region, keeper: int) -> None
     await trio.lowlevel.wait_readable(keeper)
     await _drain(session)
     try:
-        succession.become_keeper(region, "keeper killed")
+        handover.become_keeper(region, "keeper killed")
     except OSError as error:
         logger.error("the keeper is gone and no other can be started (%s)", error.strerror)
         session.resume()

@@ -23,7 +23,7 @@ _VOLUME: Final = re.compile(rb',"volume":("(?:[^"\\]|\\.)*"),')
 
 
 @dataclass
-class _File:
+class _ChainFile:
     """One file.
 
     Attributes:
@@ -62,9 +62,9 @@ def in_order(paths: Sequence[str], *, with_rotated: bool) -> Iterator[list[Secti
     # One that is just being compressed is there twice.
     found = {path for path in found if not is_copy(path, found)}
     with opened([*paths, *sorted(found)], with_rotated=False) as sections:
-        files: dict[str, _File] = {}
+        files: dict[str, _ChainFile] = {}
         for section in sections:
-            files.setdefault(section.path, _File(section.path)).sections.append(section)
+            files.setdefault(section.path, _ChainFile(section.path)).sections.append(section)
         for file in files.values():
             file.sample()
         chosen = [file for path, file in files.items() if path in given]

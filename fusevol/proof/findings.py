@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from fusevol.proof.joints import Judge, is_record
-from fusevol.proof.runs import Breach
+from fusevol.proof.judges import Judge, is_record
+from fusevol.proof.section_check import Mismatch
 from fusevol.record.links import is_hashed, seq_of
 
 
-class Kind(enum.StrEnum):
+class Tampering(enum.StrEnum):
     """What was done to a log."""
 
     CHANGED = "changed"
@@ -35,7 +35,7 @@ class Finding(msgspec.Struct, omit_defaults=True):
         detail: what else can be said.
     """
 
-    kind: Kind
+    kind: Tampering
     seq: int
     file: str
     line: int
@@ -44,51 +44,51 @@ class Finding(msgspec.Struct, omit_defaults=True):
 
 
 def classify(
-    breach: Breach, file: str, judge: Judge, is_elsewhere: Callable[[int], bool], expected: int
+    mismatch: Mismatch, file: str, judge: Judge, is_elsewhere: Callable[[int], bool], expected: int
 ) -> Finding:
-    """Return what a breach means.
+    """Return what a mismatch means.
 
     Args:
         file: where the line is that does not follow; other lines tell their own.
         is_elsewhere: tells whether there is a record with a certain number in the log.
-        expected: number that the first record behind the breach should have.
+        expected: number that the first record behind the mismatch should have.
     """
-    spot = breach.spot
+    spot = mismatch.spot
     assert spot is not None
     if spot.before.count:
         between = spot.before
-        kind, detail = _of_unhashed(breach, expected)
+        kind, detail = _of_unhashed(mismatch, expected)
         return Finding(kind, expected, between.path or file, between.number, detail=detail)
     seq = seq_of(spot.line)
-    following = breach.following
+    following = mismatch.following
     if following is not None:
-        is_between = breach.previous is not None and judge.follows(following, breach.previous)
+        is_between = mismatch.previous is not None and judge.follows(following, mismatch.previous)
         if is_between and seq is not None and seq > expected:
-            return Finding(Kind.REORDERED, expected, file, spot.number, detail=_early(seq))
+            return Finding(Tampering.REORDERED, expected, file, spot.number, detail=_early(seq))
         if is_between:
-            return Finding(Kind.INSERTED, expected, file, spot.number, detail=_what(spot.line))
+            return Finding(Tampering.INSERTED, expected, file, spot.number, detail=_what(spot.line))
         if judge.follows(following, spot.line) and seq_of(following) == expected + 1:
-            return Finding(Kind.CHANGED, expected, file, spot.number)
+            return Finding(Tampering.CHANGED, expected, file, spot.number)
     if seq is None or seq == expected:
-        return Finding(Kind.CHANGED, expected, file, spot.number)
+        return Finding(Tampering.CHANGED, expected, file, spot.number)
     if seq < expected:
-        return Finding(Kind.INSERTED, expected, file, spot.number, detail=_what(spot.line))
+        return Finding(Tampering.INSERTED, expected, file, spot.number, detail=_what(spot.line))
     if is_elsewhere(expected):
-        return Finding(Kind.REORDERED, expected, file, spot.number, detail=_early(seq))
-    return Finding(Kind.REMOVED, expected, file, spot.number, until=seq - 1)
+        return Finding(Tampering.REORDERED, expected, file, spot.number, detail=_early(seq))
+    return Finding(Tampering.REMOVED, expected, file, spot.number, until=seq - 1)
 
 
-def _of_unhashed(breach: Breach, expected: int) -> tuple[Kind, str]:
+def _of_unhashed(mismatch: Mismatch, expected: int) -> tuple[Tampering, str]:
     """Tell what lines without a hash mean that no writer has left there."""
-    spot = breach.spot
+    spot = mismatch.spot
     assert spot is not None
     between = spot.before
     what = _what(between.first)
     if seq_of(spot.line) == expected:
-        return Kind.INSERTED, what
+        return Tampering.INSERTED, what
     if between.seq == expected or between.seq is None:
-        return Kind.CHANGED, f"there is {what}"
-    return Kind.INSERTED, what
+        return Tampering.CHANGED, f"there is {what}"
+    return Tampering.INSERTED, what
 
 
 def _early(seq: int) -> str:

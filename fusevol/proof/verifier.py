@@ -19,10 +19,10 @@ from fusevol.logs.log_files import rotated
 from fusevol.logs.parallel import in_order
 from fusevol.logs.sections import Section
 from fusevol.proof import files
-from fusevol.proof.findings import Finding, Kind, classify
-from fusevol.proof.joints import Between, Joint, Judge, record_in
+from fusevol.proof.findings import Finding, Tampering, classify
+from fusevol.proof.judges import Judge, Link, UnhashedLines, record_in
 from fusevol.proof.ledger import Head, Mark
-from fusevol.proof.runs import Breach, Run, Spot, check, note
+from fusevol.proof.section_check import HashedLine, Mismatch, SectionCheck, check, note
 from fusevol.record.links import hash_of, seq_of
 
 _LOOKS: Final = 5
@@ -91,7 +91,7 @@ def verify(question: Question, judge: Judge, kept: Kept, processes: int) -> Repo
         head, marks = kept()
         try:
             with files.in_order(question.paths, with_rotated=question.with_rotated) as sections:
-                report = _Look(question, judge, head, marks, sections).over_all(processes)
+                report = _Pass(question, judge, head, marks, sections).over_all(processes)
         except NotFoundError:
             # For a moment of a rotation there is no file, and older ones have other names.
             if look == _LOOKS or not before:
@@ -118,7 +118,7 @@ def _state(paths: Sequence[str]) -> list[tuple[str, int, int]]:
     return sorted(found)
 
 
-class _Look:
+class _Pass:
     """One look at a log."""
 
     def __init__(
@@ -137,7 +137,7 @@ class _Look:
         self._sections = _from_section(sections, question.since)
         self._previous: bytes | None = None
         self._place = (question.paths[-1], 0)
-        self._between = Between()
+        self._between = UnhashedLines()
         self._saw_head = False
         self._report = Report(newest=head.seq if head is not None else 0)
 
@@ -162,7 +162,7 @@ class _Look:
         wanted = self._head.hash.encode() if self._head is not None else b""
         first = self._sections[0] if self._sections else None
 
-        def work(section: Section) -> Iterator[Run]:
+        def work(section: Section) -> Iterator[SectionCheck]:
             since = self._since if section is first else 0
             yield check(section, self._judge, wanted, since)
 
@@ -176,7 +176,7 @@ class _Look:
                 before += run.lines
         return None
 
-    def _take(self, run: Run, path: str, lines_before: int) -> Finding | None:
+    def _take(self, run: SectionCheck, path: str, lines_before: int) -> Finding | None:
         """Put what was found in the next section behind what was before; return what is wrong."""
         report = self._report
         run.place(path, lines_before)
@@ -185,43 +185,46 @@ class _Look:
         self._saw_head = self._saw_head or run.saw
         if run.first is not None:
             self._between.add(run.first.before)
-            spot = Spot(run.first.line, run.first.number, self._between)
-            joint = self._joint(spot)
-            if joint is Joint.BROKEN:
-                return self._finding(Breach(self._previous, spot, run.second), path)
-            if joint is Joint.TORN:
+            spot = HashedLine(run.first.line, run.first.number, self._between)
+            link = self._link(spot)
+            if link is Link.BROKEN:
+                return self._finding(Mismatch(self._previous, spot, run.second), path)
+            if link is Link.TORN:
                 report.torn.append((spot.before.path, spot.before.number))
             else:
-                note(run, joint, spot)
-            self._previous, self._between = run.last, Between()
+                note(run, link, spot)
+            self._previous, self._between = run.last, UnhashedLines()
         self._between.add(run.after)
         self._place = (path, lines_before + run.lines)
         report.off += run.off
         report.torn += [(path, number) for number in run.torn]
-        if run.breach is not None:
-            return self._finding(run.breach, path)
+        if run.mismatch is not None:
+            return self._finding(run.mismatch, path)
         if run.is_cut and not run.after.count and run.last is not None:
             return Finding(
-                Kind.CHANGED, seq_of(run.last) or 0, *self._place, detail="its line is not ended"
+                Tampering.CHANGED,
+                seq_of(run.last) or 0,
+                *self._place,
+                detail="its line is not ended",
             )
         return None
 
-    def _joint(self, spot: Spot) -> Joint:
+    def _link(self, spot: HashedLine) -> Link:
         report = self._report
         if self._previous is not None:
-            joint = self._judge.joins(spot.line, self._previous, spot.before)
+            link = self._judge.joins(spot.line, self._previous, spot.before)
         else:
             report.first_seq = seq_of(spot.line) or 0
-            joint = Joint.LINKED if self._since else self._judge.begins(spot.line, spot.before)
-            if joint is Joint.START and report.first_seq > 1:
+            link = Link.LINKED if self._since else self._judge.begins(spot.line, spot.before)
+            if link is Link.START and report.first_seq > 1:
                 report.begun_at = report.first_seq
-        if joint is not Joint.BROKEN:
-            return joint
+        if link is not Link.BROKEN:
+            return link
         removed = self._removed_before(spot)
         report.removed += [removed] if removed else []
-        return Joint.REMOVED if removed else Joint.BROKEN
+        return Link.REMOVED if removed else Link.BROKEN
 
-    def _removed_before(self, spot: Spot) -> tuple[int, int] | None:
+    def _removed_before(self, spot: HashedLine) -> tuple[int, int] | None:
         """Return what was removed on purpose right before a line, if that is all that is missing.
 
         As numbers of the first and the last record.
@@ -240,17 +243,17 @@ class _Look:
             is_all = self._head is None or first <= self._head.begun
         return (first, last.seq) if is_all else None
 
-    def _finding(self, breach: Breach, path: str) -> Finding:
-        if self._previous is not None and breach.previous is None:
-            breach.previous = self._previous
-        if breach.previous is not None:
-            expected = (seq_of(breach.previous) or 0) + 1
+    def _finding(self, mismatch: Mismatch, path: str) -> Finding:
+        if self._previous is not None and mismatch.previous is None:
+            mismatch.previous = self._previous
+        if mismatch.previous is not None:
+            expected = (seq_of(mismatch.previous) or 0) + 1
         else:
             expected = self._expected_first()
-        if breach.spot is None:
-            return Finding(Kind.CHANGED, expected, *self._place, detail=breach.damage)
-        finding = classify(breach, path, self._judge, self._is_elsewhere, expected)
-        if breach.previous is None and finding.kind is Kind.REMOVED:
+        if mismatch.spot is None:
+            return Finding(Tampering.CHANGED, expected, *self._place, detail=mismatch.damage)
+        finding = classify(mismatch, path, self._judge, self._is_elsewhere, expected)
+        if mismatch.previous is None and finding.kind is Tampering.REMOVED:
             finding.detail = (
                 f"older records; if that is right: --since-seq {(finding.until or 0) + 1}"
             )
@@ -274,13 +277,13 @@ class _Look:
         if not self._volume or not report.volume or report.volume == self._volume:
             return None
         detail = f"it is the log of volume {report.volume}, not of {self._volume}"
-        return Finding(Kind.REPLACED, report.last_seq, *self._place, detail=detail)
+        return Finding(Tampering.REPLACED, report.last_seq, *self._place, detail=detail)
 
     def _at_the_end(self) -> Finding | None:
         """Return what is wrong behind the last record that has a hash."""
         head, between, last = self._head, self._between, self._report.last_seq
         if between.count and not self._is_off():
-            kind = Kind.CHANGED if between.seq == last + 1 else Kind.INSERTED
+            kind = Tampering.CHANGED if between.seq == last + 1 else Tampering.INSERTED
             detail = (
                 "a line that is no record" if between.seq is None else "a record without a hash"
             )
@@ -291,12 +294,12 @@ class _Look:
             return None
         if last < head.seq:
             return Finding(
-                Kind.CUT, last + 1, *self._place, until=head.seq,
+                Tampering.CUT, last + 1, *self._place, until=head.seq,
                 detail=f"there were {head.seq} at {head.time}",
             )  # fmt: skip
         if not self._saw_head:
             detail = f"record {head.seq} is not the one that there was at {head.time}"
-            return Finding(Kind.REPLACED, head.seq, *self._place, detail=detail)
+            return Finding(Tampering.REPLACED, head.seq, *self._place, detail=detail)
         return None
 
     def _is_off(self) -> bool:

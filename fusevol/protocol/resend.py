@@ -47,7 +47,7 @@ _NAME_AT: Final = {1: 0, 10: 0, 11: 0, 6: 0, 8: 16, 9: 8, 12: 8, 13: 8, 35: 16, 
 
 
 @dataclass(slots=True)
-class Request:
+class UnansweredRequest:
     """An unanswered request.
 
     Attributes:
@@ -84,7 +84,7 @@ class Leftovers:
     """
 
     forgotten: list[tuple[int, int]] = field(default_factory=list)
-    refused: list[Request] = field(default_factory=list)
+    refused: list[UnansweredRequest] = field(default_factory=list)
 
 
 def resend(fuse_fd: int) -> None:
@@ -96,7 +96,7 @@ def resend(fuse_fd: int) -> None:
     os.write(fuse_fd, _OUT.pack(_OUT.size, _NOTIFY_RESEND, 0))
 
 
-def look(fuse_fd: int, leftovers: Leftovers) -> list[Request]:
+def look(fuse_fd: int, leftovers: Leftovers) -> list[UnansweredRequest]:
     """Return the requests that are sent again; `resend` has to follow.
 
     Args:
@@ -133,7 +133,7 @@ def _waiting(fuse_fd: int) -> Iterator[memoryview]:
         os.set_blocking(fuse_fd, True)
 
 
-def refuse(fuse_fd: int, request: Request) -> None:
+def refuse(fuse_fd: int, request: UnansweredRequest) -> None:
     """Answer a request with EIO; it is nothing if nobody waits for it any more."""
     try:
         os.write(fuse_fd, _OUT.pack(_OUT.size, -errno.EIO, request.unique))
@@ -168,7 +168,7 @@ def refuse_unanswered(fuse_fd: int) -> None:
 _NEXT_REQUEST_MS: Final = 1000
 
 
-def _request(message: memoryview) -> Request:
+def _request(message: memoryview) -> UnansweredRequest:
     _, opcode, unique, ino, uid, gid, pid, _, _ = _HEADER.unpack_from(message)
     op = _OPERATIONS.get(opcode, "")
     body = message[_HEADER.size :]
@@ -180,7 +180,9 @@ def _request(message: memoryview) -> Request:
         _, flags = struct.unpack_from("<II", body)
     if opcode in _NAME_AT:
         name = bytes(body[_NAME_AT[opcode] :]).split(b"\0", 1)[0]
-    return Request(unique, op, Key(CODES.get(op, 0), who, where), ino, name, uid, gid, pid, flags)
+    return UnansweredRequest(
+        unique, op, Key(CODES.get(op, 0), who, where), ino, name, uid, gid, pid, flags
+    )
 
 
 def _forgotten(message: memoryview) -> list[tuple[int, int]]:

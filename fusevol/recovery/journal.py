@@ -35,7 +35,7 @@ LOGGING: Final = 4 << 8
 RECORDED: Final = 5 << 8
 """Its result is noted, it is counted, and the record is in the log if it gets one."""
 
-GATHERING: Final = 6 << 8
+COALESCING: Final = 6 << 8
 """Its result is noted; it is part of a run if the run has got as far as its state."""
 
 WHO: Final = 1
@@ -136,7 +136,7 @@ class Entry:
     def settle(self, last_seq: int) -> None:
         """Find out whether it was recorded, given the number of the newest record."""
         at, words = self.at, self._words
-        if self.phase == GATHERING:
+        if self.phase == COALESCING:
             is_told = words[words[at + RUN]] == words[at + SEQ]
         elif self.phase == LOGGING:
             is_told = words[at + SEQ] <= last_seq

@@ -19,9 +19,9 @@ MODULES: Final = (
     "fusevol.recovery.counters",
     "fusevol.recovery.journal",
     "fusevol.recovery.nodes",
-    "fusevol.recovery.opens",
+    "fusevol.recovery.open_handles",
     "fusevol.recovery.region",
-    "fusevol.recovery.runs",
+    "fusevol.recovery.coalesced_runs",
 )
 """Whoever writes to the state; what counts is annotated, as constants are."""
 _BYTES: Final = 8

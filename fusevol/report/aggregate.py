@@ -31,7 +31,7 @@ _count: Final = attrgetter("count")
 _age: Final = attrgetter("time", "seq")
 
 
-class Caller(NamedTuple):
+class CallerOnVolume(NamedTuple):
     """Who did something, on which volume."""
 
     volume: str
@@ -142,7 +142,7 @@ class Aggregate:
         self.lost += other.lost
         self.saw(other.first, other.last)
 
-    def groups(self) -> tuple[tuple[Groups, Callable[[Caller], Any]], ...]:
+    def groups(self) -> tuple[tuple[Groups, Callable[[CallerOnVolume], Any]], ...]:
         """Return what is counted by who did it, each with what makes its key."""
         return (
             (self.volumes, itemgetter(0)),

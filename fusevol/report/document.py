@@ -15,7 +15,7 @@ from fusevol.report.aggregate import MISSES, Aggregate, FailedPath, Groups
 from fusevol.report.durations import percentiles_us
 from fusevol.report.heaviest import Heaviest
 from fusevol.report.measures import Numbers, OperationNumbers
-from fusevol.report.reading import Reading
+from fusevol.report.reading import ReportInput
 from fusevol.report.records import chosen, details, moment, packed
 from fusevol.report.timeline import Span, Timeline
 from fusevol.terminal import printable
@@ -53,7 +53,7 @@ class About:
     name_of: Callable[[str], str | None]
 
 
-def document(reading: Reading, about: About) -> dict[str, Any]:
+def document(reading: ReportInput, about: About) -> dict[str, Any]:
     """Return the report on what was read."""
     whole = reading.aggregate
     names = _ContainerNames(about.name_of)
@@ -101,7 +101,7 @@ class _ContainerNames:
         return self._names[container]
 
 
-def _about(reading: Reading, about: About) -> dict[str, Any]:
+def _about(reading: ReportInput, about: About) -> dict[str, Any]:
     whole = reading.aggregate
     volumes = [printable(volume) for volume, _ in whole.volumes.first(4, attrgetter("count"))]
     return {
@@ -286,7 +286,7 @@ def _events(whole: Aggregate) -> dict[str, Any]:
     return _table(columns, rows, whole.events.count)
 
 
-def _trouble(reading: Reading) -> dict[str, Any]:
+def _trouble(reading: ReportInput) -> dict[str, Any]:
     """What makes the log, and so the report, incomplete."""
     whole, numbers, skipped = reading.aggregate, reading.continuity, reading.skipped
     return {

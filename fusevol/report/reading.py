@@ -10,10 +10,10 @@ from fusevol.logs.parallel import in_order, usable_processors
 from fusevol.logs.reader import Skipped
 from fusevol.logs.sections import Section, Tally, is_stream, opened
 from fusevol.report.aggregate import Aggregate
-from fusevol.report.gather import Gatherer
+from fusevol.report.counting import RecordCounter
 
 
-class Reading(NamedTuple):
+class ReportInput(NamedTuple):
     """What a log has to tell.
 
     Attributes:
@@ -34,7 +34,7 @@ class _Part(NamedTuple):
     sections: list[tuple[int, Skipped, Continuity]]
 
 
-def read_log(sources: Sequence[str], wanted: Filter, *, with_rotated: bool) -> Reading:
+def read_log(sources: Sequence[str], wanted: Filter, *, with_rotated: bool) -> ReportInput:
     """Read what is `wanted` of the logs at `sources`; "-" is standard input.
 
     Raises:
@@ -53,7 +53,7 @@ def read_log(sources: Sequence[str], wanted: Filter, *, with_rotated: bool) -> R
             tally.add(sections[index], skipped)
         files = list(dict.fromkeys(section.path for section in sections))
         continuity = joined((part for *_, part in done), wanted)
-    return Reading(whole, continuity, tally.skipped, files)
+    return ReportInput(whole, continuity, tally.skipped, files)
 
 
 def _parts(sections: list[Section], wanted: Filter) -> Generator[_Part]:
@@ -62,7 +62,7 @@ def _parts(sections: list[Section], wanted: Filter) -> Generator[_Part]:
 
     def work(indices: range) -> Iterator[_Part]:
         aggregate = Aggregate()
-        gatherer = Gatherer(aggregate)
+        counter = RecordCounter(aggregate)
         done = []
         for index in indices:
             skipped, continuity = Skipped(), Continuity(wanted, sections[index].path)
@@ -70,9 +70,9 @@ def _parts(sections: list[Section], wanted: Filter) -> Generator[_Part]:
                 records = [record for record in batch.records if record is not None]
                 if records:
                     continuity.add(records)
-                    gatherer.add(records if keep is None else list(filter(keep, records)))
+                    counter.add(records if keep is None else list(filter(keep, records)))
             done.append((index, skipped, continuity))
-        gatherer.flush()
+        counter.flush()
         yield _Part(aggregate, done)
 
     # Standard input is there for this process only.

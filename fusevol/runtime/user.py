@@ -9,7 +9,7 @@ _FILE_MAX_BYTES: Final = 1 << 20
 """An image could hold files of any size."""
 
 
-class User(NamedTuple):
+class ContainerUser(NamedTuple):
     """An identity in a container."""
 
     uid: int
@@ -18,7 +18,7 @@ class User(NamedTuple):
     home: str
 
 
-def find_user(word: str) -> User:
+def find_user(word: str) -> ContainerUser:
     """Return who `USER[:GROUP]`, names or numbers, is, by /etc/passwd and /etc/group.
 
     Called with the container's root as the root of this process. Nothing is root. A number need
@@ -40,7 +40,7 @@ def find_user(word: str) -> User:
     else:
         login = entry[0] if entry else ""
         extra = [int(e[2]) for e in groups if login and login in e[3].split(",")]
-    return User(uid, gid, extra, entry[5] if entry and entry[5] else "/")
+    return ContainerUser(uid, gid, extra, entry[5] if entry and entry[5] else "/")
 
 
 def _find_group(word: str, groups: list[list[str]]) -> int:

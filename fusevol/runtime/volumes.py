@@ -21,7 +21,7 @@ from fusevol.errors import FusevolError
 from fusevol.linux.mountinfo import is_below, mounts
 from fusevol.linux.mounts import MNT_DETACH, umount
 from fusevol.mounts import registry
-from fusevol.mounts.checks import check
+from fusevol.mounts.preflight import check
 from fusevol.options.binding import Binding
 from fusevol.options.config import MountConfig, log_directory
 from fusevol.processes import starting

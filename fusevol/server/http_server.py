@@ -41,7 +41,7 @@ BODY_MAX_BYTES: Final = 1 << 20
 _RECEIVE_BYTES: Final = 1 << 16
 
 
-class Answer(NamedTuple):
+class HttpResponse(NamedTuple):
     """What goes back.
 
     Attributes:
@@ -55,7 +55,7 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Request:
+class HttpRequest:
     """A request that is there as a whole.
 
     Attributes:
@@ -80,8 +80,8 @@ class Request:
         return Asker(self._socket)
 
 
-Handler = Callable[[Request], Awaitable[Answer]]
-Refusal = Callable[[int, str], Answer]
+Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
+Refusal = Callable[[int, str], HttpResponse]
 """Makes an answer of a status and a text, for requests that never reach the handler."""
 
 
@@ -235,14 +235,14 @@ class _Connection:
             raise _RefusedError(408, f"the request was not there within {BODY_S:g} s") from None
         return bytes(body)
 
-    def request(self, head: h11.Request, body: bytes) -> Request:
+    def request(self, head: h11.Request, body: bytes) -> HttpRequest:
         """Return a request for a handler."""
         self._method = head.method.decode("ascii")
         path = head.target.partition(b"?")[0].decode("ascii")
         headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
-        return Request(self._method, path, headers, body, self._stream.socket)
+        return HttpRequest(self._method, path, headers, body, self._stream.socket)
 
-    async def answer(self, answer: Answer) -> bool:
+    async def answer(self, answer: HttpResponse) -> bool:
         """Send an answer; return whether there may be another request."""
         if self._state.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return False

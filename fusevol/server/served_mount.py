@@ -21,14 +21,14 @@ from fusevol.linux import mounts
 from fusevol.linux.mountinfo import mount_at
 from fusevol.linux.process import Process, has_ended
 from fusevol.mounts import mounting, registry
-from fusevol.mounts.checks import Answer, answer
 from fusevol.mounts.encoding import encode
+from fusevol.mounts.preflight import Liveness, answer
 from fusevol.options.config import MountConfig
 from fusevol.processes import starting
 from fusevol.processes.channel import Mounted, Start, pack, receive
-from fusevol.processes.ending import Ending
+from fusevol.processes.fdstore import FdStore
 from fusevol.processes.forkserver import ForkServer
-from fusevol.processes.spare import Spare
+from fusevol.processes.unmounting import Unmounting
 
 if TYPE_CHECKING:
     import subprocess
@@ -49,10 +49,10 @@ class ServedMount:
     def __init__(self, config: MountConfig) -> None:
         self.config = config
         self.keeper = 0
-        self._ending = Ending(config)
+        self._unmounting = Unmounting(config)
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
-        self._spare: Spare | None = None
+        self._fdstore: FdStore | None = None
         self._is_reviving = False
         # A thread of its own for calls that a hung worker may hold up: it holds up no other mount.
         self._thread = trio.CapacityLimiter(1)
@@ -60,9 +60,9 @@ class ServedMount:
     @property
     def device(self) -> int:
         """st_dev of the files on the mount; tells it from any other at the same place."""
-        return self._ending.device
+        return self._unmounting.device
 
-    def entry(self) -> registry.Served | None:
+    def entry(self) -> registry.MountEntry | None:
         """Return what the keeper tells of the mount; None if nobody keeps it."""
         return registry.get(self.config.mountpoint)
 
@@ -81,7 +81,7 @@ class ServedMount:
                 self._watch(Process.of(await forks.spawn(theirs)))
             try:
                 await ours.send(pack(Start(self.config)))
-                self._ending.device = (await receive(ours, Mounted)).device
+                self._unmounting.device = (await receive(ours, Mounted)).device
             except BaseException:
                 ours.close()
                 # The keeper cleans up. One whose source hangs ends later, and is reaped then.
@@ -91,50 +91,50 @@ class ServedMount:
                 self._unwatch()
                 raise
 
-    def adopt(self, served: registry.Served) -> bool:
+    def adopt(self, served: registry.MountEntry) -> bool:
         """Go on with a mount that another daemon made; return whether somebody keeps it."""
         if not served.is_kept:
             return False
-        self._ending.device = served.device
+        self._unmounting.device = served.device
         self._watch(served.keeper)
         return True
 
-    def revive_stored(self, served: registry.Served) -> bool:
+    def revive_stored(self, served: registry.MountEntry) -> bool:
         """Revive a mount whose processes were all killed, with what the service manager kept."""
-        self._ending.device = served.device
-        self._spare = Spare.stored(served.mountpoint, served.device)
-        if self._spare is None:
+        self._unmounting.device = served.device
+        self._fdstore = FdStore.stored(served.mountpoint, served.device)
+        if self._fdstore is None:
             return False
-        self._ending.connection = self._spare.connection
-        return self._ending.is_mounted() and self._start_revived()
+        self._unmounting.connection = self._fdstore.connection
+        return self._unmounting.is_mounted() and self._start_revived()
 
     def _start_revived(self) -> bool:
-        assert self._spare is not None
-        self._process = self._spare.revive()
+        assert self._fdstore is not None
+        self._process = self._fdstore.revive()
         if self._process is not None:
             self._watch(Process.of(self._process.pid))
         return self._process is not None
 
     async def _revive(self, status: int) -> bool:
         """Start a keeper anew; return False if the mount was unmounted or that does not help."""
-        while self._spare is not None and self._ending.is_mounted():
-            delay_s = self._spare.delay_s(status)
+        while self._fdstore is not None and self._unmounting.is_mounted():
+            delay_s = self._fdstore.delay_s(status)
             if delay_s is None:
                 return False
             self._is_reviving = True
             for _ in range(math.ceil(delay_s / starting.POLL_S)):
-                if not self._ending.is_mounted():
+                if not self._unmounting.is_mounted():
                     break
                 await trio.sleep(starting.POLL_S)
             self._is_reviving = False
-            if self._ending.is_mounted() and self._start_revived():
+            if self._unmounting.is_mounted() and self._start_revived():
                 return True
         return False
 
     async def ended(self) -> int:
         """Wait until nobody keeps the mount any more; return 0 if it was unmounted, else 1."""
         while True:
-            await self._hold_spare()
+            await self._hold_fdstore()
             if self._pidfd >= 0:
                 await trio.lowlevel.wait_readable(self._pidfd)
             status = 0
@@ -153,7 +153,7 @@ class ServedMount:
                 return 1
             logger.error("%s: %s; revived", self.config.mountpoint, starting.KILLED)
 
-    async def _hold_spare(self) -> None:
+    async def _hold_fdstore(self) -> None:
         """Get spare descriptors from the keeper, as soon as it has entered the mount."""
         while (served := registry.get(self.config.mountpoint)) is None or (
             served.pid != self.keeper
@@ -161,19 +161,20 @@ class ServedMount:
             if self._pidfd < 0 or has_ended(self._pidfd):
                 return
             await trio.sleep(starting.POLL_S)
-        if self._spare is None:
-            self._spare = Spare.of(served)
-            self._ending.connection = self._spare.connection if self._spare is not None else None
+        if self._fdstore is None:
+            self._fdstore = FdStore.of(served)
+            if self._fdstore is not None:
+                self._unmounting.connection = self._fdstore.connection
         else:
-            self._spare.follow(served)
+            self._fdstore.follow(served)
 
     async def _await_heir(self) -> Process | None:
         """Return the keeper that succeeds the one that has ended; None if nobody does."""
         mountpoint = self.config.mountpoint
-        limit_s = math.inf if self._spare is not None else starting.HEIR_S
+        limit_s = math.inf if self._fdstore is not None else starting.HEIR_S
         with trio.move_on_after(limit_s):
             while not (keeper := starting.keeper_after(mountpoint, self.keeper)):
-                if not starting.is_kept(mountpoint, self._spare):
+                if not starting.is_kept(mountpoint, self._fdstore):
                     break
                 await trio.sleep(starting.POLL_S)
         return keeper or starting.keeper_after(mountpoint, self.keeper)
@@ -181,9 +182,9 @@ class ServedMount:
     def source_status(self) -> os.stat_result | None:
         """Return the status of the source that is served, None if it cannot be seen; may hang."""
         served = self.entry()
-        if served is None or self._spare is None:
+        if served is None or self._fdstore is None:
             return None
-        return self._spare.source_status(served)
+        return self._fdstore.source_status(served)
 
     async def put_back(self, config: MountConfig) -> bool:
         """Mount it at its place again, where use elsewhere has kept it alive.
@@ -195,10 +196,10 @@ class ServedMount:
             Whether it is served there now. If not, it has to end: it is dead, or another one is
             wanted.
         """
-        await self._hold_spare()
-        if self._spare is None or not _is_served_alike(config, self.config):
+        await self._hold_fdstore()
+        if self._fdstore is None or not _is_served_alike(config, self.config):
             return False
-        if not await trio.to_thread.run_sync(self._mount_again, config, self._spare.device_fd):
+        if not await trio.to_thread.run_sync(self._mount_again, config, self._fdstore.device_fd):
             return False
         self.config = msgspec.structs.replace(self.config, flags=config.flags)
         return True
@@ -217,7 +218,7 @@ class ServedMount:
         is_stuck = mount is not None and not (config.flags | flags) & mounts.MS_RDONLY and (
             "ro" in mount.super_options.split(",")
         )  # fmt: skip
-        if is_stuck or answer(place) is Answer.DEAD:
+        if is_stuck or answer(place) is Liveness.DEAD:
             self.detach()
             return False
         return True
@@ -233,7 +234,7 @@ class ServedMount:
 
         The worker ends when no other namespace has the file system mounted.
         """
-        if not self._ending.is_mounted():
+        if not self._unmounting.is_mounted():
             return True
         try:
             await trio.to_thread.run_sync(
@@ -251,11 +252,11 @@ class ServedMount:
 
     def detach(self) -> None:
         """Take the mount from the name space, whoever uses it."""
-        self._ending.detach()
+        self._unmounting.detach()
 
     def is_mounted(self) -> bool:
         """Tell whether it is at its place."""
-        return self._ending.is_mounted()
+        return self._unmounting.is_mounted()
 
     def is_kept(self) -> bool:
         """Tell whether somebody keeps it."""
@@ -278,13 +279,13 @@ class ServedMount:
 
     def record_end(self, reason: str) -> None:
         """Write the `unmount` record that nobody else could write any more."""
-        self._ending.record(reason)
+        self._unmounting.record(reason)
 
     def close(self) -> None:
         """Forget the keeper, which has ended; remove the entry of the mount."""
         self._unwatch()
-        if self._spare is not None:
-            self._spare.close()
+        if self._fdstore is not None:
+            self._fdstore.close()
         registry.remove(self.config.mountpoint)
 
     def _watch(self, keeper: Process) -> None:

@@ -19,16 +19,16 @@ from fusevol.linux.mountinfo import mount_at
 from fusevol.linux.process import start_ticks
 from fusevol.model import RecordLevel
 from fusevol.mounts import mounting, registry
-from fusevol.mounts.checks import check, check_source
+from fusevol.mounts.preflight import check, check_source
 from fusevol.options.config import DEFAULT_FLAGS, MountConfig, log_directory
 from fusevol.options.log import as_words
 from fusevol.processes import starting
 from fusevol.processes.forkserver import ForkServer
 from fusevol.server import store
+from fusevol.server.bound_mounts import bound_devices
 from fusevol.server.control import VolumeState
 from fusevol.server.served_mount import ServedMount
 from fusevol.server.store import Reference, StoredVolume
-from fusevol.server.usage import bound_devices
 from fusevol.server.volume_options import VolumeOptions
 from fusevol.volume.source import open_path
 

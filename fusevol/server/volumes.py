@@ -25,11 +25,11 @@ from fusevol.options.binding import is_volume_name
 from fusevol.processes import starting
 from fusevol.processes.forkserver import ForkServer
 from fusevol.server import store
+from fusevol.server.bound_mounts import bound_devices
 from fusevol.server.control import VolumeState
 from fusevol.server.served_volume import ServedVolume
 from fusevol.server.settings import Settings, options_of
 from fusevol.server.store import Reference, StoredVolume
-from fusevol.server.usage import bound_devices
 from fusevol.server.volume_options import VolumeOptions, parse
 
 logger = logging.getLogger(__name__)

@@ -21,13 +21,13 @@ from textual.screen import ModalScreen
 from textual.widgets import Footer, Input, Static
 
 from fusevol.terminal import quoted
-from fusevol.top.collector import Collector, Frame, NameOf, Wanted
+from fusevol.top.collector import Frame, FrameCollector, NameOf, Wanted
 from fusevol.top.plain import about_logs, as_rates, counted
 from fusevol.top.table import Content, Table
 from fusevol.top.views import (
     COLUMNS,
     VIEWS,
-    Column,
+    ViewColumn,
     arranged,
     chosen,
     column,
@@ -179,7 +179,7 @@ class Top(App[None]):
         self._came_at = time.monotonic()
         self._history: dict[str | None, deque[float]] = {}
         self._watcher = Watcher(
-            functools.partial(Collector, wanted, container_name),
+            functools.partial(FrameCollector, wanted, container_name),
             interval_s,
             lambda frame: self.post_message(self.Came(frame)),
             lambda error: self.post_message(self.Failed(error)),
@@ -363,7 +363,7 @@ class Top(App[None]):
         if names:
             self._sort(names[place % len(names)])
 
-    def _sort(self, by: Column) -> None:
+    def _sort(self, by: ViewColumn) -> None:
         self._is_reverse = by.name == self._by and not self._is_reverse
         self._by = by.name
         self._show()

@@ -8,25 +8,25 @@ from typing import Final, Self
 
 from fusevol.errors import FusevolError
 from fusevol.logagent import status
-from fusevol.mounts.registry import Served
+from fusevol.mounts.registry import MountEntry
 from fusevol.options.config import NO_LOG, STDOUT_LOG
 from fusevol.recovery.counters import Snapshot
 from fusevol.terminal import printable, quoted
 from fusevol.top.activity import Activity, Operations, between, total
 from fusevol.top.mounts import CounterFiles, Key, Mounts, key_of
-from fusevol.top.newlines import GrowingLog, NewLines, Process
+from fusevol.top.newlines import Actor, NewLines, WatchedLog
 
 _BYTES_PER_S: Final = 1 << 20
 """How much of all logs is read, together: about 4,000 records a second, or 2 % of a processor."""
 _MOST_BYTES: Final = 4 << 20
 
-Wanted = Callable[[Served], bool]
+Wanted = Callable[[MountEntry], bool]
 NameOf = Callable[[str], str | None]
 """Returns the name of a container by its id, if it has one."""
 
 
 @dataclass(slots=True)
-class Volume:
+class VolumeFrame:
     """What happened on one mount within a frame.
 
     Attributes:
@@ -40,12 +40,12 @@ class Volume:
         notes: what is wrong, as printable lines.
     """
 
-    served: Served
+    served: MountEntry
     now: Snapshot | None = None
     operations: Operations | None = None
     total: Activity | None = None
     paths: dict[str, Activity] = field(default_factory=dict)
-    processes: dict[Process, Activity] = field(default_factory=dict)
+    processes: dict[Actor, Activity] = field(default_factory=dict)
     share: float = 1.0
     lost: int = 0
     has_log: bool = True
@@ -65,11 +65,11 @@ class Frame:
 
     at: float
     seconds: float
-    volumes: list[Volume]
+    volumes: list[VolumeFrame]
     container_names: dict[str, str]
 
 
-class Collector(contextlib.ExitStack):
+class FrameCollector(contextlib.ExitStack):
     """Makes frames. One thread only; to be closed."""
 
     def __init__(self, wanted: Wanted, name_of: NameOf) -> None:
@@ -98,7 +98,7 @@ class Collector(contextlib.ExitStack):
         Raises:
             NotPermittedError: the runtime directory belongs to somebody else.
         """
-        volumes = [Volume(served) for served in self._mounts.now() if self._wanted(served)]
+        volumes = [VolumeFrame(served) for served in self._mounts.now() if self._wanted(served)]
         now = time.monotonic()
         seconds, self._time = now - self._time, now
         for volume in volumes:
@@ -109,7 +109,7 @@ class Collector(contextlib.ExitStack):
         self._older = {key: older for key, older in self._older.items() if key in keys}
         return Frame(time.time(), max(seconds, 1e-3), volumes, self._names(volumes))
 
-    def _count(self, volume: Volume) -> None:
+    def _count(self, volume: VolumeFrame) -> None:
         served = volume.served
         if served.message:
             volume.notes.append(printable(served.message))
@@ -135,12 +135,12 @@ class Collector(contextlib.ExitStack):
         if now.restarts > older.restarts:
             volume.notes.append("its worker was replaced by another")
 
-    def _names(self, volumes: Iterable[Volume]) -> dict[str, str]:
+    def _names(self, volumes: Iterable[VolumeFrame]) -> dict[str, str]:
         ids = {one.container for volume in volumes for one in volume.processes if one.container}
         return {one: name for one in ids if (name := self._name_of(one)) is not None}
 
 
-def _sink_troubles(served: Served) -> Iterator[str]:
+def _sink_troubles(served: MountEntry) -> Iterator[str]:
     agent = status.read(served.log)
     for sink in agent.sinks if agent is not None else ():
         if sink.error:
@@ -151,7 +151,7 @@ class _Logs:
     """The logs of all mounts, with a bound on what is read of them together."""
 
     def __init__(self) -> None:
-        self._logs: dict[Key, GrowingLog] = {}
+        self._logs: dict[Key, WatchedLog] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -159,7 +159,7 @@ class _Logs:
     def __exit__(self, *_exception: object) -> None:
         self._forget_others(set())
 
-    def read(self, volumes: list[Volume], seconds: float) -> None:
+    def read(self, volumes: list[VolumeFrame], seconds: float) -> None:
         """Put into each volume what its log has got, and what is wrong with the log."""
         self._forget_others({key_of(volume.served) for volume in volumes})
         sizes = {}
@@ -174,7 +174,7 @@ class _Logs:
                 with _noted(volume):
                     _take(volume, self._logs[key].read(most))
 
-    def _log_of(self, volume: Volume) -> GrowingLog | None:
+    def _log_of(self, volume: VolumeFrame) -> WatchedLog | None:
         path, key = volume.served.log, key_of(volume.served)
         if path in (NO_LOG, STDOUT_LOG):
             volume.has_log = False
@@ -182,7 +182,7 @@ class _Logs:
         if key in self._logs and self._logs[key].path != path:
             self._logs.pop(key).close()
         if key not in self._logs:
-            self._logs[key] = GrowingLog(path)
+            self._logs[key] = WatchedLog(path)
         log = self._logs[key]
         if log.is_removed:
             volume.notes.append(f"its log {quoted(path)} was removed")
@@ -194,7 +194,7 @@ class _Logs:
 
 
 @contextlib.contextmanager
-def _noted(volume: Volume) -> Iterator[None]:
+def _noted(volume: VolumeFrame) -> Iterator[None]:
     """Make a note of an error that the block raises."""
     try:
         yield
@@ -214,7 +214,7 @@ def fair_share(sizes: Iterable[int], most: int) -> int:
     return most + max(ordered, default=0)
 
 
-def _take(volume: Volume, lines: NewLines) -> None:
+def _take(volume: VolumeFrame, lines: NewLines) -> None:
     volume.share = lines.share
     if 0 < lines.share < 1:
         for one in (*lines.paths.values(), *lines.processes.values()):

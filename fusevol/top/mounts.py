@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, Self
 
 from fusevol.errors import FusevolError
 from fusevol.mounts import registry
-from fusevol.mounts.registry import Served
+from fusevol.mounts.registry import MountEntry
 from fusevol.recovery import counters
 from fusevol.recovery.counters import Snapshot
 
@@ -19,7 +19,7 @@ Key = tuple[str, int]
 """Mount point and st_dev of a mount, which no two have at a time."""
 
 
-def key_of(served: Served) -> Key:
+def key_of(served: MountEntry) -> Key:
     """Return what tells a mount from all others."""
     return served.mountpoint, served.device
 
@@ -38,9 +38,9 @@ class Mounts(contextlib.ExitStack):
         # The kernel's way to tell that something was mounted or unmounted: proc_pid_mounts(5).
         self._changes.register(table, select.POLLPRI | select.POLLERR)
         self._seen = -1
-        self._known: list[Served] = []
+        self._known: list[MountEntry] = []
 
-    def now(self) -> list[Served]:
+    def now(self) -> list[MountEntry]:
         """Return the mounts of the user, in the order of their mount points.
 
         Raises:
@@ -56,7 +56,7 @@ class Mounts(contextlib.ExitStack):
         return self._known
 
 
-class Reading(NamedTuple):
+class CounterReading(NamedTuple):
     """What the counters of a mount said, or why they said nothing.
 
     Attributes:
@@ -80,7 +80,7 @@ class CounterFiles:
     def __exit__(self, *_exception: object) -> None:
         self.forget_others(set())
 
-    def read(self, served: Served) -> Reading:
+    def read(self, served: MountEntry) -> CounterReading:
         """Return the counters of a mount.
 
         Its state stays open, so that it can be read also while nobody keeps the mount.
@@ -89,18 +89,20 @@ class CounterFiles:
         try:
             self._open(key, served)
             fd = self._fds[key]
-            return Reading(counters.read(fd), os.fstat(fd).st_ino)
+            return CounterReading(counters.read(fd), os.fstat(fd).st_ino)
         except PermissionError:
-            return Reading(None, trouble="its counters are not yours to read; run as its owner")
+            return CounterReading(
+                None, trouble="its counters are not yours to read; run as its owner"
+            )
         except FileNotFoundError:
-            return Reading(None, trouble="nobody keeps it at the moment")
+            return CounterReading(None, trouble="nobody keeps it at the moment")
         except OSError as error:
-            return Reading(None, trouble=f"cannot read its counters: {error.strerror}")
+            return CounterReading(None, trouble=f"cannot read its counters: {error.strerror}")
         except FusevolError as error:
             os.close(self._fds.pop(key))
-            return Reading(None, trouble=f"cannot read its counters: {error}")
+            return CounterReading(None, trouble=f"cannot read its counters: {error}")
 
-    def _open(self, key: Key, served: Served) -> None:
+    def _open(self, key: Key, served: MountEntry) -> None:
         """Have the state of a mount open, also if it is that of a new one at the old place."""
         known = self._fds.get(key)
         try:

@@ -28,7 +28,7 @@ OTHER_PATHS: Final = ""
 """In place of a path: all those that came when there were too many."""
 
 
-class Process(NamedTuple):
+class Actor(NamedTuple):
     """Who did something."""
 
     pid: int | None
@@ -36,7 +36,7 @@ class Process(NamedTuple):
     container: str | None
 
 
-OTHER_PROCESSES: Final = Process(None, None, "")
+OTHER_PROCESSES: Final = Actor(None, None, "")
 """All those that came when there were too many."""
 
 
@@ -50,12 +50,12 @@ class NewLines(NamedTuple):
     """
 
     paths: dict[str, Activity]
-    processes: dict[Process, Activity]
+    processes: dict[Actor, Activity]
     share: float
     malformed: int
 
 
-class GrowingLog:
+class WatchedLog:
     """A log that is being written, from its present end on. One thread only; to be closed.
 
     Raises:
@@ -163,7 +163,7 @@ class _Groups:
 
     def __init__(self) -> None:
         self._paths: dict[str, Activity] = {}
-        self._processes: dict[Process, Activity] = {}
+        self._processes: dict[Actor, Activity] = {}
         self._malformed = 0
 
     def add(self, lines: bytes) -> None:
@@ -173,7 +173,7 @@ class _Groups:
                 continue
             if record.path is not None:
                 self._count(self._paths, record.path, OTHER_PATHS, record)
-            process = Process(record.pid, record.comm, record.container)
+            process = Actor(record.pid, record.comm, record.container)
             self._count(self._processes, process, OTHER_PROCESSES, record)
 
     def as_lines(self, share: float) -> NewLines:

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from fusevol.top.activity import total
-from fusevol.top.collector import Frame, Volume
+from fusevol.top.collector import Frame, VolumeFrame
 from fusevol.top.views import (
     VIEWS,
-    Column,
     Row,
+    ViewColumn,
     arranged,
     chosen,
     column,
@@ -53,7 +53,7 @@ def notes(frame: Frame) -> Iterator[str]:
     yield from about_logs(frame.volumes)
 
 
-def about_logs(volumes: list[Volume]) -> Iterator[str]:
+def about_logs(volumes: list[VolumeFrame]) -> Iterator[str]:
     """Yield what paths, processes and containers lack."""
     if unknown := [name_of(one.served) for one in volumes if not one.has_log]:
         yield f"paths, processes and containers are not known of {', '.join(unknown)}: no log"
@@ -61,7 +61,7 @@ def about_logs(volumes: list[Volume]) -> Iterator[str]:
         yield f"paths, processes and containers: estimated from {share:.0%} of the records"
 
 
-def log_share(volumes: list[Volume]) -> float:
+def log_share(volumes: list[VolumeFrame]) -> float:
     """Return how much of the log was read where that was the least; 1 is all."""
     return min((volume.share for volume in volumes), default=1.0)
 
@@ -101,7 +101,7 @@ def as_document(frame: Frame, by: str, text: str, most: int | None) -> dict[str,
     return document
 
 
-def _values(row: Row, shown: tuple[Column, ...]) -> dict[str, Any]:
+def _values(row: Row, shown: tuple[ViewColumn, ...]) -> dict[str, Any]:
     values: dict[str, Any] = dict(row.identity)
     for one in shown:
         value = one.value(row)
@@ -120,7 +120,7 @@ def _table(view: str, shown: list[Row]) -> Iterator[str]:
         yield " ".join(f"{cell_text(row, one):>{one.width}}" for one in cells) + f"  {row.name}"
 
 
-def cell_text(row: Row, of: Column) -> str:
+def cell_text(row: Row, of: ViewColumn) -> str:
     """Return a number of a row as text."""
     value = of.value(row)
     return UNKNOWN if value is None else of.text(value)

@@ -14,7 +14,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from fusevol.top.plain import cell_text
-from fusevol.top.views import Column, Row
+from fusevol.top.views import Row, ViewColumn
 
 _LEAST_NAME: Final = 20
 _BUSY: Final = 0.8
@@ -31,9 +31,9 @@ class Content:
     """
 
     title: str
-    columns: tuple[Column, ...]
+    columns: tuple[ViewColumn, ...]
     rows: list[Row]
-    by: Column
+    by: ViewColumn
     is_reverse: bool = False
 
 
@@ -46,7 +46,7 @@ def fitted(text: str, width: int) -> str:
     return f"{set_cell_size(text, width - 1 - end)}…{tail}"
 
 
-def _kind(row: Row, column: Column) -> str:
+def _kind(row: Row, column: ViewColumn) -> str:
     """Return in which style a number is shown."""
     value = column.value(row)
     if not value:
@@ -92,7 +92,7 @@ class Table(ScrollView, can_focus=True):
     class SortWanted(Message):
         """Rows are to be sorted by a column."""
 
-        def __init__(self, column: Column) -> None:
+        def __init__(self, column: ViewColumn) -> None:
             super().__init__()
             self.column = column
 
@@ -129,7 +129,7 @@ class Table(ScrollView, can_focus=True):
         """Forget the mark, as for other content."""
         self._index = 0
 
-    def visible_columns(self) -> list[Column]:
+    def visible_columns(self) -> list[ViewColumn]:
         """Return the columns for which there is room beside the names."""
         room = self.size.width - _LEAST_NAME
         found = []
@@ -179,7 +179,7 @@ class Table(ScrollView, can_focus=True):
             self._styles[kind, is_marked] = style
         return style
 
-    def _room(self, columns: list[Column]) -> int:
+    def _room(self, columns: list[ViewColumn]) -> int:
         """Return how wide the names may be."""
         return max(self.size.width - sum(column.width + 1 for column in columns), 1)
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from fusevol.mounts.registry import Served
+from fusevol.mounts.registry import MountEntry
 from fusevol.record.container_ids import short_form
 from fusevol.terminal import printable, quoted
 from fusevol.top.activity import Activity
-from fusevol.top.collector import Frame, Volume
-from fusevol.top.newlines import OTHER_PATHS, OTHER_PROCESSES, Process
+from fusevol.top.collector import Frame, VolumeFrame
+from fusevol.top.newlines import OTHER_PATHS, OTHER_PROCESSES, Actor
 
 VIEWS: Final = ("volumes", "operations", "paths", "processes", "containers")
 _TITLES: Final = {view: view.rstrip("s").upper() for view in VIEWS} | {"processes": "PROCESS"}
@@ -56,7 +56,7 @@ class Row:
         return ", ".join(f"{quoted(name)} {short(n / self.seconds)}/s" for name, n in most)
 
 
-class Column(NamedTuple):
+class ViewColumn(NamedTuple):
     """A number that rows have.
 
     Attributes:
@@ -113,30 +113,30 @@ def _percentile(percent: float) -> Callable[[Row], float | None]:
 
 
 COLUMNS: Final = (
-    Column("ops_per_s", "ops/s", 6, _rate(lambda activity: activity.count), short),
-    Column("errors_per_s", "err/s", 5, _rate(lambda activity: activity.errors), short),
-    Column("read_bytes_per_s", "read/s", 6, _rate(lambda activity: activity.bytes_read), short),
-    Column("written_bytes_per_s", "wrtn/s", 6, _rate(lambda one: one.bytes_written), short),
-    Column("p50_us", "p50", 5, _percentile(50), duration),
-    Column("p95_us", "p95", 5, _percentile(95), duration),
-    Column("p99_us", "p99", 5, _percentile(99), duration),
-    Column("busy", "busy", 5, _rate(lambda activity: activity.total_us / 1e6), _percent),
+    ViewColumn("ops_per_s", "ops/s", 6, _rate(lambda activity: activity.count), short),
+    ViewColumn("errors_per_s", "err/s", 5, _rate(lambda activity: activity.errors), short),
+    ViewColumn("read_bytes_per_s", "read/s", 6, _rate(lambda activity: activity.bytes_read), short),
+    ViewColumn("written_bytes_per_s", "wrtn/s", 6, _rate(lambda one: one.bytes_written), short),
+    ViewColumn("p50_us", "p50", 5, _percentile(50), duration),
+    ViewColumn("p95_us", "p95", 5, _percentile(95), duration),
+    ViewColumn("p99_us", "p99", 5, _percentile(99), duration),
+    ViewColumn("busy", "busy", 5, _rate(lambda activity: activity.total_us / 1e6), _percent),
 )
 """What all views have."""
 
 _OF_VOLUMES: Final = (
-    Column("lost", "lost", 5, lambda row: row.lost, short),
-    Column("restarts", "rst", 3, lambda row: row.restarts, short),
-    Column("open_files", "open", 5, lambda row: row.open_files, short),
+    ViewColumn("lost", "lost", 5, lambda row: row.lost, short),
+    ViewColumn("restarts", "rst", 3, lambda row: row.restarts, short),
+    ViewColumn("open_files", "open", 5, lambda row: row.open_files, short),
 )
 
 
-def columns(view: str) -> tuple[Column, ...]:
+def columns(view: str) -> tuple[ViewColumn, ...]:
     """Return the columns of a view."""
     return (*COLUMNS, *_OF_VOLUMES) if view == "volumes" else COLUMNS
 
 
-def column(view: str, name: str) -> Column:
+def column(view: str, name: str) -> ViewColumn:
     """Return the column of a view that is called `name`; the first one where there is none."""
     found = columns(view)
     return next((one for one in found if one.name == name), found[0])
@@ -147,7 +147,7 @@ def title(view: str) -> str:
     return _TITLES[view]
 
 
-def chosen(frame: Frame, only: str | None) -> list[Volume]:
+def chosen(frame: Frame, only: str | None) -> list[VolumeFrame]:
     """Return the volumes of a frame: all, or the one that is mounted at `only`, if it is there."""
     return [one for one in frame.volumes if only in (None, one.served.mountpoint)]
 
@@ -170,7 +170,7 @@ def rows(view: str, frame: Frame, only: str | None = None) -> list[Row]:
 
 
 def arranged(
-    found: Iterable[Row], by: Column, text: str = "", *, most: int, is_reverse: bool = False
+    found: Iterable[Row], by: ViewColumn, text: str = "", *, most: int, is_reverse: bool = False
 ) -> list[Row]:
     """Return the rows that come first: with the largest numbers, or the smallest if reversed.
 
@@ -192,7 +192,7 @@ def arranged(
     return heapq.nsmallest(most, matching, key=order)
 
 
-def name_of(served: Served) -> str:
+def name_of(served: MountEntry) -> str:
     """Return the name of a volume, printable, as one word."""
     return quoted(served.name)
 
@@ -218,12 +218,12 @@ def _volumes(frame: Frame) -> list[Row]:
     return found
 
 
-def _operations(frame: Frame, volumes: list[Volume]) -> list[Row]:
+def _operations(frame: Frame, volumes: list[VolumeFrame]) -> list[Row]:
     merged = _merged(volume.operations or {} for volume in volumes)
     return [Row({"op": op}, op, frame.seconds, activity) for op, activity in merged.items()]
 
 
-def _paths(frame: Frame, volumes: list[Volume], *, with_volume: bool) -> list[Row]:
+def _paths(frame: Frame, volumes: list[VolumeFrame], *, with_volume: bool) -> list[Row]:
     found = []
     for volume in volumes:
         name = volume.served.name
@@ -236,7 +236,7 @@ def _paths(frame: Frame, volumes: list[Volume], *, with_volume: bool) -> list[Ro
     return found
 
 
-def _processes(frame: Frame, volumes: list[Volume]) -> list[Row]:
+def _processes(frame: Frame, volumes: list[VolumeFrame]) -> list[Row]:
     merged = _merged(volume.processes for volume in volumes)
     found = []
     for who, activity in merged.items():
@@ -250,7 +250,7 @@ def _processes(frame: Frame, volumes: list[Volume]) -> list[Row]:
     return found
 
 
-def _containers(frame: Frame, volumes: list[Volume]) -> list[Row]:
+def _containers(frame: Frame, volumes: list[VolumeFrame]) -> list[Row]:
     merged = _merged(_by_container(volume.processes) for volume in volumes)
     return [
         Row(
@@ -264,7 +264,7 @@ def _containers(frame: Frame, volumes: list[Volume]) -> list[Row]:
     ]
 
 
-def _by_container(processes: dict[Process, Activity]) -> dict[str | None, Activity]:
+def _by_container(processes: dict[Actor, Activity]) -> dict[str | None, Activity]:
     return _merged({who.container: activity} for who, activity in processes.items())
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from fusevol.top.collector import Collector, Frame
+from fusevol.top.collector import Frame, FrameCollector
 
 _FIRST_S: Final = 1.0
 """When the first frame is there at the latest, however long the others are."""
@@ -20,7 +20,7 @@ class Watcher(threading.Thread):
 
     def __init__(
         self,
-        collector: Callable[[], Collector],
+        collector: Callable[[], FrameCollector],
         interval_s: float,
         deliver: Callable[[Frame], object],
         fail: Callable[[Exception], object],

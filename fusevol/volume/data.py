@@ -14,7 +14,7 @@ from fusevol.linux.files import descriptor_path
 from fusevol.linux.filesystems import Storage
 from fusevol.model import Caller
 from fusevol.recovery.journal import DONE, Entry
-from fusevol.volume import once
+from fusevol.volume import idempotency
 from fusevol.volume.descriptors import describes, stale
 from fusevol.volume.volume import Creator, Volume
 
@@ -125,7 +125,7 @@ def create(
     wanted = flags & ~_NOT_PASSED_ON | flags & os.O_EXCL | _ALWAYS | os.O_CREAT | os.O_NOFOLLOW
     volume.make_room()
     dir_fd = volume.descriptors.pin(parent)
-    if flags & os.O_EXCL and once.made(entry, dir_fd, name):
+    if flags & os.O_EXCL and idempotency.made(entry, dir_fd, name):
         wanted &= ~os.O_EXCL
     try:
         fd = volume.create_as(creator, mode, _open_host, name, wanted, mode, dir_fd=dir_fd)
@@ -226,7 +226,7 @@ def _write(file: OpenFile, offset: int, data: bytes, appends: bool, entry: Entry
     pwrite = _pwrite_in_place if may_append and not appends else os.pwrite
     done = 0
     if appends:
-        done = once.appended(entry, file.fd, data)
+        done = idempotency.appended(entry, file.fd, data)
     if not done:
         done = pwrite(file.fd, data, offset)
     while done < len(data):

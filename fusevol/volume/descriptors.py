@@ -17,7 +17,7 @@ from fusevol.inodes.objects import NO_FD, ST_DEV, Directory, Inode
 from fusevol.inodes.table import InodeTable
 from fusevol.linux.files import descriptor_path
 from fusevol.linux.handles import name_to_handle, open_by_handle
-from fusevol.recovery.opens import DEVICE, Open, OpenEntries
+from fusevol.recovery.open_handles import DEVICE, OpenEntries, OpenEntry
 
 _PIN: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _LONG_WAY: Final = 8
@@ -50,7 +50,7 @@ class Descriptors:
         most: Callable[[], int],
         handles: bool,
         entries: OpenEntries,
-        inherited: Iterable[Open],
+        inherited: Iterable[OpenEntry],
     ) -> None:
         """Start with the root pinned.
 

@@ -10,7 +10,7 @@ from typing import Final
 from fusevol.inodes.objects import NO_FD, Directory, Inode
 from fusevol.linux.files import RENAME_EXCHANGE, RENAME_NOREPLACE, descriptor_path, renameat2
 from fusevol.recovery.journal import Entry
-from fusevol.volume import once
+from fusevol.volume import idempotency
 from fusevol.volume.volume import Creator, Volume
 
 _PIN: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -33,7 +33,7 @@ def mknod(
 ) -> tuple[Inode, stat_result]:
     """Make a regular file, FIFO, socket or device node."""
     fd = volume.descriptors.pin(parent)
-    if not once.made(entry, fd, name):
+    if not idempotency.made(entry, fd, name):
         volume.create_as(creator, mode, os.mknod, name, mode, rdev, dir_fd=fd)
         entry.done()
     return _look_up_made(volume, parent, name, stat.S_IFMT(mode) or stat.S_IFREG)
@@ -44,7 +44,7 @@ def mkdir(
 ) -> tuple[Inode, stat_result]:
     """Make a directory."""
     fd = volume.descriptors.pin(parent)
-    if not once.made(entry, fd, name):
+    if not idempotency.made(entry, fd, name):
         # The mode's set-group-ID bit comes from the parent, not from the caller.
         volume.create_as(creator, mode & ~0o2000, os.mkdir, name, mode, dir_fd=fd)
         entry.done()
@@ -56,7 +56,7 @@ def symlink(
 ) -> tuple[Inode, stat_result]:
     """Make a symbolic link that says `target`."""
     fd = volume.descriptors.pin(parent)
-    if not once.made(entry, fd, name):
+    if not idempotency.made(entry, fd, name):
         volume.create_as(creator, 0, os.symlink, target, name, dir_fd=fd)
         entry.done()
     return _look_up_made(volume, parent, name, stat.S_IFLNK)
@@ -68,7 +68,7 @@ def link(
     """Give `inode` another name."""
     source = descriptor_path(volume.descriptors.pin(inode))
     fd = volume.descriptors.pin(parent)
-    if not once.made(entry, fd, name):
+    if not idempotency.made(entry, fd, name):
         os.link(source, name, dst_dir_fd=fd, follow_symlinks=True)
         entry.done()
     return _look_up_made(volume, parent, name, inode.kind)
@@ -109,7 +109,7 @@ def _remove(
 ) -> None:
     fd = volume.descriptors.pin(parent)
     inode, status = _about_to_lose(volume, parent, fd, name)
-    if once.took_away(entry, status):
+    if idempotency.took_away(entry, status):
         ino, st_dev = entry.evidence
         inode = volume.inodes.find_host(parent.beside(st_dev), ino)
     else:
@@ -131,7 +131,7 @@ def rename(
     fd = volume.descriptors.pin(parent)
     new_fd = volume.descriptors.pin(new_parent)
     replaced = None
-    if not once.moved(entry, fd, name, new_fd, new_name):
+    if not idempotency.moved(entry, fd, name, new_fd, new_name):
         if flags:
             renameat2(fd, name, new_fd, new_name, flags)
         elif not _renamed_to_free_name(fd, name, new_fd, new_name):

@@ -23,7 +23,7 @@ from fusevol.linux.filesystems import Storage, storage_of
 from fusevol.model import Caller
 from fusevol.recovery.counters import BYTES_READ, BYTES_WRITTEN, OPEN_DIRECTORIES, OPEN_FILES
 from fusevol.recovery.nodes import NodeEntries
-from fusevol.recovery.opens import (
+from fusevol.recovery.open_handles import (
     BY_RING,
     DIRECTORY,
     FILE,
@@ -33,8 +33,8 @@ from fusevol.recovery.opens import (
     READ,
     SIZE,
     WRITTEN,
-    Open,
     OpenEntries,
+    OpenEntry,
 )
 from fusevol.recovery.region import NEXT_DIRECTORY, NEXT_FILE, Region
 from fusevol.volume.descriptors import Descriptors
@@ -128,7 +128,7 @@ class Volume:
     def _woken(self, inode: Inode) -> None:
         self.descriptors.woken(inode)
 
-    def _open_places(self, inherited: list[Open], roots: dict[int, int] | None) -> Places:
+    def _open_places(self, inherited: list[OpenEntry], roots: dict[int, int] | None) -> Places:
         if roots is None:
             return Places({kept.fh: kept.fd for kept in inherited if kept.kind == PLACE})
         for number, fd in roots.items():
@@ -153,7 +153,7 @@ class Volume:
             return self.inodes.find(status)
         return self.inodes.find(status, self.places.dev(parent, dir_fd, name, status))
 
-    def _put_back(self, kept: Open) -> None:
+    def _put_back(self, kept: OpenEntry) -> None:
         """Take up what a client has held open since an earlier worker."""
         caller = Caller(kept.pid, kept.comm, kept.container, kept.error)
         if kept.fd == LOST:
@@ -175,7 +175,7 @@ class Volume:
             directory.inode.opens += 1
             self.directories.put_back(directory)
 
-    def _open_anew(self, kept: Open) -> None:
+    def _open_anew(self, kept: OpenEntry) -> None:
         """Open once more what was open before all processes died."""
         path = descriptor_path(self.descriptors.pin(self.inodes[kept.ino]))
         flags = os.O_RDONLY | os.O_DIRECTORY if kept.kind == DIRECTORY else kept.flags & _KEPT_FLAGS

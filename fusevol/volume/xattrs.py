@@ -9,7 +9,7 @@ import os
 from fusevol.inodes.objects import Inode
 from fusevol.linux.files import descriptor_path
 from fusevol.recovery.journal import Entry
-from fusevol.volume import once
+from fusevol.volume import idempotency
 from fusevol.volume.volume import Volume
 
 
@@ -33,6 +33,6 @@ def listxattr(volume: Volume, inode: Inode) -> list[bytes]:
 def removexattr(volume: Volume, inode: Inode, name: bytes, entry: Entry) -> None:
     """Remove an attribute."""
     path = descriptor_path(volume.descriptors.pin(inode))
-    if not once.dropped_attribute(entry, path, name):
+    if not idempotency.dropped_attribute(entry, path, name):
         os.removexattr(path, name)
         entry.done()

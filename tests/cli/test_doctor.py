@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fusevol import doctor as host
-from fusevol.doctor import State
+from fusevol.doctor import CheckState
 from fusevol.mounts import mounting
 from fusevol.protocol.init import Flag
 
@@ -94,13 +94,13 @@ def test_a_device_that_is_not_fuse_is_found_out() -> None:
 def test_a_missing_device_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(mounting, "FUSE_DEVICE", str(tmp_path / "fuse"))
     [found] = host.check_mounting()
-    assert (found.check, found.state) == ("device", State.MISSING)
+    assert (found.check, found.state) == ("device", CheckState.MISSING)
     assert "modprobe fuse" in found.advice
 
 
 def test_a_kernel_with_all_is_ok() -> None:
     found = list(host.check_kernel("6.12.1", (7, 41), ALL_FLAGS))
-    assert {finding.state for finding in found} == {State.OK}
+    assert {finding.state for finding in found} == {CheckState.OK}
     assert found[0].found == "Linux 6.12.1, FUSE protocol 7.41"
 
 
@@ -115,43 +115,43 @@ def test_a_kernel_with_all_is_ok() -> None:
 )
 def test_what_a_kernel_lacks_is_a_warning_with_its_cost(flag: Flag, check: str) -> None:
     found = {f.check: f for f in host.check_kernel("6.1.0", (7, 37), ALL_FLAGS & ~flag)}
-    assert found[check].state is State.WARNING
+    assert found[check].state is CheckState.WARNING
     assert found[check].costs
     assert found[check].advice
 
 
 def test_passthrough_is_not_missed_yet() -> None:
     found = {f.check: f for f in host.check_kernel("6.8", (7, 39), ALL_FLAGS & ~Flag.PASSTHROUGH)}
-    assert found["kernel, later"].state is State.OK
+    assert found["kernel, later"].state is CheckState.OK
     assert found["kernel, later"].found.startswith("passthrough not offered")
 
 
 @pytest.mark.parametrize(
     ("values", "state"),
     [
-        ({}, State.OK),
-        ({"default_request_timeout": "0\n", "max_request_timeout": "0\n"}, State.OK),
-        ({"default_request_timeout": "30\n", "max_request_timeout": "0\n"}, State.WARNING),
-        ({"default_request_timeout": "0\n", "max_request_timeout": "600\n"}, State.WARNING),
+        ({}, CheckState.OK),
+        ({"default_request_timeout": "0\n", "max_request_timeout": "0\n"}, CheckState.OK),
+        ({"default_request_timeout": "30\n", "max_request_timeout": "0\n"}, CheckState.WARNING),
+        ({"default_request_timeout": "0\n", "max_request_timeout": "600\n"}, CheckState.WARNING),
     ],
 )
-def test_request_timeouts(tmp_path: Path, values: dict[str, str], state: State) -> None:
+def test_request_timeouts(tmp_path: Path, values: dict[str, str], state: CheckState) -> None:
     for name, value in values.items():
         (tmp_path / name).write_text(value)
     assert host.check_timeouts(str(tmp_path)).state is state
 
 
 @pytest.mark.parametrize(
-    ("hard", "state"), [(1024, State.WARNING), (1 << 20, State.OK), (-1, State.OK)]
+    ("hard", "state"), [(1024, CheckState.WARNING), (1 << 20, CheckState.OK), (-1, CheckState.OK)]
 )
-def test_descriptors(hard: int, state: State) -> None:
+def test_descriptors(hard: int, state: CheckState) -> None:
     assert host.check_descriptors(hard).state is state
 
 
 @pytest.mark.parametrize(
-    ("value", "state"), [("0", State.WARNING), ("1", State.WARNING), ("2", State.OK)]
+    ("value", "state"), [("0", CheckState.WARNING), ("1", CheckState.WARNING), ("2", CheckState.OK)]
 )
-def test_io_uring(tmp_path: Path, value: str, state: State) -> None:
+def test_io_uring(tmp_path: Path, value: str, state: CheckState) -> None:
     switch = tmp_path / "io_uring_disabled"
     switch.write_text(f"{value}\n")
     assert host.check_io_uring(str(switch)).state is state
@@ -160,20 +160,22 @@ def test_io_uring(tmp_path: Path, value: str, state: State) -> None:
 @pytest.mark.parametrize(
     ("text", "root", "state"),
     [
-        ("user_allow_other\n", False, State.OK),
-        ("#user_allow_other\n", False, State.WARNING),
-        ("mount_max = 5\n", True, State.OK),
+        ("user_allow_other\n", False, CheckState.OK),
+        ("#user_allow_other\n", False, CheckState.WARNING),
+        ("mount_max = 5\n", True, CheckState.OK),
     ],
 )
-def test_fuse_conf(tmp_path: Path, text: str, root: bool, state: State) -> None:
+def test_fuse_conf(tmp_path: Path, text: str, root: bool, state: CheckState) -> None:
     conf = tmp_path / "fuse.conf"
     conf.write_text(text)
     assert host.check_fuse_conf(root, str(conf)).state is state
 
 
-@pytest.mark.parametrize(("root", "state"), [(True, State.WARNING), (False, State.MISSING)])
+@pytest.mark.parametrize(
+    ("root", "state"), [(True, CheckState.WARNING), (False, CheckState.MISSING)]
+)
 def test_fusermount_counts_for_users_only(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: bool, state: State
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: bool, state: CheckState
 ) -> None:
     program = tmp_path / "fusermount3"
     program.write_text("#!/bin/sh\n")
@@ -188,7 +190,7 @@ def test_fusermount_counts_for_users_only(
 
 def test_mount_helper(tmp_path: Path) -> None:
     found = host.check_helper((str(tmp_path),))
-    assert found.state is State.WARNING
+    assert found.state is CheckState.WARNING
     assert found.advice.startswith("ln -s ")
     (tmp_path / "mount.fusevol").symlink_to(Path(sys.executable).with_name("mount.fusevol"))
-    assert host.check_helper((str(tmp_path),)).state is State.OK
+    assert host.check_helper((str(tmp_path),)).state is CheckState.OK

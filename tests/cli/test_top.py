@@ -23,7 +23,7 @@ from textual.pilot import Pilot
 from textual.widget import Widget
 
 from fusevol.top.app import Help, Top
-from fusevol.top.collector import Collector
+from fusevol.top.collector import FrameCollector
 from fusevol.top.table import Table
 from tests.patience import PATIENCE_S
 from tests.served import (
@@ -164,7 +164,7 @@ def test_of_a_fast_log_a_sample_stands_for_all(served: Served) -> None:
 
 
 def test_a_mount_in_the_place_of_another_is_a_new_one(tmp_path: Path) -> None:
-    with Collector(lambda _served: True, lambda _container: None) as collector:
+    with FrameCollector(lambda _served: True, lambda _container: None) as collector:
         for _ in range(2):
             with serve(tmp_path, "--name", "data") as served:
                 collector.frame()

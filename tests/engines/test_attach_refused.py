@@ -16,7 +16,7 @@ import pytest
 
 from fusevol.binding.attachments import changing
 from fusevol.binding.inside import Inside, inside
-from fusevol.containers.target import Target, find_target
+from fusevol.containers.target import RunningContainer, find_target
 from fusevol.errors import FusevolError
 from fusevol.linux.process import Process, start_ticks
 from tests.engines.bundle import bundle_for
@@ -453,7 +453,7 @@ def test_it_takes_the_right_to_mount(daemon: Daemon, running: Container, volume:
 
 
 def test_the_child_that_entered_loads_no_module(running: Container) -> None:
-    target = Target("attached", running.id, "attached", Process.of(running.pid))
+    target = RunningContainer("attached", running.id, "attached", Process.of(running.pid))
 
     def load(container: Inside) -> bytes:
         container.enter()
@@ -466,7 +466,9 @@ def test_the_child_that_entered_loads_no_module(running: Container) -> None:
 
 
 def test_a_process_id_that_went_to_another_is_not_entered(running: Container) -> None:
-    target = Target("web", running.id, "web", Process(running.pid, start_ticks(running.pid) - 1))
+    target = RunningContainer(
+        "web", running.id, "web", Process(running.pid, start_ticks(running.pid) - 1)
+    )
     with pytest.raises(FusevolError, match="web has ended"):
         inside(target, lambda _container: b"")
 

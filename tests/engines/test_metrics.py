@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 
 from fusevol.linux import mounts
-from fusevol.metrics.catalog import BOUNDS_S, METRICS, Kind
+from fusevol.metrics.catalog import BOUNDS_S, METRICS, MetricKind
 from fusevol.record.record import EVENTS
 from tests.engines.daemon import Daemon, plain_daemon
 from tests.otlp_receiver import Receiver, attributes, receiver
@@ -154,7 +154,7 @@ def _compare(collector: Receiver, values: Scrape) -> None:
     assert {"service.version", "host.name"} <= collector.resource().keys()
     for name in ("fusevol.operations", "fusevol.read", "fusevol.known.inodes"):
         metric, sent = known[name], metrics[name]
-        is_counter = metric.kind is Kind.COUNTER
+        is_counter = metric.kind is MetricKind.COUNTER
         points = (sent.sum if is_counter else sent.gauge).data_points
         assert points
         for point in points:

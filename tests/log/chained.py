@@ -7,7 +7,7 @@ from pathlib import Path
 from fusevol.options.config import MountConfig
 from fusevol.options.log import LogOptions
 from fusevol.proof import keys
-from fusevol.proof.joints import PublicJudge, SecretJudge
+from fusevol.proof.judges import PublicJudge, SecretJudge
 from fusevol.proof.ledger import Head, Ledger, Mark
 from fusevol.proof.verifier import Question, Report, verify
 from fusevol.record.links import Links

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fusevol.proof.findings import Kind
+from fusevol.proof.findings import Tampering
 from fusevol.proof.verifier import Report
 from fusevol.record.links import seq_of
 from tests.log.chained import lines_of, rotate, verified, verified_publicly, write, writer
@@ -130,19 +130,19 @@ def test_any_edit_of_whole_lines_is_found(original: Original, data: st.DataObjec
 @pytest.mark.parametrize(
     ("what", "kind", "seq"),
     [
-        ("change", Kind.CHANGED, 40),
-        ("hash", Kind.CHANGED, 40),
-        ("strip", Kind.CHANGED, 40),
-        ("remove", Kind.REMOVED, 40),
-        ("swap", Kind.REORDERED, 40),
-        ("repeat", Kind.INSERTED, 41),
-        ("insert", Kind.INSERTED, 40),
-        ("garbage", Kind.INSERTED, 40),
-        ("blank", Kind.INSERTED, 40),
+        ("change", Tampering.CHANGED, 40),
+        ("hash", Tampering.CHANGED, 40),
+        ("strip", Tampering.CHANGED, 40),
+        ("remove", Tampering.REMOVED, 40),
+        ("swap", Tampering.REORDERED, 40),
+        ("repeat", Tampering.INSERTED, 41),
+        ("insert", Tampering.INSERTED, 40),
+        ("garbage", Tampering.INSERTED, 40),
+        ("blank", Tampering.INSERTED, 40),
     ],
 )
 def test_what_was_done_to_a_record_is_told(
-    original: Original, what: str, kind: Kind, seq: int
+    original: Original, what: str, kind: Tampering, seq: int
 ) -> None:
     original.restore()
     file = original.files[1]
@@ -186,7 +186,7 @@ def test_the_first_record_of_a_file_does_not_decide_where_it_belongs(
         file.write_bytes(line + b"\n" + rest)
         finding = _check(original).finding
         assert finding is not None
-        assert (finding.kind, finding.file, finding.line) == (Kind.CHANGED, str(file), 1)
+        assert (finding.kind, finding.file, finding.line) == (Tampering.CHANGED, str(file), 1)
 
 
 def test_nothing_comes_before_the_first_record(original: Original) -> None:
@@ -195,7 +195,7 @@ def test_nothing_comes_before_the_first_record(original: Original) -> None:
         original.files[0].write_bytes(line + original.contents[0])
         finding = _check(original).finding
         assert finding is not None
-        assert (finding.kind, finding.seq, finding.line) == (Kind.INSERTED, 1, 1)
+        assert (finding.kind, finding.seq, finding.line) == (Tampering.INSERTED, 1, 1)
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
@@ -209,7 +209,7 @@ def test_a_file_that_is_gone_is_missed(original: Original, which: int) -> None:
         original.files[which].unlink()
     finding = verified(original.log).finding
     assert finding is not None
-    assert finding.kind is (Kind.CUT if which == 2 else Kind.REMOVED)
+    assert finding.kind is (Tampering.CUT if which == 2 else Tampering.REMOVED)
     assert (finding.seq, finding.until) == (first, first + counts[which] - 1)
 
 

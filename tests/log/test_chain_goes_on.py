@@ -16,8 +16,8 @@ import pytest
 
 from fusevol.errors import FusevolError, NotFoundError
 from fusevol.proof import keys
-from fusevol.proof.findings import Finding, Kind
-from fusevol.proof.joints import PublicJudge
+from fusevol.proof.findings import Finding, Tampering
+from fusevol.proof.judges import PublicJudge
 from fusevol.proof.ledger import Ledger, forget
 from fusevol.proof.verifier import Question, Report, verify
 from fusevol.record.record import AccessRecord, decode
@@ -272,10 +272,10 @@ def test_what_was_cut_off_stays_missing(log: Path) -> None:
     whole = lines_of([log])
     log.write_bytes(b"".join(whole[:6]))
     finding = _finding(verified(log))
-    assert (finding.kind, finding.seq, finding.until) == (Kind.CUT, 7, 11)
+    assert (finding.kind, finding.seq, finding.until) == (Tampering.CUT, 7, 11)
     _session(log)
     finding = _finding(verified(log))
-    assert (finding.kind, finding.seq, finding.until) == (Kind.REMOVED, 7, 11)
+    assert (finding.kind, finding.seq, finding.until) == (Tampering.REMOVED, 7, 11)
 
 
 def test_a_log_that_was_removed_does_not_begin_anew(log: Path) -> None:
@@ -283,7 +283,7 @@ def test_a_log_that_was_removed_does_not_begin_anew(log: Path) -> None:
     log.unlink()
     _session(log)
     finding = _finding(verified(log))
-    assert (finding.kind, finding.seq, finding.until) == (Kind.REMOVED, 1, 11)
+    assert (finding.kind, finding.seq, finding.until) == (Tampering.REMOVED, 1, 11)
     assert verified(log, since=12).finding is None
 
 
@@ -304,7 +304,7 @@ def test_an_older_copy_of_the_log_is_found(log: Path) -> None:
     old = log.read_bytes()
     _session(log)
     log.write_bytes(old)
-    assert _finding(verified(log)).kind is Kind.CUT
+    assert _finding(verified(log)).kind is Tampering.CUT
 
 
 @pytest.mark.parametrize("from_volume", ["v", "w"])
@@ -313,8 +313,8 @@ def test_another_log_in_its_place_is_found(log: Path, from_volume: str) -> None:
     _session(log)
     _session(other, 30, volume=from_volume)
     log.write_bytes(other.read_bytes())
-    assert _finding(verified(log)).kind is Kind.REPLACED
-    assert _finding(verified(other, volume="x")).kind is Kind.REPLACED
+    assert _finding(verified(log)).kind is Tampering.REPLACED
+    assert _finding(verified(other, volume="x")).kind is Tampering.REPLACED
 
 
 def test_a_chain_by_another_key_is_found(log: Path) -> None:
@@ -330,14 +330,14 @@ def test_a_chain_by_another_key_is_found(log: Path) -> None:
     key.write_bytes(genuine)
     next(key.parent.glob("*.head")).write_bytes(head)
     finding = _finding(verified(log))
-    assert (finding.kind, finding.seq) == (Kind.CHANGED, 1)
+    assert (finding.kind, finding.seq) == (Tampering.CHANGED, 1)
 
 
 def test_a_log_without_any_hash_left_is_found(log: Path) -> None:
     _session(log)
     log.write_bytes(b"".join(line[:-44] + b"}\n" for line in lines_of([log])))
     finding = _finding(verified(log))
-    assert (finding.kind, finding.seq) == (Kind.CHANGED, 1)
+    assert (finding.kind, finding.seq) == (Tampering.CHANGED, 1)
     other = log.with_name("other.log")
     _session(other, chain=False)
     with pytest.raises(FusevolError, match="no record of this log has a hash"):
@@ -367,7 +367,7 @@ def test_files_that_retention_removes_are_no_edit(log: Path) -> None:
     assert verified(log).removed == [(1, 33)]
     rotated[3].unlink()
     finding = _finding(verified(log))
-    assert (finding.kind, finding.seq, finding.until) == (Kind.REMOVED, 34, 44)
+    assert (finding.kind, finding.seq, finding.until) == (Tampering.REMOVED, 34, 44)
     assert "--since-seq 45" in finding.detail
 
 
@@ -386,12 +386,12 @@ def test_a_part_that_is_removed_on_purpose_hides_no_other(log: Path) -> None:
     assert (report.finding, report.removed) == (None, [(12, 33)])
     aside = rotated[0].rename(log.with_name("aside"))
     finding = _finding(verified(log))
-    assert (finding.kind, finding.seq) == (Kind.REMOVED, 1)
+    assert (finding.kind, finding.seq) == (Tampering.REMOVED, 1)
     aside.rename(rotated[0])
     lines = lines_of([rotated[0]])
     rotated[0].write_bytes(b"".join(lines[:-1]))
     finding = _finding(verified(log))
-    assert (finding.kind, finding.seq) == (Kind.REMOVED, 11)
+    assert (finding.kind, finding.seq) == (Tampering.REMOVED, 11)
 
 
 def test_a_chain_that_began_late_may_lose_its_beginning(log: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from fusevol.errors import UsageError
 from fusevol.options.log import LogOptions, changed
 from fusevol.recording.loggedfs import translate
-from fusevol.recording.selection import check
+from fusevol.recording.record_filter import check
 from tests.mounted.acting import User, acting_as
 from tests.mounted.mounting import workspace
 from tests.patience import PATIENCE_S

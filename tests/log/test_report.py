@@ -24,8 +24,8 @@ from fusevol.logs.filter import Filter
 from fusevol.logs.summary import Summary
 from fusevol.record.record import EVENTS, AccessRecord
 from fusevol.report.aggregate import MISSES, Aggregate
+from fusevol.report.counting import RecordCounter
 from fusevol.report.durations import coarse, percentiles_us, rounded
-from fusevol.report.gather import Gatherer
 from fusevol.report.heaviest import Heaviest
 from fusevol.report.kept import Kept
 from fusevol.report.page import json_for_html
@@ -55,7 +55,7 @@ def data_of(html: bytes) -> dict[str, Any]:
 
 def aggregated(records: list[AccessRecord]) -> Aggregate:
     aggregate = Aggregate()
-    gatherer = Gatherer(aggregate)
+    gatherer = RecordCounter(aggregate)
     if records:
         gatherer.add(records)
     gatherer.flush()

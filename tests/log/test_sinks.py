@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from fusevol.errors import UsageError
 from fusevol.logagent.sinks import SinkSpec, journal_entry, open_sink, parse, parse_all, rfc5424
 from fusevol.logagent.sinks.message import severity, summary
-from fusevol.logagent.sinks.spec import Target
-from fusevol.mounts.checks import check
+from fusevol.logagent.sinks.spec import SinkKind
+from fusevol.mounts.preflight import check
 from fusevol.names import decode_name, encode_name
 from fusevol.options.config import MountConfig
 from fusevol.options.log import LogFormat, LogOptions
@@ -62,16 +62,16 @@ def numbered(count: int, path: str = "/a") -> list[tuple[bytes, AccessRecord]]:
 @pytest.mark.parametrize(
     ("text", "spec"),
     [
-        ("journald", SinkSpec(Target.JOURNALD, path="/run/systemd/journal/socket")),
-        ("json@journald:/run/j", SinkSpec(Target.JOURNALD, LogFormat.JSON, "/run/j")),
-        ("syslog", SinkSpec(Target.SYSLOG, path="/dev/log")),
+        ("journald", SinkSpec(SinkKind.JOURNALD, path="/run/systemd/journal/socket")),
+        ("json@journald:/run/j", SinkSpec(SinkKind.JOURNALD, LogFormat.JSON, "/run/j")),
+        ("syslog", SinkSpec(SinkKind.SYSLOG, path="/dev/log")),
         (
             "ecs@syslog:facility=local3:/run/log:enterprise=7",
-            SinkSpec(Target.SYSLOG, LogFormat.ECS, "/run/log", "local3", 7),
+            SinkSpec(SinkKind.SYSLOG, LogFormat.ECS, "/run/log", "local3", 7),
         ),
-        ("text@stdout", SinkSpec(Target.STDOUT, LogFormat.TEXT)),
-        ("ocsf@unix:/run/a:b@c", SinkSpec(Target.UNIX, LogFormat.OCSF, "/run/a:b@c")),
-        ("unix:/run/a@b", SinkSpec(Target.UNIX, path="/run/a@b")),
+        ("text@stdout", SinkSpec(SinkKind.STDOUT, LogFormat.TEXT)),
+        ("ocsf@unix:/run/a:b@c", SinkSpec(SinkKind.UNIX, LogFormat.OCSF, "/run/a:b@c")),
+        ("unix:/run/a@b", SinkSpec(SinkKind.UNIX, path="/run/a@b")),
     ],
 )
 def test_words(text: str, spec: SinkSpec) -> None:

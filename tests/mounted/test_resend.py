@@ -21,7 +21,14 @@ from fusevol.linux.mounts import MNT_DETACH, mount, umount
 from fusevol.mounts.connection import connection_of
 from fusevol.mounts.mounting import open_device
 from fusevol.protocol.init import Flag, offered
-from fusevol.protocol.resend import Leftovers, Request, look, refuse, refuse_unanswered, resend
+from fusevol.protocol.resend import (
+    Leftovers,
+    UnansweredRequest,
+    look,
+    refuse,
+    refuse_unanswered,
+    resend,
+)
 from fusevol.recovery.journal import CODES, Key
 from tests.mounted.mounting import workspace
 from tests.patience import PATIENCE_S
@@ -168,7 +175,7 @@ ctypes.CDLL(None).renameat2(-100, b"old", -100, b"new", 1)
 """
 
 
-def _takeover(connection: Connection) -> tuple[list[Request], Leftovers]:
+def _takeover(connection: Connection) -> tuple[list[UnansweredRequest], Leftovers]:
     """What the keeper does."""
     leftovers = Leftovers()
     resend(connection.fd)

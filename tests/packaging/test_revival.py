@@ -81,7 +81,7 @@ def _service(manager: Manager, place: Path) -> Iterator["subprocess.Popen[bytes]
             service.kill()
 
 
-def _served(place: Path) -> registry.Served:
+def _served(place: Path) -> registry.MountEntry:
     served = registry.get(str(place / "volume"))
     assert served is not None
     return served

@@ -60,7 +60,7 @@ class Volume:
         return list(self.log.parent.glob(f"{self.log.name}*"))
 
     @property
-    def serving(self) -> registry.Served:
+    def serving(self) -> registry.MountEntry:
         """The entry of the registry."""
         entry = registry.get(str(self.client))
         assert entry is not None, f"{self.client} is not in the registry"

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from fusevol.recovery import nodes, opens
+from fusevol.recovery import nodes, open_handles
 from fusevol.recovery.region import WORD, Region
 
 
@@ -100,5 +100,5 @@ class DyingWriter:
 
 def tear_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have entries be written word by word wherever a writer may die."""
-    for module in (nodes, opens):
+    for module in (nodes, open_handles):
         monkeypatch.setattr(module, "_ENTRY", _Entry(getattr(module, "_ENTRY")))  # noqa: B009

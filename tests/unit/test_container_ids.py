@@ -12,7 +12,7 @@ from fusevol.logs.filter import Filter
 from fusevol.record.container_ids import container_check, is_full_id, short_form
 from fusevol.record.record import AccessRecord
 from fusevol.record.text import format_record
-from fusevol.recording.rules import parse_rules
+from fusevol.recording.filter_rules import parse_rules
 
 ID: Final = "4d5e" * 16
 BUILDKIT: Final = "abcdefghijklmnopqrstuvwx0"

@@ -10,7 +10,7 @@ import pytest
 from fusevol.inodes.objects import NO_FD, Directory, Inode
 from fusevol.inodes.table import InodeTable
 from fusevol.recovery.nodes import NodeEntries
-from fusevol.recovery.opens import OpenEntries
+from fusevol.recovery.open_handles import OpenEntries
 from fusevol.volume.descriptors import Descriptors
 from tests.unit.regions import new_region
 

@@ -20,7 +20,7 @@ from fusevol.mounts.visibility import Asker
 from fusevol.plugin import docker
 from fusevol.server import http_server
 from fusevol.server.control import VolumeState
-from fusevol.server.http_server import Request
+from fusevol.server.http_server import HttpRequest
 from fusevol.server.settings import Settings
 from fusevol.server.volume_options import KNOWN, parse
 from fusevol.server.volumes import Volumes
@@ -157,7 +157,7 @@ def test_options_are_understood_or_refused(words: Mapping[str, str]) -> None:
 async def asked(volumes: Volumes, call: str, body: bytes) -> tuple[int, dict[str, Any]]:
     ours, theirs = trio.socket.socketpair()
     with ours, theirs:
-        request = Request("POST", f"/{call}", {}, body, ours)
+        request = HttpRequest("POST", f"/{call}", {}, body, ours)
         answer = await docker.Driver(volumes).answer(request)
     return answer.status, json.loads(answer.body)
 

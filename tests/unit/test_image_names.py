@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fusevol.errors import UsageError
 from fusevol.images.instructions import apply_changes
-from fusevol.images.reference import Target, full_name, parse_target
+from fusevol.images.reference import ImageReference, full_name, parse_target
 
 TARGETS: Final = {
     "oci:/d": ("oci", "/d", "latest", ""),
@@ -40,7 +40,7 @@ WRONG: Final = (
 
 @pytest.mark.parametrize("text", TARGETS)
 def test_where_an_image_goes(text: str) -> None:
-    assert parse_target(text) == Target(*TARGETS[text])
+    assert parse_target(text) == ImageReference(*TARGETS[text])
 
 
 @pytest.mark.parametrize("text", WRONG)

@@ -161,7 +161,7 @@ def test_forbidden_import_is_found(room: str, source: str) -> None:
         ("recording", "import fusevol.linux.files"),
         ("cli", "import trio\nfrom fusevol import __version__, errors"),
         ("options", "from fusevol.model import RecordLevel"),
-        ("fuse", "import pyfuse3\nimport fusevol.fuse.seam\nimport fusevol.linux.files"),
+        ("fuse", "import pyfuse3\nimport fusevol.fuse.middleware\nimport fusevol.linux.files"),
         ("linux", "import ctypes.util"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 
 from fusevol.inodes.objects import NO_SIZE, OpenFile
 from fusevol.model import Caller
-from fusevol.recovery.opens import SIZE
+from fusevol.recovery.open_handles import SIZE
 from fusevol.recovery.region import Region
 from fusevol.volume import lengths
 from fusevol.volume.volume import Volume

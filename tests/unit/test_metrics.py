@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusevol.metrics import catalog
-from fusevol.metrics.catalog import BOUNDS_S, METRICS, Histogram, Kind, Reading
+from fusevol.metrics.catalog import BOUNDS_S, METRICS, Histogram, MetricKind, Samples
 from fusevol.metrics.prometheus import render
 from fusevol.recovery.counters import BUCKETS
 from tests.scraping import parse
@@ -31,7 +31,7 @@ def test_a_histogram_counts_each_time_below_the_bounds_that_it_is_below(taken: l
 
 @given(names, st.integers(0, 1 << 53), times)
 def test_what_is_rendered_is_read_back(volume: str, value: int, taken: list[int]) -> None:
-    reading = Reading(0)
+    reading = Samples(0)
     reading.add(catalog.READ, value, volume)
     reading.add(catalog.SINK_UP, 0, "unix:/a b", volume)
     counts = (*taken, *[0] * (len(BOUNDS_S) + 1))[: len(BOUNDS_S) + 1]
@@ -60,7 +60,7 @@ def test_names_and_labels_follow_the_conventions() -> None:
     }
     for metric in METRICS:
         assert re.fullmatch(r"(fusevol|process)(_[a-z]+)+", metric.name)
-        assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
+        assert metric.name.endswith("_total") == (metric.kind is MetricKind.COUNTER)
         assert metric.labels == tuple(sorted(metric.labels))
         assert metric.text.endswith(".")
         unit = {"s": "_seconds", "By": "_bytes"}.get(metric.unit, "")
@@ -73,4 +73,4 @@ def test_opentelemetrys_rules_lead_from_its_names_back_to_prometheus() -> None:
         if metric.semantic_name:
             continue
         name = metric.otel_name.replace(".", "_") + units.get(metric.unit, "")
-        assert name + "_total" * (metric.kind is Kind.COUNTER) == metric.name
+        assert name + "_total" * (metric.kind is MetricKind.COUNTER) == metric.name

@@ -15,7 +15,7 @@ import trio
 from fusevol.errors import FusevolError, UsageError
 from fusevol.metrics import catalog as metrics
 from fusevol.metrics import endpoint
-from fusevol.metrics.collector import Collector
+from fusevol.metrics.collector import MetricsCollector
 from fusevol.server.control import VolumeState
 from fusevol.server.settings import Metrics, Settings
 from fusevol.server.volumes import Volumes
@@ -224,6 +224,6 @@ def test_volumes_are_down_that_failed_and_not_those_that_nobody_uses(directory: 
         for name, state in (("a", "failed"), ("b", "idle"))
     ]  # fmt: skip
     (directory / "runtime").mkdir(mode=0o700)
-    families = dict(Collector().collect(states).families())
+    families = dict(MetricsCollector().collect(states).families())
     assert families[metrics.UP] == [(("a",), 0)]
     assert families[metrics.VOLUMES] == [(("failed",), 1), (("idle",), 1), (("serving",), 0)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fusevol.binding.podman_hooks import DEFAULT_DIRECTORY, HookFile, hook_directories, hook_files
-from fusevol.doctor import State, check_hooks
+from fusevol.doctor import CheckState, check_hooks
 from fusevol.plugin.specs import hooks_d
 
 
@@ -70,8 +70,8 @@ def test_a_hook_that_is_not_run_is_a_warning() -> None:
             HookFile("/a/old.json", "/nowhere/fusevol", is_read=True),
         ]
     )
-    assert read.state is State.OK
-    assert unread.state is gone.state is State.WARNING
+    assert read.state is CheckState.OK
+    assert unread.state is gone.state is CheckState.WARNING
     assert "start without them" in unread.costs
     assert unread.advice.startswith("mkdir -p ")
     assert gone.found == "/a/old.json calls /nowhere/fusevol, which cannot be executed"

@@ -12,7 +12,7 @@ import pytest
 from fusevol.linux.process import Process
 from fusevol.logagent import status
 from fusevol.mounts import registry
-from fusevol.mounts.registry import Served
+from fusevol.mounts.registry import MountEntry
 from tests.served import wait_until
 
 
@@ -28,8 +28,8 @@ def _directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUSEVOL_RUNTIME_DIRECTORY", str(tmp_path / "run"))
 
 
-def served(keeper: int, worker: int = 0) -> Served:
-    return Served("/mnt", "/source", "data", "none", "all", 0, keeper, worker)
+def served(keeper: int, worker: int = 0) -> MountEntry:
+    return MountEntry("/mnt", "/source", "data", "none", "all", 0, keeper, worker)
 
 
 def others(process: Process) -> list[Process]:
@@ -76,7 +76,7 @@ def test_an_entry_names_its_processes(stranger: "subprocess.Popen[bytes]") -> No
     assert not entry.is_dead
 
 
-def rewrite(**changes: int) -> Served:
+def rewrite(**changes: int) -> MountEntry:
     """Change an entry on the disk, and read it."""
     (path,) = Path(registry.runtime_directory()).glob("*.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))

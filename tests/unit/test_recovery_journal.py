@@ -43,7 +43,7 @@ def journal(region: Region) -> Journal:
 
 
 def _begin(journal: Journal, entry: Entry, op: str, who: int, where: int = 0) -> Entry:
-    """What the seam does when a request comes."""
+    """What the middleware does when a request comes."""
     words, at = journal.words, entry.at
     words[at + WHO] = who
     words[at + WHERE] = where

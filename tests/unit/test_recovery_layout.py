@@ -11,7 +11,16 @@ from dataclasses import make_dataclass
 import pytest
 
 from fusevol.errors import FusevolError
-from fusevol.recovery import counters, journal, layout, log_cells, nodes, opens, region, runs
+from fusevol.recovery import (
+    coalesced_runs,
+    counters,
+    journal,
+    layout,
+    log_cells,
+    nodes,
+    open_handles,
+    region,
+)
 from fusevol.recovery.region import Region
 from tests.unit.regions import new_region
 
@@ -34,10 +43,10 @@ def test_it_is_the_same_for_the_same_code() -> None:
         (region, "NODES", region.NODES + 512),
         (nodes, "_ENTRY", struct.Struct("6Q72s")),
         (nodes, "_PARENT", 2),
-        (opens, "_ENTRY", struct.Struct("12Q88s64s")),
-        (opens, "KEEPS_SET_ID", 2),
-        (opens, "Open", None),
-        (runs, "_ACCOUNTS", (10, 5)),
+        (open_handles, "_ENTRY", struct.Struct("12Q88s64s")),
+        (open_handles, "KEEPS_SET_ID", 2),
+        (open_handles, "Open", None),
+        (coalesced_runs, "_ACCOUNTS", (10, 5)),
         (counters, "BUCKETS", 16),
         (log_cells, "SEQ", 2),
     ],
@@ -47,9 +56,9 @@ def test_it_changes_with_each_part(
     monkeypatch: pytest.MonkeyPatch, module: object, name: str, value: object
 ) -> None:
     if value is None:
-        first, second, *rest = opens.Open.__dataclass_fields__
+        first, second, *rest = open_handles.OpenEntry.__dataclass_fields__
         swapped = make_dataclass(name, [second, first, *rest])
-        swapped.__module__ = opens.__name__
+        swapped.__module__ = open_handles.__name__
         value = swapped
     monkeypatch.setattr(module, name, value)
     assert _version() != layout.version()

@@ -17,7 +17,7 @@ from fusevol.record.record import AccessRecord
 from fusevol.recovery.counters import BUCKETS
 from fusevol.top.activity import Activity, total
 from fusevol.top.collector import fair_share
-from fusevol.top.newlines import OTHER_PATHS, GrowingLog, NewLines, Process
+from fusevol.top.newlines import OTHER_PATHS, Actor, NewLines, WatchedLog
 from fusevol.top.table import fitted
 from fusevol.top.views import duration, short
 
@@ -41,8 +41,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def log(path: Path) -> Iterator[GrowingLog]:
-    log = GrowingLog(str(path))
+def log(path: Path) -> Iterator[WatchedLog]:
+    log = WatchedLog(str(path))
     yield log
     log.close()
 
@@ -52,7 +52,7 @@ def append(path: Path, *lines: bytes) -> None:
         file.write(b"".join(lines))
 
 
-def taken(log: GrowingLog, most_bytes: int = ALL) -> NewLines:
+def taken(log: WatchedLog, most_bytes: int = ALL) -> NewLines:
     log.look()
     return log.read(most_bytes)
 
@@ -61,7 +61,7 @@ def counts(lines: NewLines) -> dict[str, float]:
     return {path: activity.count for path, activity in lines.paths.items()}
 
 
-def test_what_has_come_is_counted_once(path: Path, log: GrowingLog) -> None:
+def test_what_has_come_is_counted_once(path: Path, log: WatchedLog) -> None:
     assert counts(taken(log)) == {}
     append(
         path,
@@ -76,11 +76,11 @@ def test_what_has_come_is_counted_once(path: Path, log: GrowingLog) -> None:
     assert lines.paths["/a"].total_us == 50
     assert lines.paths["/b"].failures == {"EIO": 1}
     assert lines.paths["/run"].buckets[(10).bit_length()] == 4
-    assert lines.processes[Process(8, "cat", None)].bytes_written == 9
+    assert lines.processes[Actor(8, "cat", None)].bytes_written == 9
     assert counts(taken(log)) == {}
 
 
-def test_the_last_line_waits_for_its_end(path: Path, log: GrowingLog) -> None:
+def test_the_last_line_waits_for_its_end(path: Path, log: WatchedLog) -> None:
     line = entry(2)
     append(path, line[:20])
     assert counts(taken(log)) == {}
@@ -89,14 +89,14 @@ def test_the_last_line_waits_for_its_end(path: Path, log: GrowingLog) -> None:
 
 
 @pytest.mark.parametrize("log_format", list(LogFormat)[1:])
-def test_other_formats_and_what_is_none(path: Path, log: GrowingLog, log_format: LogFormat) -> None:
+def test_other_formats_and_what_is_none(path: Path, log: WatchedLog, log_format: LogFormat) -> None:
     append(path, entry(2), entry(3, "/b", log_format), b"nonsense\n\n", entry(4))
     lines = taken(log)
     assert counts(lines) == {"/a": 2, "/b": 1}
     assert lines.malformed == 1
 
 
-def test_a_log_that_was_rotated_is_read_to_its_end(path: Path, log: GrowingLog) -> None:
+def test_a_log_that_was_rotated_is_read_to_its_end(path: Path, log: WatchedLog) -> None:
     append(path, entry(2))
     path.rename(path.with_name("data.log.1"))
     path.touch()
@@ -110,7 +110,7 @@ def test_a_log_that_was_rotated_is_read_to_its_end(path: Path, log: GrowingLog) 
     assert counts(taken(log)) == {"/new": 1}
 
 
-def test_a_log_that_was_emptied_or_removed(path: Path, log: GrowingLog) -> None:
+def test_a_log_that_was_emptied_or_removed(path: Path, log: WatchedLog) -> None:
     path.write_bytes(b"")
     assert counts(taken(log)) == {}
     append(path, entry(2, "/b"))
@@ -124,12 +124,12 @@ def test_a_log_that_was_emptied_or_removed(path: Path, log: GrowingLog) -> None:
 
 def test_what_is_no_log(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
-        GrowingLog(str(tmp_path / "none"))
+        WatchedLog(str(tmp_path / "none"))
     with pytest.raises(FusevolError, match="no regular file"):
-        GrowingLog("/dev/null")
+        WatchedLog("/dev/null")
 
 
-def test_a_sample_stands_for_the_whole(path: Path, log: GrowingLog) -> None:
+def test_a_sample_stands_for_the_whole(path: Path, log: WatchedLog) -> None:
     """Of 20,000 records a tenth is read; estimates are near what is in the log."""
     often = [f"/often{n}" for n in range(4)]
     rng = random.Random(3)
@@ -144,7 +144,7 @@ def test_a_sample_stands_for_the_whole(path: Path, log: GrowingLog) -> None:
     assert counts(taken(log)) == {"/next": 1}
 
 
-def test_memory_is_bounded(path: Path, log: GrowingLog) -> None:
+def test_memory_is_bounded(path: Path, log: WatchedLog) -> None:
     append(path, *(entry(n, f"/{n}", pid=n) for n in range(12_000)))
     lines = taken(log)
     assert len(lines.paths) == len(lines.processes) == 10_001

@@ -28,7 +28,7 @@ from fusevol.linux.landlock import forbid_writing
 from fusevol.logs.filter import Filter
 from fusevol.logs.parallel import in_child
 from fusevol.logs.plain_files import plain_files
-from fusevol.logs.query import Answer, Column, answered, imported
+from fusevol.logs.query import QueryResult, ResultColumn, answered, imported
 from fusevol.logs.sections import Section, Tally, opened
 from fusevol.record.record import one_line
 from fusevol.terminal import printable, printable_json
@@ -176,7 +176,7 @@ def _write(chunks: Iterator[bytes], output: str, directory: str) -> None:
                 shutil.copyfileobj(source, file)
 
 
-def _table(answer: Answer, _directory: str) -> Iterator[bytes]:
+def _table(answer: QueryResult, _directory: str) -> Iterator[bytes]:
     rows = answer.texts()
     head = [tuple(map(_cell, row)) for row in itertools.islice(rows, _WIDTH_ROWS)]
     names = [printable(column.name) for column in answer.columns]
@@ -196,18 +196,18 @@ def _cell(value: str | None) -> str:
     return _NO_VALUE if value is None else printable(value)
 
 
-def _pad(column: Column, width: int) -> Callable[[str], str]:
+def _pad(column: ResultColumn, width: int) -> Callable[[str], str]:
     if _NUMBER.fullmatch(column.type):
         return lambda cell: cell.rjust(width)
     return lambda cell: cell.ljust(width)
 
 
-def _json(answer: Answer, _directory: str) -> Iterator[bytes]:
+def _json(answer: QueryResult, _directory: str) -> Iterator[bytes]:
     show: Callable[[bytes], bytes] = printable_json if sys.stdout.isatty() else one_line
     return _chunks(show(line) + b"\n" for line in answer.json())
 
 
-def _csv(answer: Answer, _directory: str) -> Iterator[bytes]:
+def _csv(answer: QueryResult, _directory: str) -> Iterator[bytes]:
     show: Callable[[str], str] = printable if sys.stdout.isatty() else lambda cell: cell
     yield _csv_lines([[show(column.name) for column in answer.columns]])
     rows = answer.texts(in_utc=True)
@@ -221,7 +221,7 @@ def _csv_lines(rows: Iterable[Any]) -> bytes:
     return text.getvalue().encode()
 
 
-def _parquet(answer: Answer, directory: str) -> Iterator[bytes]:
+def _parquet(answer: QueryResult, directory: str) -> Iterator[bytes]:
     if sys.stdout.isatty():
         raise UsageError("--format parquet is not for a terminal; name a file by -o")
     answer.write_parquet(_parquet_path(directory))

@@ -13,8 +13,8 @@ from fusevol.logs.lines import STDIN
 from fusevol.logs.parallel import usable_processors
 from fusevol.names import decode_name
 from fusevol.proof import keys
-from fusevol.proof.findings import Finding, Kind
-from fusevol.proof.joints import Judge, PublicJudge, SecretJudge
+from fusevol.proof.findings import Finding, Tampering
+from fusevol.proof.judges import Judge, PublicJudge, SecretJudge
 from fusevol.proof.keys import PublicKey
 from fusevol.proof.ledger import Head, Ledger, Mark, check_signatures, heads_of
 from fusevol.proof.verifier import Question, Report
@@ -130,12 +130,12 @@ def _sentence(finding: Finding) -> str:
     seq, until = finding.seq, finding.until
     several = f"records {seq} to {until}" if until not in (None, seq) else f"record {seq}"
     what = {
-        Kind.CHANGED: f"record {seq} was changed",
-        Kind.REMOVED: f"{several} missing here",
-        Kind.INSERTED: f"inserted before record {seq}",
-        Kind.REORDERED: f"record {seq} is in another place",
-        Kind.CUT: f"the end was cut off, {several} missing",
-        Kind.REPLACED: "the log was replaced by another",
+        Tampering.CHANGED: f"record {seq} was changed",
+        Tampering.REMOVED: f"{several} missing here",
+        Tampering.INSERTED: f"inserted before record {seq}",
+        Tampering.REORDERED: f"record {seq} is in another place",
+        Tampering.CUT: f"the end was cut off, {several} missing",
+        Tampering.REPLACED: "the log was replaced by another",
     }[finding.kind]
     return f"{where}: {what}" + (f" ({finding.detail})" if finding.detail else "")
 

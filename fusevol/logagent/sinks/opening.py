@@ -7,8 +7,8 @@ from typing import Final
 from fusevol.logagent.sinks import journal_entry, rfc5424
 from fusevol.logagent.sinks.message import summary
 from fusevol.logagent.sinks.sink import Sink
-from fusevol.logagent.sinks.spec import FACILITIES, SinkSpec, Target
-from fusevol.logagent.sinks.unix_socket import Connection, Datagrams, Descriptor, Stream
+from fusevol.logagent.sinks.spec import FACILITIES, SinkKind, SinkSpec
+from fusevol.logagent.sinks.unix_socket import Datagrams, DescriptorSink, SinkConnection, Stream
 from fusevol.options.log import LogFormat
 from fusevol.record import formats
 from fusevol.record.record import AccessRecord
@@ -30,18 +30,18 @@ def open_sink(spec: SinkSpec, *, timeout_s: float = TIMEOUT_S, stdout: int = _ST
     Raises:
         OSError: nobody is there.
     """
-    if spec.target is Target.JOURNALD:
+    if spec.target is SinkKind.JOURNALD:
         message = formats.encoder(spec.format) if spec.format is not None else None
         return Sink(Datagrams(spec.path), journal_entry.encoder(message), timeout_s)
-    if spec.target is Target.SYSLOG:
+    if spec.target is SinkKind.SYSLOG:
         return _syslog(spec, timeout_s)
-    connection = Stream(spec.path) if spec.target is Target.UNIX else Descriptor(stdout)
+    connection = Stream(spec.path) if spec.target is SinkKind.UNIX else DescriptorSink(stdout)
     return Sink(connection, _lines(formats.encoder(spec.format or LogFormat.JSON)), timeout_s)
 
 
 def _syslog(spec: SinkSpec, timeout_s: float) -> Sink:
     encode = rfc5424.encoder(_message(spec), FACILITIES[spec.facility], spec.enterprise)
-    connection: Connection
+    connection: SinkConnection
     try:
         connection = Datagrams(spec.path)
     except OSError as error:

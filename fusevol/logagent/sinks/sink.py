@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Self
 
-from fusevol.logagent.sinks.unix_socket import Connection
+from fusevol.logagent.sinks.unix_socket import SinkConnection
 from fusevol.record.record import AccessRecord
 
 
@@ -12,7 +12,7 @@ class Sink:
     """Sends records to one receiver. One thread only; a context manager that closes it."""
 
     def __init__(
-        self, connection: Connection, encode: Callable[[AccessRecord], bytes], timeout_s: float
+        self, connection: SinkConnection, encode: Callable[[AccessRecord], bytes], timeout_s: float
     ) -> None:
         """Own `connection`; `encode` makes an entry for it."""
         self._connection = connection

@@ -36,7 +36,7 @@ _LONGEST_PATH: Final = 107
 _LARGEST_ENTERPRISE: Final = 2**32 - 1
 
 
-class Target(enum.StrEnum):
+class SinkKind(enum.StrEnum):
     """Where records go."""
 
     JOURNALD = "journald"
@@ -45,7 +45,7 @@ class Target(enum.StrEnum):
     STDOUT = "stdout"
 
 
-_SOCKETS: Final = {Target.JOURNALD: "/run/systemd/journal/socket", Target.SYSLOG: "/dev/log"}
+_SOCKETS: Final = {SinkKind.JOURNALD: "/run/systemd/journal/socket", SinkKind.SYSLOG: "/dev/log"}
 
 
 class SinkSpec(msgspec.Struct, frozen=True):
@@ -59,7 +59,7 @@ class SinkSpec(msgspec.Struct, frozen=True):
             messages without any.
     """
 
-    target: Target
+    target: SinkKind
     format: LogFormat | None = None
     path: str = ""
     facility: str = "local0"
@@ -75,18 +75,18 @@ def parse(text: str) -> SinkSpec:
     beginning, colon, words = text.partition(":")
     form, at, name = beginning.rpartition("@")
     try:
-        target = Target(name)
+        target = SinkKind(name)
     except ValueError:
         raise _wrong(text, f"unknown target {name!r}") from None
     spec = SinkSpec(target, _format(text, form) if at else None, _SOCKETS.get(target, ""))
-    if target is Target.SYSLOG and colon:
+    if target is SinkKind.SYSLOG and colon:
         for word in words.split(":"):
             spec = _with_word(text, spec, word)
     elif colon:
-        if target is Target.STDOUT:
+        if target is SinkKind.STDOUT:
             raise _wrong(text, "stdout takes no path")
         spec = msgspec.structs.replace(spec, path=_socket(text, words))
-    if target is Target.UNIX and not spec.path:
+    if target is SinkKind.UNIX and not spec.path:
         raise _wrong(text, "the path of the socket is missing")
     return spec
 

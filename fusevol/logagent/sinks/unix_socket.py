@@ -22,7 +22,7 @@ _LONGEST_LOOK_S: Final = 0.01
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
-class Connection(Protocol):
+class SinkConnection(Protocol):
     """A way to one receiver. One thread only. Deadlines are times of time.monotonic()."""
 
     def put(self, data: bytes, deadline: float) -> bool:
@@ -192,7 +192,7 @@ class Stream(_Buffered):
             raise _of(error, self._path) from None
 
 
-class Descriptor(_Buffered):
+class DescriptorSink(_Buffered):
     """A descriptor of somebody else, such as standard output: a pipe, a terminal, a file.
 
     What is written counts as read. Others may use the descriptor, too: it stays as it is, and whole

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusevol.model import INVISIBLE, UNKNOWN
-from fusevol.recovery import opens as opens_module
-from fusevol.recovery.opens import (
+from fusevol.recovery import open_handles as opens_module
+from fusevol.recovery.open_handles import (
     BY_RING,
     DEVICE,
     DIRECTORY,

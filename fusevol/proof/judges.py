@@ -20,7 +20,7 @@ _CHECKPOINT: Final = b'"op":"checkpoint"'
 
 
 @dataclass
-class Between:
+class UnhashedLines:
     """Lines without a hash, one after the other.
 
     Attributes:
@@ -39,7 +39,7 @@ class Between:
     seq: int | None = None
     last_seq: int | None = None
 
-    def add(self, other: "Between") -> None:
+    def add(self, other: "UnhashedLines") -> None:
         """Put lines behind these."""
         if not other.count:
             return
@@ -54,13 +54,13 @@ class Between:
             self.last_seq = other.last_seq
 
     @classmethod
-    def of(cls, line: bytes, number: int) -> "Between":
+    def of(cls, line: bytes, number: int) -> "UnhashedLines":
         """Return a single line."""
         seq = seq_of(line) if is_record(line) else None
         return cls(1, line, "", number, line, seq, seq)
 
 
-class Joint(enum.Enum):
+class Link(enum.Enum):
     """How a record follows on what is before it."""
 
     BROKEN = "broken"
@@ -87,13 +87,13 @@ class Judge(Protocol):
         Returns how many do, the last one that does, and the one that does not, if there is one.
         """
 
-    def joins(self, line: bytes, previous: bytes, between: Between) -> Joint:
+    def joins(self, line: bytes, previous: bytes, between: UnhashedLines) -> Link:
         """Tell how a line follows on another one, with lines without a hash in between."""
 
-    def begins(self, line: bytes, between: Between) -> Joint:
+    def begins(self, line: bytes, between: UnhashedLines) -> Link:
         """Tell how the first line with a hash begins a log; `between` is before it."""
 
-    def joins_removed(self, line: bytes, mark: Mark, between: Between) -> bool:
+    def joins_removed(self, line: bytes, mark: Mark, between: UnhashedLines) -> bool:
         """Tell whether a line follows on the last record of a part that was removed."""
 
 
@@ -109,28 +109,28 @@ class SecretJudge:
     def advance(self, lines: Iterable[bytes], previous: bytes) -> tuple[int, bytes, bytes | None]:
         return self._links.advance(lines, previous)
 
-    def joins(self, line: bytes, previous: bytes, between: Between) -> Joint:
+    def joins(self, line: bytes, previous: bytes, between: UnhashedLines) -> Link:
         return self._joins(line, hash_of(previous), between)
 
-    def begins(self, line: bytes, between: Between) -> Joint:
+    def begins(self, line: bytes, between: UnhashedLines) -> Link:
         if not self._links.follows(line, START):
-            return Joint.BROKEN
-        return Joint.BROKEN if between.count and seq_of(line) == 1 else Joint.START
+            return Link.BROKEN
+        return Link.BROKEN if between.count and seq_of(line) == 1 else Link.START
 
-    def joins_removed(self, line: bytes, mark: Mark, between: Between) -> bool:
-        joint = self._joins(line, mark.hash.encode(), between)
-        return bool(mark.hash) and joint is not Joint.BROKEN
+    def joins_removed(self, line: bytes, mark: Mark, between: UnhashedLines) -> bool:
+        link = self._joins(line, mark.hash.encode(), between)
+        return bool(mark.hash) and link is not Link.BROKEN
 
-    def _joins(self, line: bytes, previous: bytes, between: Between) -> Joint:
+    def _joins(self, line: bytes, previous: bytes, between: UnhashedLines) -> Link:
         links = self._links
         if not between.count and links.follows(line, previous):
-            return Joint.LINKED
+            return Link.LINKED
         is_short = between.count > 0 and len(between.text) <= _TEXT_BYTES
         if is_short and links.follows(line, links.torn(previous, between.text)):
-            return Joint.TORN
+            return Link.TORN
         if links.follows(line, links.resumed(previous)):
-            return Joint.RESUMED
-        return Joint.BROKEN
+            return Link.RESUMED
+        return Link.BROKEN
 
 
 class PublicJudge:
@@ -154,18 +154,18 @@ class PublicJudge:
             count += 1
         return count, previous, None
 
-    def joins(self, line: bytes, previous: bytes, between: Between) -> Joint:
+    def joins(self, line: bytes, previous: bytes, between: UnhashedLines) -> Link:
         if not between.count:
-            return Joint.LINKED if self.follows(line, previous) else Joint.BROKEN
+            return Link.LINKED if self.follows(line, previous) else Link.BROKEN
         if between.last_seq is None:
-            return Joint.TORN if self.follows(line, previous) else Joint.BROKEN
-        return Joint.RESUMED if seq_of(line) == between.last_seq + 1 else Joint.BROKEN
+            return Link.TORN if self.follows(line, previous) else Link.BROKEN
+        return Link.RESUMED if seq_of(line) == between.last_seq + 1 else Link.BROKEN
 
-    def begins(self, line: bytes, between: Between) -> Joint:
+    def begins(self, line: bytes, between: UnhashedLines) -> Link:
         seq = between.seq if between.count else seq_of(line)
-        return Joint.START if seq == 1 else Joint.BROKEN
+        return Link.START if seq == 1 else Link.BROKEN
 
-    def joins_removed(self, line: bytes, mark: Mark, between: Between) -> bool:
+    def joins_removed(self, line: bytes, mark: Mark, between: UnhashedLines) -> bool:
         return True
 
     def _is_signed(self, line: bytes, previous: bytes) -> bool:

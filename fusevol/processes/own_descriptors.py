@@ -10,11 +10,11 @@ import selectors
 from collections.abc import Callable
 from typing import Protocol
 
-from fusevol.processes import succession
+from fusevol.processes import handover
 from fusevol.recovery.region import Region
 
 
-class Source(Protocol):
+class Descriptor(Protocol):
     """What has a descriptor, and closes it."""
 
     def fileno(self) -> int:
@@ -49,26 +49,26 @@ class Pidfd:
         os.close(self._fd)
 
 
-class Own:
+class OwnDescriptors:
     """What the keeper has open for itself, and what it waits for."""
 
     def __init__(self, region: Region) -> None:
         """Begin with what is open and not the mount's; there is no worker yet."""
         self._region = region
         self._selector = selectors.DefaultSelector()
-        self._numbers = _open_descriptors() - succession.descriptors(region)
+        self._numbers = _open_descriptors() - handover.descriptors(region)
 
     def keep(self, fd: int) -> int:
         """Take a descriptor for one of the keeper's own; return it."""
         self._numbers.add(fd)
         return fd
 
-    def watch(self, source: Source, obey: Callable[[], None]) -> None:
+    def watch(self, source: Descriptor, obey: Callable[[], None]) -> None:
         """Take over a descriptor, and have `obey` called by `wait` when it can be read."""
         self._selector.register(source, selectors.EVENT_READ, obey)
         self._numbers.add(source.fileno())
 
-    def close(self, source: Source) -> None:
+    def close(self, source: Descriptor) -> None:
         """Close what was kept or is watched."""
         if source in self._selector.get_map():
             self._selector.unregister(source)
@@ -84,7 +84,7 @@ class Own:
 
     def close_others(self) -> None:
         """Close what a worker that has died had open for itself."""
-        wanted = self._numbers | succession.descriptors(self._region)
+        wanted = self._numbers | handover.descriptors(self._region)
         for fd in set(map(int, os.listdir("/proc/self/fd"))) - wanted:
             # That of the listing itself is closed already.
             with contextlib.suppress(OSError):

@@ -1,9 +1,9 @@
-"""Gathers reads or writes that follow one another on a handle in one record (`coalesce=SECONDS`).
+"""Coalesces consecutive reads or writes on a handle into one record (`coalesce=SECONDS`).
 
 A run ends, and its record is written, before the record of whatever ends it: another operation on
 the handle, one that fails, one at another place, a change of the file's length, the time limit, the
-end of the mount, or another worker. Until then it is kept in the recovery state (`recovery.runs`),
-so that it is told although its worker is killed.
+end of the mount, or another worker. Until then it is kept in the recovery state
+(`recovery.coalesced_runs`), so that it is recorded even if its worker is killed.
 """
 
 import logging
@@ -14,18 +14,18 @@ import trio
 
 from fusevol.record.record import OK, AccessRecord
 from fusevol.record.times import Timestamps
+from fusevol.recovery.coalesced_runs import CoalescedRun, RunEntries, place_of
 from fusevol.recovery.counters import Counters
-from fusevol.recovery.journal import CODES, ERRNO, GATHERING, RECORDED, RUN, SEQ, Entry
-from fusevol.recovery.runs import Run, RunEntries, place_of
+from fusevol.recovery.journal import COALESCING, CODES, ERRNO, RECORDED, RUN, SEQ, Entry
 
 if TYPE_CHECKING:
-    from fusevol.fuse.conclude import Conclude
+    from fusevol.fuse.finish import Finish
     from fusevol.inodes.objects import Opened
     from fusevol.recording.writer import LogWriter
 
 logger = logging.getLogger(__name__)
 
-GATHERED: Final = frozenset(("read", "write"))
+COALESCED: Final = frozenset(("read", "write"))
 ENDING: Final = frozenset(("flush", "fsync", "release", "setattr"))
 """Operations that end a run, besides reads and writes."""
 
@@ -51,7 +51,7 @@ class _Running:
         self.since_ns = self.time_ns = 0
 
 
-class Gatherer:
+class Coalescer:
     """The runs of one mount."""
 
     def __init__(
@@ -71,12 +71,12 @@ class Gatherer:
         self._begun = trio.Event()
         self._timestamps = Timestamps()
 
-    def gathering(self, op: str, conclude: "Conclude") -> "Conclude":
-        """Return what concludes reads or writes, with the help of `conclude` for those apart."""
+    def coalescing(self, op: str, finish: "Finish") -> "Finish":
+        """Return what finishes reads or writes, with the help of `finish` for those apart."""
         words, count = self._counters.words, self._counters.count
         running = self._running
         code = CODES[op]
-        gathering, recorded = code | GATHERING, code | RECORDED
+        gathering, recorded = code | COALESCING, code | RECORDED
         reads = op == "read"
 
         def conclude_gathered(
@@ -92,7 +92,7 @@ class Gatherer:
             if number or record is None or opened is None or self._log.lost:
                 if opened is not None:
                     self.end(opened.fh)
-                conclude(entry, record, started, number, opened)
+                finish(entry, record, started, number, opened)
                 return
             now = perf_counter_ns()
             us = (now - started) // 1000
@@ -116,8 +116,8 @@ class Gatherer:
 
         return conclude_gathered
 
-    def ending(self, conclude: "Conclude") -> "Conclude":
-        """Return what ends the runs that an operation ends, and then concludes it."""
+    def ending(self, finish: "Finish") -> "Finish":
+        """Return what ends the runs that an operation ends, and then finishes it."""
 
         def conclude_after(
             entry: Entry,
@@ -130,7 +130,7 @@ class Gatherer:
                 self.end(opened.fh)
             elif record is not None and record.size is not None:
                 self._end_those_of(record.ino)
-            conclude(entry, record, started, number, opened)
+            finish(entry, record, started, number, opened)
 
         return conclude_after
 
@@ -176,7 +176,7 @@ class Gatherer:
         record.time = self._timestamps.of(run.time_ns)
         self._write(run.place, record)
 
-    def tell(self, run: Run, volume: str, path: str | None) -> None:
+    def tell(self, run: CoalescedRun, volume: str, path: str | None) -> None:
         """Write the record of a run that an earlier worker has left.
 
         Args:

@@ -5,12 +5,12 @@ What it did to the source stays done. Belongs to the thread of serial calls.
 
 from pyfuse3 import EntryAttributes, FileInfo
 
-from fusevol.fuse.lane import Undo
+from fusevol.fuse.call_queue import Rollback
 from fusevol.volume import data, directories
 from fusevol.volume.volume import Volume
 
 
-def undos(volume: Volume) -> dict[str, Undo]:
+def rollbacks(volume: Volume) -> dict[str, Rollback]:
     """Return by the names of operations what undoes them, given their replies."""
 
     def forget(entry: EntryAttributes) -> None:

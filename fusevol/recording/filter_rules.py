@@ -1,4 +1,4 @@
-"""The grammar of rules that say which records are meant; `selection` makes use of them.
+"""The grammar of rules that say which records are meant; `record_filter` uses them.
 
     op=write|unlink path=/etc uid=0; op=rename result=failed
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from fusevol.fuse.lane import Call, Lane, TooLateError
+from fusevol.fuse.call_queue import Call, CallQueue, TooLateError
 from tests.patience import PATIENCE_S
 
 
@@ -35,11 +35,11 @@ def lock() -> threading.Lock:
     return threading.Lock()
 
 
-def lane(most: int) -> Lane:
+def lane(most: int) -> CallQueue:
     def soon(_call: Callable[[], object]) -> None:
         raise AssertionError("nobody waits")
 
-    return Lane(most, soon)
+    return CallQueue(most, soon)
 
 
 def back(call: Call) -> bool:
@@ -60,7 +60,7 @@ def test_results_and_errors_come_back(lock: threading.Lock) -> None:
 def test_what_has_begun_is_undone_when_it_is_back(lock: threading.Lock, hanging: Hanging) -> None:
     undone: list[str] = []
     over = threading.Event()
-    call = Call(hanging, lock, undo=undone.append)
+    call = Call(hanging, lock, rollback=undone.append)
     lane(1).put(call)
     assert hanging.begun.wait(PATIENCE_S)
     with pytest.raises(TooLateError) as raised:
@@ -118,7 +118,7 @@ def test_an_error_of_undoing_ends_nothing(lock: threading.Lock, hanging: Hanging
     def fail(_result: object) -> None:
         raise OSError
 
-    call = Call(hanging, lock, undo=fail)
+    call = Call(hanging, lock, rollback=fail)
     one = lane(1)
     one.put(call)
     assert hanging.begun.wait(PATIENCE_S)

@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 from fusevol.mounts.registry import KEEPER, RELOAD
 from fusevol.recovery.nodes import NodeEntries
-from fusevol.recovery.opens import OpenEntries
+from fusevol.recovery.open_handles import OpenEntries
 from fusevol.recovery.region import (
     ALIVE_FD,
     ALIVE_WRITE_FD,

@@ -19,7 +19,7 @@ from fusevol.linux.process import Process, descriptor_of
 from fusevol.linux.systemd import notify, passed_descriptors
 from fusevol.mounts import registry
 from fusevol.mounts.connection import connection_of
-from fusevol.processes import succession
+from fusevol.processes import handover
 from fusevol.recovery.region import ROOT_FD, WORD
 
 _DEVICE: Final = "device"
@@ -35,7 +35,7 @@ code does not understand the state."""
 logger = logging.getLogger(__name__)
 
 
-class Spare:
+class FdStore:
     """/dev/fuse and the recovery state of one mount.
 
     Attributes:
@@ -58,18 +58,18 @@ class Spare:
         return self._fds[1]
 
     @classmethod
-    def of(cls, served: registry.Served) -> "Spare | None":
+    def of(cls, served: registry.MountEntry) -> "FdStore | None":
         """Get them from the keeper; None if it has ended or this process may not have them."""
         fds = _descriptors_of(served, served.device_fd, served.state_fd)
         if not fds:
             return None
-        spare = cls(served.mountpoint, served.device, *fds)
-        spare._store()
-        spare.follow(served)
-        return spare
+        fdstore = cls(served.mountpoint, served.device, *fds)
+        fdstore._store()
+        fdstore.follow(served)
+        return fdstore
 
     @classmethod
-    def stored(cls, mountpoint: str, device: int) -> "Spare | None":
+    def stored(cls, mountpoint: str, device: int) -> "FdStore | None":
         """Take those that the service manager has started this process with, if it has.
 
         Args:
@@ -82,7 +82,7 @@ class Spare:
             return None
         return cls(mountpoint, device, *fds)
 
-    def follow(self, served: registry.Served) -> None:
+    def follow(self, served: registry.MountEntry) -> None:
         """Take note of who keeps the mount now."""
         if served.pid == self._keeper:
             return
@@ -93,7 +93,7 @@ class Spare:
                 os.close(self._alive_fd)
             (self._alive_fd,) = fds
 
-    def source_status(self, served: registry.Served) -> os.stat_result | None:
+    def source_status(self, served: registry.MountEntry) -> os.stat_result | None:
         """Return the status of the source that is open, None if it cannot be seen; may hang."""
         number = int.from_bytes(os.pread(self._fds[0], WORD, ROOT_FD * WORD), sys.byteorder)
         fds = _descriptors_of(served, number - 1) if number else []
@@ -134,7 +134,7 @@ class Spare:
         self._revived_s = time.monotonic()
         try:
             return subprocess.Popen(
-                [*succession.command(), succession.REVIVE, *map(str, self._fds)],
+                [*handover.command(), handover.REVIVE, *map(str, self._fds)],
                 pass_fds=self._fds, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/",
             )  # fmt: skip
         except (OSError, subprocess.SubprocessError) as error:
@@ -154,7 +154,7 @@ class Spare:
             notify(f"FDSTORE=1\nFDNAME={_name(self._mountpoint, what)}", [fd])
 
 
-def _descriptors_of(served: registry.Served, *numbers: int) -> list[int]:
+def _descriptors_of(served: registry.MountEntry, *numbers: int) -> list[int]:
     """Return duplicates of a keeper's descriptors; none if it has ended or does not allow it."""
     fds: list[int] = []
     for number in numbers:

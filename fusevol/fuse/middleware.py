@@ -1,4 +1,4 @@
-"""The seam around every handler: times it, maps errors to errno, concludes it before the reply.
+"""What is around every handler: times it, maps errors to errno, finishes it before the reply.
 
 Nothing but FUSEError leaves a handler: any other exception would end pyfuse3's main loop with the
 request unanswered. An unexpected exception is logged with its traceback and becomes EIO.
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pyfuse3 import FUSEError
 
+from fusevol.fuse.call_queue import Call, TooLateError
 from fusevol.fuse.deadline import REASON
-from fusevol.fuse.lane import Call, TooLateError
 from fusevol.record.record import OK, AccessRecord
 from fusevol.recovery.journal import (
     CODES,
@@ -36,8 +36,8 @@ from fusevol.recovery.journal import (
 )
 
 if TYPE_CHECKING:
-    from fusevol.fuse.conclude import Conclude
     from fusevol.fuse.deadline import Deadline
+    from fusevol.fuse.finish import Finish
     from fusevol.inodes.objects import Opened
     from fusevol.recording.caller import Callers
     from fusevol.volume.volume import Volume
@@ -48,14 +48,14 @@ Handler = Callable[..., Any]
 
 
 class Serving(Protocol):
-    """What handlers are methods of, `Operations`, as far as the seam knows it."""
+    """What handlers are methods of, `Operations`, as far as the middleware knows it."""
 
     name: str
     volume: "Volume"
     journal: Journal
     callers: "Callers"
     recorded: frozenset[str]
-    conclude: "dict[str, Conclude]"
+    finish: "dict[str, Finish]"
     admit: Callable[[int], None] | None
     serially: Callable[..., Awaitable[Any]] | None
     deadline: "Deadline | None"
@@ -132,7 +132,7 @@ def _answer_to_caller(handler: Handler, op: str, once: bool, identified: bool) -
         except Exception as error:
             number = _errno_of(error, op)
             late = _given_up(self, record, args, error)
-        self.conclude[op](entry, record, started, number)
+        self.finish[op](entry, record, started, number)
         if entry is not journal.inline:
             _finish(self, entry, late)
         if number:
@@ -315,7 +315,7 @@ def _answer_to_user(
             number = _errno_of(error, op)
             late = _given_up(self, record, args, error)
         repeated = positioned and entry.phase == RECORDED
-        self.conclude[op](entry, record, started, number, opened)
+        self.finish[op](entry, record, started, number, opened)
         if after is not None and record is not None and not repeated:
             after(self, opened, record)
         if entry is not journal.inline:

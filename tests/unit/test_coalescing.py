@@ -7,17 +7,17 @@ from time import perf_counter_ns
 
 import pytest
 
-from fusevol.fuse.gathering import Gatherer
+from fusevol.fuse.coalescing import Coalescer
 from fusevol.fuse.recorder import recording
 from fusevol.inodes.objects import Inode, OpenFile
 from fusevol.model import Caller, OnLogFailure
 from fusevol.record.record import OK, AccessRecord, decode
 from fusevol.recording.writer import LogWriter
+from fusevol.recovery.coalesced_runs import RunEntries, place_of
 from fusevol.recovery.counters import Counters
 from fusevol.recovery.journal import CODES, DONE, INLINE, RECORDED, Entry
-from fusevol.recovery.opens import FILE, OpenEntries
+from fusevol.recovery.open_handles import FILE, OpenEntries
 from fusevol.recovery.region import OPENS, Region
-from fusevol.recovery.runs import RunEntries, place_of
 from tests.unit.dying import Died, DyingWriter
 from tests.unit.regions import new_region
 
@@ -45,15 +45,15 @@ def _open_file(region: Region) -> OpenFile:
     return file
 
 
-def _gatherer(log: LogWriter, region: Region) -> Gatherer:
-    return Gatherer(log, Counters(region), RunEntries(region), 10.0)
+def _coalescer(log: LogWriter, region: Region) -> Coalescer:
+    return Coalescer(log, Counters(region), RunEntries(region), 10.0)
 
 
 def _write(
-    gatherer: Gatherer, log: LogWriter, region: Region, file: OpenFile, told: list[int]
+    coalescer: Coalescer, log: LogWriter, region: Region, file: OpenFile, told: list[int]
 ) -> None:
     """Do the writes as a worker does; `told` are those that were concluded."""
-    conclude = gatherer.gathering("write", recording("write", Counters(region), log))
+    conclude = coalescer.coalescing("write", recording("write", Counters(region), log))
     entry = Entry(region.words, INLINE)
     for offset in _OFFSETS:
         region.words[INLINE] = CODES["write"] | DONE
@@ -64,7 +64,7 @@ def _write(
         conclude(entry, record, perf_counter_ns(), 0, file)
         region.words[INLINE] = 0
         told.append(offset)
-    gatherer.end(file.fh)
+    coalescer.end(file.fh)
 
 
 def _told(log: LogWriter) -> list[tuple[int, int]]:
@@ -83,7 +83,7 @@ def _told(log: LogWriter) -> list[tuple[int, int]]:
 def test_what_follows_one_another_is_one_record(region: Region, tmp_path: Path) -> None:
     log = _open_log(tmp_path / "log", region)
     told: list[int] = []
-    _write(_gatherer(log, region), log, region, _open_file(region), told)
+    _write(_coalescer(log, region), log, region, _open_file(region), told)
     assert _told(log) == _RUNS
     assert RunEntries(region).pending(log.next_seq - 1) == []
     log.close()
@@ -104,7 +104,7 @@ def _die_after(stores: int, region: Region, path: Path) -> bool:
     dying = DyingWriter(region, stores).region()
     log = _open_log(path, region)
     try:
-        _write(_gatherer(log, dying), log, dying, file, told)
+        _write(_coalescer(log, dying), log, dying, file, told)
     except Died:
         died = True
     successor = _open_log(path, region)
@@ -113,7 +113,7 @@ def _die_after(stores: int, region: Region, path: Path) -> bool:
     entry.settle(last_seq)
     if died and entry.phase == RECORDED and len(told) < len(_OFFSETS):
         told.append(_OFFSETS[len(told)])
-    heir = _gatherer(successor, region)
+    heir = _coalescer(successor, region)
     for run in RunEntries(region).pending(last_seq):
         heir.tell(run, "v", "/file")
     records = _told(successor)

@@ -12,11 +12,11 @@ from typing import Final
 
 import msgspec
 
-from fusevol.logagent.start import AT_WORK, MODULE, REOPEN, Start
+from fusevol.logagent.start import AT_WORK, MODULE, REOPEN, AgentStart
 from fusevol.names import encode_name
 from fusevol.options.config import MountConfig
-from fusevol.processes.own import Own, Pidfd
-from fusevol.processes.succession import how_ended
+from fusevol.processes.handover import how_ended
+from fusevol.processes.own_descriptors import OwnDescriptors, Pidfd
 from fusevol.recovery.region import SINKS_BEGIN, Region
 
 _SHORTEST_WAIT_S: Final = 1.0
@@ -29,7 +29,7 @@ _LEAVE_S: Final = 10.0
 logger = logging.getLogger(__name__)
 
 
-class LogAgent:
+class AgentSupervisor:
     """The agent of one mount's log, if it needs one.
 
     It ends when the channel does: when this process executes itself anew or has ended, and the
@@ -44,7 +44,7 @@ class LogAgent:
         self,
         config: MountConfig,
         region: Region,
-        own: Own,
+        own: OwnDescriptors,
         reopen: Callable[[], None],
         tell: Callable[[str], None],
     ) -> None:
@@ -136,7 +136,7 @@ class LogAgent:
         self._own.watch(pidfd, lambda: self._ended(pidfd))
         config = self._config
         begin = self._region.words[SINKS_BEGIN]
-        start = Start(encode_name(os.fsencode(config.log)), config.logging, begin)
+        start = AgentStart(encode_name(os.fsencode(config.log)), config.logging, begin)
         try:
             ours.send(msgspec.json.encode(start))
         except OSError:

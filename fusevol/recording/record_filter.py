@@ -18,7 +18,7 @@ from fusevol.model import OnLogFailure
 from fusevol.options import log
 from fusevol.options.log import LogOptions
 from fusevol.record.record import OK, OPERATIONS, AccessRecord
-from fusevol.recording.rules import Check, Rule, parse_rules
+from fusevol.recording.filter_rules import Check, Rule, parse_rules
 
 Verdict = Literal["always", "never"]
 ALWAYS: Final = "always"
@@ -27,7 +27,7 @@ NEVER: Final = "never"
 _WORDS: Final = ("include", "exclude", "success", "failure", "coalesce")
 
 
-class Selection:
+class RecordFilter:
     """Which records are written.
 
     Attributes:
@@ -72,7 +72,7 @@ class Selection:
 
 def check(options: LogOptions, on_failure: OnLogFailure = OnLogFailure.CONTINUE) -> None:
     """Check the words that say what is recorded; UsageError says what is wrong with which."""
-    Selection(options)
+    RecordFilter(options)
     if options.coalesce and on_failure is OnLogFailure.DENY:
         raise UsageError(
             "coalesce= and on_log_failure=deny exclude each other, since a record that comes later "

@@ -1,4 +1,4 @@
-"""What whatever concludes a request looks like; `recorder` and `gathering` make such."""
+"""What whatever finishes a request looks like; `recorder` and `gathering` make such."""
 
 from typing import TYPE_CHECKING, Protocol
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from fusevol.inodes.objects import Opened
 
 
-class Conclude(Protocol):
+class Finish(Protocol):
     """Concludes a request.
 
     Args:

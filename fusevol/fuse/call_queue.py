@@ -1,7 +1,7 @@
 """Calls on threads, which can be given up: they go on without anybody who waits for them.
 
-A call is made and waited for on trio's thread, and runs on one of its lane. What both touch is
-under a lock.
+A call is made and waited for on trio's thread, and runs on a thread of its queue. What both touch
+is under a lock.
 """
 
 import errno
@@ -20,7 +20,7 @@ _WAITING, _RUNNING, _RETURNED, _LATE, _DROPPED = range(5)
 _BRIEF_S: Final = 0.0002
 """How long to wait for a call before others get their turn: most are back by then."""
 
-Undo = Callable[[Any], None]
+Rollback = Callable[[Any], None]
 
 
 class TooLateError(OSError):
@@ -39,18 +39,18 @@ class Call:
         run: Callable[[], Any],
         lock: threading.Lock,
         *,
-        undo: Undo | None = None,
+        rollback: Rollback | None = None,
         must_run: bool = False,
     ) -> None:
         """Prepare.
 
         Args:
-            undo: called with the result if nobody waits for it any more.
+            rollback: called with the result if nobody waits for it any more.
             must_run: it is not dropped when it is given up before it has begun.
         """
         self._run = run
         self._lock = lock
-        self._undo = undo
+        self._rollback = rollback
         self._must_run = must_run
         self._state = _WAITING
         self._result: Any = None
@@ -123,8 +123,8 @@ class Call:
 
     def _clean_up(self) -> None:
         try:
-            if self._undo is not None and self._error is None:
-                self._undo(self._result)
+            if self._rollback is not None and self._error is None:
+                self._rollback(self._result)
         except Exception:
             logger.exception("a call that was given up could not be undone")
         with self._lock:
@@ -133,7 +133,7 @@ class Call:
             what()
 
 
-class Lane:
+class CallQueue:
     """Runs calls in the order in which they come, on some threads."""
 
     def __init__(self, most: int, soon: Callable[[Callable[[], object]], None]) -> None:

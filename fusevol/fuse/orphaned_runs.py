@@ -6,20 +6,20 @@ Reads nothing but the recovery state: the source may hang.
 import os
 from typing import TYPE_CHECKING
 
-from fusevol.fuse.gathering import Gatherer
+from fusevol.fuse.coalescing import Coalescer
 from fusevol.inodes.table import ROOT_INO
 from fusevol.names import encode_name
 from fusevol.record.bounds import path_text
+from fusevol.recovery.coalesced_runs import RunEntries
 from fusevol.recovery.counters import Counters
 from fusevol.recovery.nodes import NodeEntries
-from fusevol.recovery.runs import RunEntries
 
 if TYPE_CHECKING:
     from fusevol.recording.writer import LogWriter
     from fusevol.recovery.region import Region
 
 
-def tell_left(region: "Region", log: "LogWriter", volume: str) -> None:
+def record_orphaned_runs(region: "Region", log: "LogWriter", volume: str) -> None:
     """Write the records of all runs that are left.
 
     Args:
@@ -29,12 +29,12 @@ def tell_left(region: "Region", log: "LogWriter", volume: str) -> None:
     runs = entries.pending(log.next_seq - 1)
     if not runs:
         return
-    gatherer = Gatherer(log, Counters(region), entries, 0.0)
+    coalescer = Coalescer(log, Counters(region), entries, 0.0)
     nodes = NodeEntries(region)
     places = nodes.load()
     for run in runs:
         path = _path_of(nodes, places, run.opened.ino)
-        gatherer.tell(run, encode_name(os.fsencode(volume)), path)
+        coalescer.tell(run, encode_name(os.fsencode(volume)), path)
 
 
 def _path_of(nodes: NodeEntries, places: dict[int, int], ino: int) -> str | None:

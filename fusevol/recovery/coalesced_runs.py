@@ -18,7 +18,7 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-from fusevol.recovery.opens import FILE, Open, OpenEntries
+from fusevol.recovery.open_handles import FILE, OpenEntries, OpenEntry
 from fusevol.recovery.region import OPENS, RUNS, RUNS_END, WORD, Region
 
 _SEQ: Final = 1
@@ -35,7 +35,7 @@ def place_of(at: int) -> int:
 
 
 @dataclass(slots=True)
-class Run:
+class CoalescedRun:
     """A run that an earlier worker has left.
 
     Attributes:
@@ -49,7 +49,7 @@ class Run:
         us: microseconds that they took.
     """
 
-    opened: Open
+    opened: OpenEntry
     place: int
     code: int
     offset: int
@@ -102,7 +102,7 @@ class RunEntries:
         """Note that its record was written."""
         self.words[place] = 0
 
-    def pending(self, last_seq: int) -> list[Run]:
+    def pending(self, last_seq: int) -> list[CoalescedRun]:
         """Return the runs of an earlier worker that have no record, the oldest first.
 
         Args:
@@ -123,7 +123,7 @@ class RunEntries:
                 raise
             return False
 
-    def _pending(self, kept: Open, last_seq: int) -> Run | None:
+    def _pending(self, kept: OpenEntry, last_seq: int) -> CoalescedRun | None:
         words, place = self.words, place_of(kept.at)
         state = words[place]
         fh, code = divmod(words[place + _WHAT], 1 << _CODE_BITS)
@@ -134,4 +134,6 @@ class RunEntries:
             return None
         at = place + _ACCOUNTS[state & 1]
         account = words[at : at + 5].tolist()
-        return Run(kept, place, code, words[place + _OFFSET], words[place + _SINCE], *account)
+        return CoalescedRun(
+            kept, place, code, words[place + _OFFSET], words[place + _SINCE], *account
+        )

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 from fusevol.logs.compression import DamagedError
 from fusevol.logs.sections import Section
-from fusevol.proof.joints import Between, Joint, Judge
+from fusevol.proof.judges import Judge, Link, UnhashedLines
 from fusevol.record.links import is_hashed, seq_of
 
 
 @dataclass
-class Spot:
+class HashedLine:
     """A line with a hash.
 
     Attributes:
@@ -22,11 +22,11 @@ class Spot:
 
     line: bytes
     number: int
-    before: Between = field(default_factory=Between)
+    before: UnhashedLines = field(default_factory=UnhashedLines)
 
 
 @dataclass
-class Breach:
+class Mismatch:
     """Where a record does not follow on the one before.
 
     Attributes:
@@ -37,13 +37,13 @@ class Breach:
     """
 
     previous: bytes | None
-    spot: Spot | None
+    spot: HashedLine | None
     following: bytes | None = None
     damage: str = ""
 
 
 @dataclass
-class Run:
+class SectionCheck:
     """What was found in a section.
 
     Attributes:
@@ -51,7 +51,7 @@ class Run:
         first: the first line with a hash; what it follows on is not checked yet.
         second: the one behind it.
         last: the last line with a hash; `after` is what follows.
-        breach: the first one; nothing behind it was looked at.
+        mismatch: the first one; nothing behind it was looked at.
         off: numbers of the records between which the chain was off.
         torn: numbers of the lines that a crash left half-written.
         checkpoints: how many there are.
@@ -61,11 +61,11 @@ class Run:
 
     lines: int = 0
     hashed: int = 0
-    first: Spot | None = None
+    first: HashedLine | None = None
     second: bytes | None = None
     last: bytes | None = None
-    after: Between = field(default_factory=Between)
-    breach: Breach | None = None
+    after: UnhashedLines = field(default_factory=UnhashedLines)
+    mismatch: Mismatch | None = None
     off: list[tuple[int, int]] = field(default_factory=list)
     torn: list[int] = field(default_factory=list)
     checkpoints: int = 0
@@ -74,7 +74,7 @@ class Run:
 
     def place(self, path: str, lines_before: int) -> None:
         """Make numbers of lines those of the file at `path`."""
-        spots = [self.first, self.breach.spot if self.breach is not None else None]
+        spots = [self.first, self.mismatch.spot if self.mismatch is not None else None]
         for spot in spots:
             if spot is not None:
                 spot.number += lines_before
@@ -84,7 +84,7 @@ class Run:
         self.torn = [number + lines_before for number in self.torn]
 
 
-def check(section: Section, judge: Judge, wanted: bytes, since: int) -> Run:
+def check(section: Section, judge: Judge, wanted: bytes, since: int) -> SectionCheck:
     """Check a section.
 
     Args:
@@ -94,7 +94,7 @@ def check(section: Section, judge: Judge, wanted: bytes, since: int) -> Run:
     Raises:
         NotFoundError, NotPermittedError, FusevolError: the file cannot be read.
     """
-    run = Run()
+    run = SectionCheck()
     walk = _Walk(run, judge)
     try:
         lines = _lines(section, run, wanted)
@@ -102,19 +102,19 @@ def check(section: Section, judge: Judge, wanted: bytes, since: int) -> Run:
             lines = _from(since, lines, run)
         walk.over(lines)
     except DamagedError as error:
-        run.breach = Breach(run.last, None, damage=str(error))
+        run.mismatch = Mismatch(run.last, None, damage=str(error))
     run.is_cut = _is_cut(section)
     return run
 
 
-def _lines(section: Section, run: Run, wanted: bytes) -> Iterator[bytes]:
+def _lines(section: Section, run: SectionCheck, wanted: bytes) -> Iterator[bytes]:
     for block in section.blocks():
         run.checkpoints += block.count(b'"op":"checkpoint"')
         run.saw = run.saw or (bool(wanted) and wanted in block)
         yield from block.split(b"\n")
 
 
-def _from(since: int, lines: Iterator[bytes], run: Run) -> Iterator[bytes]:
+def _from(since: int, lines: Iterator[bytes], run: SectionCheck) -> Iterator[bytes]:
     for line in lines:
         if (seq_of(line) or 0) >= since:
             yield line
@@ -126,7 +126,7 @@ def _from(since: int, lines: Iterator[bytes], run: Run) -> Iterator[bytes]:
 class _Walk:
     """Goes over the lines of a section, as far as they follow on one another."""
 
-    def __init__(self, run: Run, judge: Judge) -> None:
+    def __init__(self, run: SectionCheck, judge: Judge) -> None:
         self._run = run
         self._judge = judge
 
@@ -143,7 +143,7 @@ class _Walk:
     def _find_first(self, lines: Iterator[bytes]) -> tuple[bytes | None, Iterator[bytes]]:
         """Return the first line with a hash, and those behind it."""
         run = self._run
-        spot = self._next_hashed(lines, Between())
+        spot = self._next_hashed(lines, UnhashedLines())
         if spot is None:
             return None, lines
         run.first = spot
@@ -156,39 +156,39 @@ class _Walk:
         """Return the line to go on behind, None if there is none or it does not follow."""
         run = self._run
         if is_hashed(odd):
-            spot: Spot | None = Spot(odd, run.lines)
+            spot: HashedLine | None = HashedLine(odd, run.lines)
         else:
-            spot = self._next_hashed(lines, Between.of(odd, run.lines))
+            spot = self._next_hashed(lines, UnhashedLines.of(odd, run.lines))
         if spot is None:
             return None
-        joint = self._judge.joins(spot.line, previous, spot.before)
-        if joint is Joint.BROKEN:
+        link = self._judge.joins(spot.line, previous, spot.before)
+        if link is Link.BROKEN:
             following = next(lines, None)
             if following is not None and not is_hashed(following):
                 following = None
-            run.breach = Breach(previous, spot, following)
+            run.mismatch = Mismatch(previous, spot, following)
             return None
-        note(run, joint, spot)
+        note(run, link, spot)
         run.hashed += 1
         run.last = spot.line
         return spot.line
 
-    def _next_hashed(self, lines: Iterator[bytes], before: Between) -> Spot | None:
+    def _next_hashed(self, lines: Iterator[bytes], before: UnhashedLines) -> HashedLine | None:
         run = self._run
         for line in lines:
             run.lines += 1
             if is_hashed(line):
-                return Spot(line, run.lines, before)
-            before.add(Between.of(line, run.lines))
+                return HashedLine(line, run.lines, before)
+            before.add(UnhashedLines.of(line, run.lines))
         run.after = before
         return None
 
 
-def note(run: Run, joint: Joint, spot: Spot) -> None:
+def note(run: SectionCheck, link: Link, spot: HashedLine) -> None:
     """Note what is worth telling of how a line follows on what is before."""
-    if joint is Joint.TORN:
+    if link is Link.TORN:
         run.torn.append(spot.before.number)
-    elif joint is Joint.RESUMED and spot.before.seq is not None:
+    elif link is Link.RESUMED and spot.before.seq is not None:
         last = spot.before.last_seq
         run.off.append((spot.before.seq, spot.before.seq if last is None else last))
 

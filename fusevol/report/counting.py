@@ -13,7 +13,7 @@ from typing import Any, Final
 from fusevol.record import record as records_of
 from fusevol.record.record import OK, OPERATIONS, AccessRecord
 from fusevol.record.text import CHANGES
-from fusevol.report.aggregate import MISSES, Aggregate, Caller, FailedPath, Failure
+from fusevol.report.aggregate import MISSES, Aggregate, CallerOnVolume, FailedPath, Failure
 from fusevol.report.durations import coarse, rounded
 from fusevol.report.measures import FailureNumbers, FileNumbers, Numbers, OperationNumbers
 from fusevol.report.timeline import second_of
@@ -46,12 +46,12 @@ _time: Final = attrgetter("time")
 _path: Final = attrgetter("path")
 _op_and_us: Final = attrgetter("op", "us")
 # Tuples as they come from here equal those with names, and are made in half the time.
-_caller: Final[Callable[[AccessRecord], Any]] = attrgetter(*Caller._fields)
+_caller: Final[Callable[[AccessRecord], Any]] = attrgetter(*CallerOnVolume._fields)
 _failure: Final[Callable[[AccessRecord], Any]] = attrgetter(*Failure._fields)
 _failed_path: Final[Callable[[AccessRecord], Any]] = attrgetter(*FailedPath._fields)
 
 
-class Gatherer:
+class RecordCounter:
     """Adds records to an aggregate. Call `flush` at the end, it is not complete before."""
 
     def __init__(self, aggregate: Aggregate) -> None:
@@ -61,7 +61,7 @@ class Gatherer:
         self._clear()
 
     def _clear(self) -> None:
-        self._callers: dict[Caller, Numbers] = {}
+        self._callers: dict[CallerOnVolume, Numbers] = {}
         self._paths: Counter[str | None] = Counter()
         self._moved: dict[str | None, FileNumbers] = {}
         self._reach: dict[str | None, int] = {}
@@ -248,7 +248,7 @@ class Gatherer:
 
 
 def _grouped(
-    callers: dict[Caller, Numbers], key_of: Callable[[Caller], object]
+    callers: dict[CallerOnVolume, Numbers], key_of: Callable[[CallerOnVolume], object]
 ) -> dict[object, Numbers]:
     groups: dict[object, Numbers] = {}
     for caller, numbers in callers.items():

@@ -25,7 +25,7 @@ _OWED_NS: Final = 2_000_000_000
 them, and nobody have read them."""
 
 
-class Sweep:
+class LookupReconciliation:
     """Goes through the inodes that an earlier worker knew, a few at a time, and twice.
 
     The kernel enters an inode when the client that looked it up runs on, which may be a while after

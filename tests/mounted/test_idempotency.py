@@ -13,7 +13,7 @@ import pytest
 from fusevol.inodes.objects import Inode, OpenFile
 from fusevol.model import Caller
 from fusevol.recovery.journal import CODES, DONE, INTENDED, RECORDED, STARTED, Entry, Journal
-from fusevol.volume import data, lengths, once
+from fusevol.volume import data, idempotency, lengths
 from tests.mounted.mounting import workspace
 from tests.unit.regions import new_region
 
@@ -71,32 +71,34 @@ _MAKERS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("make", _MAKERS.values(), ids=_MAKERS)
 def test_what_was_made_is_not_made_again(place: Place, make: Callable[[Path], object]) -> None:
     entry = place.entry()
-    assert not once.made(entry, place.fd, b"new")
+    assert not idempotency.made(entry, place.fd, b"new")
     assert entry.phase == INTENDED
     make(place.path / "new")
-    assert once.made(entry, place.fd, b"new")
+    assert idempotency.made(entry, place.fd, b"new")
 
 
 def test_what_was_not_made_is_made(place: Place) -> None:
     entry = place.entry()
-    assert not once.made(entry, place.fd, b"new")
+    assert not idempotency.made(entry, place.fd, b"new")
     for _ in range(3):
-        assert not once.made(entry, place.fd, b"new"), "a worker dies before it acts, three times"
+        assert not idempotency.made(entry, place.fd, b"new"), (
+            "a worker dies before it acts, three times"
+        )
 
 
 def test_what_was_there_before_was_not_made(place: Place) -> None:
     """The client gets its EEXIST."""
     _write(place.path / "old")
     entry = place.entry()
-    assert not once.made(entry, place.fd, b"old")
-    assert not once.made(entry, place.fd, b"old")
+    assert not idempotency.made(entry, place.fd, b"old")
+    assert not idempotency.made(entry, place.fd, b"old")
 
 
 def test_what_is_done_was_made_whatever_became_of_it(place: Place) -> None:
     entry = place.entry()
-    once.made(entry, place.fd, b"new")
+    idempotency.made(entry, place.fd, b"new")
     entry.done()
-    assert once.made(entry, place.fd, b"new")
+    assert idempotency.made(entry, place.fd, b"new")
     assert entry.phase == DONE
 
 
@@ -108,51 +110,51 @@ def test_what_was_removed_is_not_removed_again(place: Place) -> None:
     entry = place.entry("unlink")
     status = place.status(b"file")
     assert status is not None
-    assert not once.took_away(entry, status)
+    assert not idempotency.took_away(entry, status)
     file.unlink()
-    assert once.took_away(entry, place.status(b"file"))
+    assert idempotency.took_away(entry, place.status(b"file"))
     assert entry.evidence == (status.st_ino, status.st_dev)
 
 
 def test_what_another_made_under_the_name_meanwhile_stays(place: Place) -> None:
     file = _write(place.path / "file")
     entry = place.entry("unlink")
-    once.took_away(entry, place.status(b"file"))
+    idempotency.took_away(entry, place.status(b"file"))
     # Kept open, so that the new one cannot get its inode number.
     with file.open():
         file.unlink()
         _write(file)
-        assert once.took_away(entry, place.status(b"file"))
+        assert idempotency.took_away(entry, place.status(b"file"))
 
 
 def test_what_was_not_removed_is_removed(place: Place) -> None:
     _write(place.path / "file")
     entry = place.entry("unlink")
     for _ in range(3):
-        assert not once.took_away(entry, place.status(b"file"))
+        assert not idempotency.took_away(entry, place.status(b"file"))
 
 
 def test_what_was_not_there_was_not_removed(place: Place) -> None:
     """The client gets its ENOENT."""
     entry = place.entry("unlink")
-    assert not once.took_away(entry, None)
-    assert not once.took_away(entry, None)
+    assert not idempotency.took_away(entry, None)
+    assert not idempotency.took_away(entry, None)
     status = place.path.stat()
-    assert not once.took_away(entry, status), "it has come to be since"
+    assert not idempotency.took_away(entry, status), "it has come to be since"
 
 
 def test_what_is_done_was_removed(place: Place) -> None:
     entry = place.entry("unlink")
-    once.took_away(entry, place.path.stat())
+    idempotency.took_away(entry, place.path.stat())
     entry.done()
-    assert once.took_away(entry, place.path.stat())
+    assert idempotency.took_away(entry, place.path.stat())
 
 
 # --- names that move ---
 
 
 def _moved(place: Place, entry: Entry) -> bool:
-    return once.moved(entry, place.fd, b"a", place.fd, b"b")
+    return idempotency.moved(entry, place.fd, b"a", place.fd, b"b")
 
 
 @pytest.mark.parametrize("replaced", [False, True])
@@ -235,45 +237,45 @@ def log_fd(place: Place) -> Iterator[int]:
 @pytest.mark.parametrize("length", [0, 1, 100, len(_DATA)])
 def test_only_the_rest_is_appended(place: Place, log_fd: int, length: int) -> None:
     entry = place.entry("write")
-    assert once.appended(entry, log_fd, _DATA) == 0
+    assert idempotency.appended(entry, log_fd, _DATA) == 0
     assert entry.phase == INTENDED
     os.write(log_fd, _DATA[:length])
-    assert once.appended(entry, log_fd, _DATA) == length
+    assert idempotency.appended(entry, log_fd, _DATA) == length
     # Another worker dies after the rest.
     os.write(log_fd, _DATA[length:])
-    assert once.appended(entry, log_fd, _DATA) == len(_DATA)
+    assert idempotency.appended(entry, log_fd, _DATA) == len(_DATA)
     assert (place.path / "log").read_bytes() == b"before" + _DATA
 
 
 def test_what_the_host_appended_is_not_taken_for_it(place: Place, log_fd: int) -> None:
     entry = place.entry("write")
-    once.appended(entry, log_fd, _DATA)
+    idempotency.appended(entry, log_fd, _DATA)
     with (place.path / "log").open("ab") as host:
         host.write(b"something else")
-    assert once.appended(entry, log_fd, _DATA) == 0
+    assert idempotency.appended(entry, log_fd, _DATA) == 0
 
 
 def test_what_the_host_appended_behind_it_is_no_part_of_it(place: Place, log_fd: int) -> None:
     entry = place.entry("write")
-    once.appended(entry, log_fd, _DATA)
+    idempotency.appended(entry, log_fd, _DATA)
     os.write(log_fd, _DATA)
     with (place.path / "log").open("ab") as host:
         host.write(b"something else")
-    assert once.appended(entry, log_fd, _DATA) == len(_DATA)
+    assert idempotency.appended(entry, log_fd, _DATA) == len(_DATA)
 
 
 def test_a_file_that_became_shorter_has_nothing_of_it(place: Place, log_fd: int) -> None:
     entry = place.entry("write")
-    once.appended(entry, log_fd, _DATA)
+    idempotency.appended(entry, log_fd, _DATA)
     os.truncate(place.path / "log", 0)
-    assert once.appended(entry, log_fd, _DATA) == 0
+    assert idempotency.appended(entry, log_fd, _DATA) == 0
 
 
 def test_what_is_done_was_appended_whole(place: Place, log_fd: int) -> None:
     entry = place.entry("write")
-    once.appended(entry, log_fd, _DATA)
+    idempotency.appended(entry, log_fd, _DATA)
     entry.done()
-    assert once.appended(entry, log_fd, _DATA) == len(_DATA)
+    assert idempotency.appended(entry, log_fd, _DATA) == len(_DATA)
 
 
 @pytest.mark.parametrize("phase", [DONE, RECORDED])
@@ -301,18 +303,18 @@ def test_an_attribute_is_removed_once(place: Place) -> None:
     path = os.fspath(_write(place.path / "file"))
     os.setxattr(path, "user.one", b"1")
     entry = place.entry("removexattr")
-    assert not once.dropped_attribute(entry, path, b"user.one")
-    assert not once.dropped_attribute(entry, path, b"user.one")
+    assert not idempotency.dropped_attribute(entry, path, b"user.one")
+    assert not idempotency.dropped_attribute(entry, path, b"user.one")
     os.removexattr(path, "user.one")
-    assert once.dropped_attribute(entry, path, b"user.one")
+    assert idempotency.dropped_attribute(entry, path, b"user.one")
     entry.done()
     os.setxattr(path, "user.one", b"1")
-    assert once.dropped_attribute(entry, path, b"user.one")
+    assert idempotency.dropped_attribute(entry, path, b"user.one")
 
 
 def test_an_attribute_that_was_not_there_was_not_removed(place: Place) -> None:
     """The client gets its ENODATA."""
     path = os.fspath(_write(place.path / "file"))
     entry = place.entry("removexattr")
-    assert not once.dropped_attribute(entry, path, b"user.one")
-    assert not once.dropped_attribute(entry, path, b"user.one")
+    assert not idempotency.dropped_attribute(entry, path, b"user.one")
+    assert not idempotency.dropped_attribute(entry, path, b"user.one")

@@ -123,7 +123,7 @@ def _kind(status: os.stat_result) -> str:
 
 
 def _occupied(mountpoint: str, mount: Mount) -> FusevolError:
-    if answer(mountpoint) is Answer.DEAD:
+    if answer(mountpoint) is Liveness.DEAD:
         return FusevolError(
             f"mount point {mountpoint} holds a dead fusevol mount, left by a crash; "
             f"remove it with: fusevol unmount {mountpoint}"
@@ -131,7 +131,7 @@ def _occupied(mountpoint: str, mount: Mount) -> FusevolError:
     return UsageError(f"{mountpoint} is already served by fusevol (source {mount.source})")
 
 
-class Answer(enum.Enum):
+class Liveness(enum.Enum):
     """What a FUSE mount says when it is asked."""
 
     LIVE = "live"
@@ -141,7 +141,7 @@ class Answer(enum.Enum):
     """It does not answer in time: its source hangs, or its worker was stopped."""
 
 
-def answer(mountpoint: str) -> Answer:
+def answer(mountpoint: str) -> Liveness:
     """Ask the FUSE mount at `mountpoint`, for some seconds at most.
 
     A connection without a server answers at once with ENOTCONN (fs/fuse/dev.c). One whose server
@@ -152,10 +152,10 @@ def answer(mountpoint: str) -> Answer:
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
     )  # fmt: skip
     try:
-        return Answer.DEAD if asking.wait(_ANSWER_S) == _DEAD else Answer.LIVE
+        return Liveness.DEAD if asking.wait(_ANSWER_S) == _DEAD else Liveness.LIVE
     except subprocess.TimeoutExpired:
         asking.kill()
-        return Answer.NONE
+        return Liveness.NONE
 
 
 def _check_log(config: MountConfig) -> None:

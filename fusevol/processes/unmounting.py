@@ -7,7 +7,7 @@ import time
 from typing import Final
 
 from fusevol.errors import FusevolError
-from fusevol.fuse.left import tell_left
+from fusevol.fuse.orphaned_runs import record_orphaned_runs
 from fusevol.linux.mountinfo import mount_at
 from fusevol.mounts import mounting, registry
 from fusevol.mounts.connection import Connection
@@ -24,7 +24,7 @@ _REAP_S: Final = 5.0
 """How long the worker has to end after that."""
 
 
-class Ending:
+class Unmounting:
     """The end of a mount.
 
     Attributes:
@@ -123,7 +123,7 @@ class Ending:
             logger.error("%s", error)
             return
         if region is not None:
-            tell_left(region, log, config.name)
+            record_orphaned_runs(region, log, config.name)
         result = OK if reason is None else "EIO"
         log.event(AccessRecord(op="unmount", result=result, reason=reason))
         log.close()

@@ -12,7 +12,7 @@ from fusevol.errors import UsageError
 from fusevol.logs.filter import path_matcher
 from fusevol.options.log import LogOptions
 from fusevol.record.record import OK, OPERATIONS, AccessRecord
-from fusevol.recording.selection import ALWAYS, NEVER, Selection, check
+from fusevol.recording.record_filter import ALWAYS, NEVER, RecordFilter, check
 
 _OPS = ("read", "write", "rename", "lookup")
 _PATHS = ("/", "/etc/a b", "/srv/x.db", "/srv/it's;here", '/say "|"', "/caf\\xe9")
@@ -129,7 +129,7 @@ def test_a_record_is_kept_as_the_words_say(
     options = LogOptions(
         include=_text(include), exclude=_text(exclude), success=success, failure=failure
     )
-    selection = Selection(options)
+    selection = RecordFilter(options)
     for record in records:
         wanted = (
             (not include or _matches(include, record))
@@ -155,13 +155,13 @@ def test_a_record_is_kept_as_the_words_say(
 def test_what_is_certain_is_known_beforehand(
     options: LogOptions, never: tuple[str, ...], always: tuple[str, ...]
 ) -> None:
-    selection = Selection(options)
+    selection = RecordFilter(options)
     assert all(selection.of(op) == NEVER for op in never)
     assert all(selection.of(op) == ALWAYS for op in always)
 
 
 def test_a_negative_list_begins_with_all() -> None:
-    selection = Selection(LogOptions(success="!read !getattr", failure="none"))
+    selection = RecordFilter(LogOptions(success="!read !getattr", failure="none"))
     failed = AccessRecord(op="write", result=errno.errorcode[errno.EIO])
     verdict = selection.of("write")
     assert callable(verdict)
@@ -196,10 +196,10 @@ def test_what_means_nothing_is_refused(options: dict[str, str], said: str) -> No
 
 def test_what_is_in_force_can_be_said_again() -> None:
     options = LogOptions(include="path='/a b'", failure="all !read", coalesce=2.0, chain=True)
-    assert Selection(options).text == (
+    assert RecordFilter(options).text == (
         """include='path='"'"'/a b'"'"'' failure='all !read' coalesce=2"""
     )
-    assert Selection(LogOptions(chain=True)).text == ""
+    assert RecordFilter(LogOptions(chain=True)).text == ""
 
 
 @pytest.mark.parametrize(
@@ -217,8 +217,8 @@ def test_what_is_in_force_can_be_said_again() -> None:
 def test_what_a_record_does_not_tell_keeps_no_record_out(
     rule: str, known: dict[str, object], untold: dict[str, object]
 ) -> None:
-    include = Selection(LogOptions(include=rule)).of("mkdir")
-    exclude = Selection(LogOptions(exclude=rule)).of("mkdir")
+    include = RecordFilter(LogOptions(include=rule)).of("mkdir")
+    exclude = RecordFilter(LogOptions(exclude=rule)).of("mkdir")
     assert callable(include)
     assert callable(exclude)
     plain = msgspec.structs.replace(_PLAIN, **known)

@@ -69,7 +69,7 @@ _NO_ROOM: Final = "ENOSPC"
 
 
 @dataclass(slots=True)
-class Open:
+class OpenEntry:
     """What an entry says; `at` is its place."""
 
     at: int
@@ -154,7 +154,7 @@ class OpenEntries:
             if at in self._texts:
                 self._drop_texts(self._texts.pop(at))
 
-    def load(self) -> list[Open]:
+    def load(self) -> list[OpenEntry]:
         """Return all entries, after a change of the worker."""
         found = []
         self._free = []
@@ -176,7 +176,7 @@ class OpenEntries:
             fields[-3:] = (
                 _text(comm, lengths & 0xFF), inside, _error_of(lengths >> 16 & 0xFFFF)
             )  # fmt: skip
-            found.append(Open(at, kind, *fields))
+            found.append(OpenEntry(at, kind, *fields))
         self._drop_texts(parts.difference(*self._texts.values()))
         return found
 

@@ -12,10 +12,17 @@ import time
 from typing import Final
 
 from fusevol.options.config import MountConfig
-from fusevol.processes import succession
-from fusevol.processes.own import Own
+from fusevol.processes import handover
+from fusevol.processes.own_descriptors import OwnDescriptors
 from fusevol.protocol.init import Flag, offered
-from fusevol.protocol.resend import Leftovers, Request, look, refuse, refuse_unanswered, resend
+from fusevol.protocol.resend import (
+    Leftovers,
+    UnansweredRequest,
+    look,
+    refuse,
+    refuse_unanswered,
+    resend,
+)
 from fusevol.recovery.journal import Journal
 from fusevol.recovery.region import FUSE_FD, INIT, PROGRESS, Region
 
@@ -27,14 +34,14 @@ _FIRST_DELAY_S: Final = 0.1
 _LONGEST_DELAY_S: Final = 10.0
 
 
-class Takeover:
+class WorkerRecovery:
     """The way from one worker to the next.
 
     Attributes:
         leftovers: what the next worker has to be told.
     """
 
-    def __init__(self, config: MountConfig, region: Region, own: Own) -> None:
+    def __init__(self, config: MountConfig, region: Region, own: OwnDescriptors) -> None:
         self.leftovers = Leftovers()
         self._config = config
         self._region = region
@@ -91,7 +98,9 @@ class Takeover:
         resend(fuse_fd)
         return len(requests)
 
-    def _poison(self, journal: Journal, requests: list[Request], status: int) -> Request | None:
+    def _poison(
+        self, journal: Journal, requests: list[UnansweredRequest], status: int
+    ) -> UnansweredRequest | None:
         """Return the request that no worker shall get any more, if there is one."""
         suspect = _executed(journal, requests)
         if suspect is None:
@@ -104,7 +113,7 @@ class Takeover:
         return suspect if self._suspicion >= limit else None
 
 
-def _executed(journal: Journal, requests: list[Request]) -> Request | None:
+def _executed(journal: Journal, requests: list[UnansweredRequest]) -> UnansweredRequest | None:
     """Return the request that the last worker was executing; the only one if it did not say."""
     key = journal.executing()
     if key is not None:
@@ -128,4 +137,4 @@ def _refuse_all(fuse_fd: int, mountpoint: str) -> None:
 
 def why_ended(status: int) -> str:
     """Return in words how a worker ended that failed."""
-    return f"worker {succession.how_ended(status)}"
+    return f"worker {handover.how_ended(status)}"
