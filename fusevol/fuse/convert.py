@@ -6,7 +6,6 @@ from typing import Final
 
 import pyfuse3
 
-from fusevol.inodes.objects import Inode
 from fusevol.model import Caller
 from fusevol.record.record import AccessRecord
 from fusevol.volume.attributes import Changes
@@ -68,13 +67,13 @@ def octal(mode: int) -> str:
     return f"{mode:04o}"
 
 
-def attributes(inode: Inode | None, status: stat_result, timeout: float) -> pyfuse3.EntryAttributes:
+def attributes(ino: int, status: stat_result, timeout: float) -> pyfuse3.EntryAttributes:
     """Return `status` as the kernel gets it, valid for `timeout` seconds.
 
-    `inode` gives the node id; None for what the kernel takes no reference to.
+    `ino` is the node id, or the st_ino of what the kernel takes no reference to.
     """
     entry = pyfuse3.EntryAttributes()
-    entry.st_ino = status.st_ino if inode is None else inode.ino
+    entry.st_ino = ino
     entry.st_mode = status.st_mode
     entry.st_nlink = status.st_nlink
     entry.st_uid = status.st_uid

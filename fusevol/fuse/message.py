@@ -69,11 +69,9 @@ def _node_id(opcode: int, ctx: "RequestContext") -> int:
 def is_append(file: OpenFile, offset: int, length: int) -> bool:
     """Tell whether the write that is being served is to go to the end of the file.
 
-    The request is asked where the offset does not tell, and if that cannot be, what is known of
-    the file's length decides.
+    `file` was opened with O_APPEND. The request is asked where the offset does not tell, and if
+    that cannot be, what is known of the file's length decides.
     """
-    if not file.flags & os.O_APPEND:
-        return False
     if offset == file.inode.size:
         return True
     for header, body in _requests(_WRITE):

@@ -307,7 +307,7 @@ class Operations(pyfuse3.Operations):
         record.path = self.volume.paths.of(found)
         record.ino = inode
         status = attributes.getattr(self.volume, found)
-        return self._shown(found, status)
+        return self._attributes(found, self.volume.inodes.shown_ino(found), status)
 
     @by_caller("setattr")
     def setattr(
@@ -339,7 +339,7 @@ class Operations(pyfuse3.Operations):
             self._set_id_appeared(changed)
         if changes.size is not None:
             lengths.truncated(self.volume, changed, status.st_size)
-        return self._shown(changed, status)
+        return self._attributes(changed, self.volume.inodes.shown_ino(changed), status)
 
     @with_node_id(STATFS)
     @by_caller("statfs")
@@ -436,7 +436,7 @@ class Operations(pyfuse3.Operations):
             self._set_id_appeared(file.inode)
         if self.callers.is_ring(ctx.pid, record.comm):
             self.volume.set_by_ring(file)
-        return self.caching.created(file), self._attributes(file.inode, status)
+        return self.caching.created(file), self._attributes(file.inode, file.inode.ino, status)
 
     @by_handle("read", after=_count_read)
     async def read(
@@ -449,10 +449,9 @@ class Operations(pyfuse3.Operations):
             content = self._reader.read(self.volume, file, off, size)
         except data.WouldWaitError:
             content = await self._offload(data.read_waiting, file, off, size)
-        record.bytes_read = len(content)
-        end = off + len(content)
-        is_short = len(content) < size and end < file.inode.size < NO_SIZE
-        if is_short and not self.caching.is_direct(file):
+        record.bytes_read = length = len(content)
+        end = off + length
+        if length < size and end < file.inode.size < NO_SIZE and not self.caching.is_direct(file):
             # For the kernel the file ends where a read into the page cache has ended.
             lengths.told(self.volume, file.inode, end)
         return content
@@ -464,7 +463,7 @@ class Operations(pyfuse3.Operations):
         record.offset = off
         record.size = len(buf)
         written: int
-        appends = message.is_append(file, off, len(buf))
+        appends = bool(file.flags & os.O_APPEND) and message.is_append(file, off, len(buf))
         if file.waits:
             written = await self._offload(data.write, file, off, buf, appends, entry)
         else:
@@ -520,7 +519,8 @@ class Operations(pyfuse3.Operations):
         entries = 0
         known = []
         for name, after, inode, status in directories.readdir(self.volume, directory, start_id):
-            entry = self._reply(inode, status)
+            ino = status.st_ino if inode is None else inode.ino
+            entry = self.caching.attributes(inode, ino, status)
             if not self._readdir_reply(token, name, entry, after):
                 if inode is not None:
                     self.volume.inodes.drop_if_unused(inode)
@@ -555,21 +555,13 @@ class Operations(pyfuse3.Operations):
         """Return the reply that makes the kernel know `inode` once more."""
         self.volume.inodes.refer(inode)
         record.ino = inode.ino
-        return self._attributes(inode, status)
+        return self._attributes(inode, inode.ino, status)
 
-    def _attributes(self, inode: Inode, status: os.stat_result) -> EntryAttributes:
+    def _attributes(self, inode: Inode, ino: int, status: os.stat_result) -> EntryAttributes:
+        """Return a reply that shows `ino`: the node id, where the kernel takes it from there."""
         if inode.size != status.st_size:
             self._told(inode, status.st_size)
-        return self._reply(inode, status)
-
-    def _shown(self, inode: Inode, status: os.stat_result) -> EntryAttributes:
-        """Return attributes as stat(2) shows them, for a reply that needs no node id."""
-        reply = self._attributes(inode, status)
-        reply.st_ino = self.volume.inodes.shown_ino(inode)
-        return reply
-
-    def _reply(self, inode: Inode | None, status: os.stat_result) -> EntryAttributes:
-        return self.caching.limit(convert.attributes(inode, status, self.caching.timeout), inode)
+        return self.caching.attributes(inode, ino, status)
 
     def _told(self, inode: Inode, size: int) -> None:
         """Note that the kernel learns the length of `inode` by the reply, if it is not too late."""

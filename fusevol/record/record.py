@@ -123,7 +123,7 @@ class MalformedRecordError(ValueError):
     """A line that is not an access record."""
 
 
-_encoder = msgspec.json.Encoder()
+_encode: Final = msgspec.json.Encoder().encode
 _decoder = msgspec.json.Decoder(AccessRecord)
 
 _BREAKING: Final = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
@@ -133,7 +133,7 @@ _DEL: Final = 0x7F
 
 def encode(record: AccessRecord) -> bytes:
     """Return the record as one JSON object, without the newline."""
-    line = _encoder.encode(record)
+    line = _encode(record)
     return line if line.isascii() and _DEL not in line else one_line(line)
 
 

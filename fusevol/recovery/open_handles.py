@@ -129,7 +129,8 @@ class OpenEntries:
         ) << 8
         if error is not None:
             lengths |= _number_of(error) << 16
-        lengths |= text << _TEXT_AT
+        if text:
+            lengths |= text << _TEXT_AT
         _ENTRY.pack_into(
             self._map, (at + 1) * WORD, fh, ino, fd, flags, uid, gid, pid, 0, 0, 0, size,
             lengths, name, inside,

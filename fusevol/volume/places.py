@@ -77,9 +77,6 @@ class Places:
         statuses = map(os.fstat, roots.values())
         self._roots = {(status.st_dev, status.st_ino) for status in statuses}
 
-    def __bool__(self) -> bool:
-        return bool(self._roots)
-
     def dev(self, parent: Directory, dir_fd: int, name: bytes, status: stat_result) -> int:
         """Return `Inode.dev` of what `name` in `parent` is.
 

@@ -88,7 +88,7 @@ class Volume:
         """
         self.root_fd = root_fd
         self._words = region.words
-        self._pin_limit = pin_limit
+        self._pin_limit = max(_FEWEST_PINS, pin_limit)
         self._room = room
         self._opens = OpenEntries(region)
         inherited = self._opens.load()
@@ -96,10 +96,10 @@ class Volume:
         self.descriptors = Descriptors(
             self.inodes, root_fd, self._most_pins, privileged, self._opens, inherited
         )
-        self.places = self._open_places(inherited, places)
+        self._places = self._open_places(inherited, places)
         self.seen: Callable[[Directory, bytes, os.stat_result], Inode] = self.inodes.seen
         """As `InodeTable.seen`, wherever in the source the object is."""
-        if self.places:
+        if self._places is not None:
             self.seen = self._seen
         self.paths = Paths(self.inodes)
         self.files: OpenTable[OpenFile] = OpenTable(self._words[NEXT_FILE] + 1)
@@ -128,16 +128,20 @@ class Volume:
     def _woken(self, inode: Inode) -> None:
         self.descriptors.woken(inode)
 
-    def _open_places(self, inherited: list[OpenEntry], roots: dict[int, int] | None) -> Places:
+    def _open_places(
+        self, inherited: list[OpenEntry], roots: dict[int, int] | None
+    ) -> Places | None:
         if roots is None:
-            return Places({kept.fh: kept.fd for kept in inherited if kept.kind == PLACE})
-        for number, fd in roots.items():
-            self._opens.add(PLACE, number, 0, fd)
-        return Places(roots)
+            roots = {kept.fh: kept.fd for kept in inherited if kept.kind == PLACE}
+        else:
+            for number, fd in roots.items():
+                self._opens.add(PLACE, number, 0, fd)
+        return Places(roots) if roots else None
 
     def _seen(self, parent: Directory, name: bytes, status: os.stat_result) -> Inode:
+        assert self._places is not None
         dir_fd = self.descriptors.pin(parent)
-        dev = self.places.dev(parent, dir_fd, name, status)
+        dev = self._places.dev(parent, dir_fd, name, status)
         return self.inodes.seen(parent, name, status, dev)
 
     def find(
@@ -149,9 +153,9 @@ class Volume:
             dir_fd: a descriptor of `parent`.
             status: of what was found.
         """
-        if not self.places:
+        if self._places is None:
             return self.inodes.find(status)
-        return self.inodes.find(status, self.places.dev(parent, dir_fd, name, status))
+        return self.inodes.find(status, self._places.dev(parent, dir_fd, name, status))
 
     def _put_back(self, kept: OpenEntry) -> None:
         """Take up what a client has held open since an earlier worker."""
@@ -332,10 +336,12 @@ class Volume:
         return self._open_count() + len(self.descriptors)
 
     def _open_count(self) -> int:
-        return self._words[OPEN_FILES] + self._words[OPEN_DIRECTORIES]
+        words = self._words
+        return words[OPEN_FILES] + words[OPEN_DIRECTORIES]
 
     def _most_pins(self) -> int:
-        return max(_FEWEST_PINS, min(self._pin_limit, self._room - self._open_count()))
+        left = self._room - self._open_count()
+        return self._pin_limit if left >= self._pin_limit else max(_FEWEST_PINS, left)
 
     def create_as(
         self, creator: "Creator", mode: int, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
