@@ -11,7 +11,7 @@ and syncs run beside them.
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,14 +19,13 @@ import pyfuse3
 import trio
 
 from fusevol.fuse.call_queue import Call, CallQueue, Rollback, TooLateError
-from fusevol.fuse.requestloop import RequestLoop
+from fusevol.fuse.executor import Runner
+from fusevol.fuse.requestloop import DONE, RequestLoop
 from fusevol.recovery.journal import Entry, Journal
 
 if TYPE_CHECKING:
     from fusevol.inodes.objects import Opened
 
-REASON: Final = "deadline"
-"""What stands in the records of operations that were given up."""
 _MUST_RUN: Final = frozenset(("release", "releasedir"))
 """What the kernel asks for once and never again."""
 _THREADS: Final = 16
@@ -34,19 +33,22 @@ _THREADS: Final = 16
 
 
 class Deadline:
-    """Runs operations on threads, and gives them up after a time. Belongs to trio's thread.
+    """The executor that gives up what takes too long. Belongs to trio's thread."""
 
-    Attributes:
-        rollback: name of a function that is called serially -> what undoes it, given its result.
-    """
-
-    def __init__(self, seconds: float, loop: RequestLoop, journal: Journal) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        loop: RequestLoop,
+        journal: Journal,
+        rollbacks: Mapping[str, Rollback],
+    ) -> None:
         """Prepare; to be called in trio.
 
         Args:
             seconds: how long to wait.
+            rollbacks: operation -> what undoes its handler, given the result.
         """
-        self.rollback: dict[str, Rollback] = {}
+        self._rollbacks = rollbacks
         self._seconds = seconds
         self._loop = loop
         self._journal = journal
@@ -56,24 +58,32 @@ class Deadline:
         self._many = CallQueue(_THREADS, self._soon)
         self._late: dict[Opened, list[Call]] = {}
 
-    async def serially(self, call: Callable[..., Any], *args: object) -> Any:
-        """Run `call` on a thread, one at a time.
+    def runner(self, handler: Callable[..., Any]) -> Runner:
+        """Return what runs `handler` on a thread, one at a time.
 
-        Raises:
-            TooLateError: it has not returned in time.
+        That raises TooLateError if it has not returned in time.
         """
-        name = call.__name__
-        made = Call(
-            partial(call, *args),
-            self._lock,
-            rollback=self.rollback.get(name),
-            must_run=name in _MUST_RUN,
-        )
-        return await self._result(made, self._one)
+        op = handler.__name__
+        rollback, must_run = self._rollbacks.get(op), op in _MUST_RUN
 
-    def later(self, call: Callable[..., Any], *args: object) -> None:
-        """Run `call` as `serially` does when its turn comes, and do not wait for it."""
-        self._one.put(Call(partial(call, *args), self._lock))
+        def run(*given: object) -> Awaitable[Any]:
+            call = partial(handler, *given)
+            made = Call(call, self._lock, rollback=rollback, must_run=must_run)
+            return self._result(made, self._one)
+
+        return run
+
+    def forget(self, call: Callable[..., None], *args: object) -> Awaitable[None]:
+        """Run `call` when its turn comes, and do not wait for it."""
+        self._put(partial(call, *args))
+        return DONE
+
+    def later(self, call: Callable[[Any], None], opened: "Opened") -> None:
+        """Run `call` when its turn comes, and do not wait for it."""
+        self._put(partial(call, opened))
+
+    def _put(self, call: Callable[[], None]) -> None:
+        self._one.put(Call(call, self._lock))
 
     async def offload(self, call: Callable[..., Any], opened: "Opened", *args: object) -> Any:
         """Run `call` on what is open, on any thread.
@@ -113,19 +123,19 @@ class Deadline:
         else:
             close()
 
-    def keep(self, entry: Entry, call: Call) -> None:
-        """Keep the journal entry of a call that was given up, which may write to it, to its end.
+    def free(self, entry: Entry, late: Call | None) -> None:
+        """Free an entry when the reply has left; that of a call which may write to it at its end.
 
         From the reply on it stands for no request: its thread may make another like it.
         """
-        if not call.is_late:
+        if late is None or not late.is_late:
             self._journal.finished.append(entry)
             return
         self._soon(entry.disown)
-        call.when_over(partial(self._soon, partial(self._journal.finished.append, entry)))
+        late.when_over(partial(self._soon, partial(self._journal.finished.append, entry)))
 
     def is_late(self) -> bool:
-        """Tell whether the serial call that asks was given up."""
+        """Tell whether the handler that asks was given up."""
         return self._one.current is not None and self._one.current.is_late
 
     def readdir_reply(self, *args: Any) -> bool:

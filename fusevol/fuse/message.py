@@ -12,7 +12,7 @@ import gc
 import logging
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,23 +38,14 @@ serving: ContextVar[Any] = ContextVar("serving")
 """The coroutine of pyfuse3 that reads and serves requests in this task."""
 
 
-def with_node_id(opcode: int) -> Callable[[Any], Any]:
-    """Give an answer of `middleware.by_caller` the node id before the RequestContext."""
+def with_node_id(opcode: int, answer: Callable[..., Awaitable[Any]]) -> Any:
+    """Return an answer that gives `answer` the node id before the RequestContext."""
 
-    def decorate(answer: Any) -> Any:
-        wrapped = _with_node_id(answer, opcode)
-        wrapped.unrecorded = _with_node_id(answer.unrecorded, opcode)
-        return wrapped
-
-    return decorate
-
-
-def _with_node_id(answer: Any, opcode: int) -> Any:
     @functools.wraps(answer)
-    async def wrapped(self: Any, ctx: "RequestContext") -> Any:
-        return await answer(self, _node_id(opcode, ctx), ctx)
+    async def answer_with_node_id(ctx: "RequestContext") -> Any:
+        return await answer(_node_id(opcode, ctx), ctx)
 
-    return wrapped
+    return answer_with_node_id
 
 
 def _node_id(opcode: int, ctx: "RequestContext") -> int:

@@ -75,17 +75,17 @@ class _Done:
         return iter(())  # type: ignore[return-value]
 
 
-_DONE: Final = _Done()
+DONE: Final = _Done()
 
 
 class _OpenLock:
     """Stands for the lock around pyfuse3's wait; `RequestLoop` itself lets one task wait."""
 
     def __aenter__(self) -> _Done:
-        return _DONE
+        return DONE
 
     def __aexit__(self, *exc_info: object) -> _Done:
-        return _DONE
+        return DONE
 
 
 class RequestLoop:
@@ -148,7 +148,11 @@ class RequestLoop:
         *args: object,
         limiter: trio.CapacityLimiter | None = None,
     ) -> T:
-        """Run `call` on a thread and let other requests be served meanwhile."""
+        """Run `call` on a thread and let other requests be served meanwhile.
+
+        Args:
+            limiter: of threads; without, it is one that all such calls share.
+        """
         run = partial(trio.to_thread.run_sync, limiter=limiter or self.limiter)
         return await self.aside(run, call, *args)
 
@@ -204,7 +208,7 @@ class RequestLoop:
         self._requests += 1
         if self._apart:
             self._look_out()
-        return _DONE
+        return DONE
 
     async def _wait_for_turn(self, fd: int) -> None:
         if self._init_pending:

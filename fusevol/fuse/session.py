@@ -12,18 +12,22 @@ import logging
 import os
 import resource
 import socket
-from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Any, Final
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import Final
 
 import pyfuse3
 import trio
 
-from fusevol.fuse.coalescing import Coalescer
+from fusevol.fuse.caching import Caching
 from fusevol.fuse.deadline import Deadline
+from fusevol.fuse.executor import Executor, InPlace, OneAtATime
 from fusevol.fuse.lookup_reconciliation import LookupReconciliation
-from fusevol.fuse.operations import Operations
+from fusevol.fuse.operations import operations
 from fusevol.fuse.requestloop import RequestLoop
+from fusevol.fuse.rollback import rollbacks
+from fusevol.fuse.serving import Serving
+from fusevol.fuse.subjects import Subjects
 from fusevol.inodes.objects import Directory
 from fusevol.linux import credentials
 from fusevol.linux.files import descriptor_path
@@ -37,7 +41,9 @@ from fusevol.protocol.init import WANTED, Flag, amend_reply
 from fusevol.protocol.resend import Leftovers, UnansweredRequest
 from fusevol.record.record import FORMAT_VERSION, OK, AccessRecord
 from fusevol.recording.caller import Callers
+from fusevol.recording.coalescing import Coalescer
 from fusevol.recording.record_filter import RecordFilter
+from fusevol.recording.recorder import finishers, identified, recorded
 from fusevol.recording.writer import LogWriter
 from fusevol.recovery.coalesced_runs import CoalescedRun, RunEntries
 from fusevol.recovery.counters import Counters
@@ -124,10 +130,13 @@ class Session:
         region.settle_telling(last_seq)
         self._coalescer: Coalescer | None = None
         self._runs: list[CoalescedRun] = []
+        self._has_run = trio.Event()
         if self._log is not None:
             runs = RunEntries(region)
             self._runs = runs.pending(last_seq)
-            self._coalescer = Coalescer(self._log, Counters(region), runs, config.logging.coalesce)
+            self._coalescer = Coalescer(
+                self._log, Counters(region), runs, config.logging.coalesce, self._run_begun
+            )
         self._callers = min(_MOST_CALLERS, descriptors // 8)
         room = max(descriptors // 4, descriptors - self._callers - _OWN_DESCRIPTORS)
         self._volume = Volume(
@@ -159,7 +168,7 @@ class Session:
                 reply, flags = amend_reply(init, reply, WANTED)
                 os.write(fuse_fd, reply)
                 self._region.words[FLAGS] = flags
-            operations.caching.use(Flag(self._region.words[FLAGS]))
+            serving.caching.use(Flag(self._region.words[FLAGS]))
             self._is_serving = True
             os.dup2(fuse_fd, theirs.fileno(), inheritable=False)
             if is_first:
@@ -173,11 +182,12 @@ class Session:
         callers = Callers(self._callers)
         loop = self._loop = RequestLoop(connect, lambda: callers.last_tid, self._journal)
         loop.install()
-        operations = self._operations(loop, callers)
-        pyfuse3.init(operations, f"/dev/fd/{theirs.fileno()}", {"fsname=fusevol"})
+        serving = self._serving(loop, callers)
+        answers = operations(serving, acl=self._acl, flushes=self._flushes())
+        pyfuse3.init(answers, f"/dev/fd/{theirs.fileno()}", {"fsname=fusevol"})
         async with trio.open_nursery() as nursery:
             if self._coalescer is not None and self._config.logging.coalesce:
-                nursery.start_soon(self._coalescer.end_in_time)
+                nursery.start_soon(self._end_runs_in_time, self._coalescer)
             if self._log is not None:
                 nursery.start_soon(_keep_numbers, self._log)
             try:
@@ -197,6 +207,20 @@ class Session:
         """Go on after `drain`."""
         if self._loop is not None:
             self._loop.resume()
+
+    def _run_begun(self) -> None:
+        self._has_run.set()
+
+    async def _end_runs_in_time(self, coalescer: Coalescer) -> None:
+        """End each run of reads or writes when its time is over; never returns."""
+        while True:
+            await self._has_run.wait()
+            now = perf_counter_ns()
+            due_ns = coalescer.end_due(now)
+            if due_ns is None:
+                self._has_run = trio.Event()
+            else:
+                await trio.sleep(max(0.001, (due_ns - now) / 1e9))
 
     def _mount_record(self) -> AccessRecord:
         return AccessRecord(
@@ -299,20 +323,32 @@ class Session:
         if self._log is not None:
             self._log.event(record)
 
-    def _operations(self, loop: RequestLoop, callers: Callers) -> Operations:
-        serially: Callable[..., Awaitable[Any]] | None = None
-        deadline = None
+    def _serving(self, loop: RequestLoop, callers: Callers) -> Serving:
+        config, log, record_filter = self._config, self._log, self._record_filter
+        counters = Counters(self._region)
+        coalescer = self._coalescer if config.logging.coalesce else None
+        may_have_record = recorded(log, config.level, record_filter)
+        return Serving(
+            name=self._name,
+            volume=self._volume,
+            subjects=Subjects(self._volume),
+            caching=Caching(config.level),
+            callers=callers,
+            journal=self._journal,
+            executor=self._executor(loop),
+            identified=identified(log, may_have_record),
+            recorded=may_have_record,
+            admit=None if log is None else log.admit,
+            finish=finishers(counters, log, config.level, record_filter, coalescer),
+        )
+
+    def _executor(self, loop: RequestLoop) -> Executor:
         if self._config.deadline:
-            deadline = Deadline(self._config.deadline, loop, self._journal)
-        elif self._volume.storage is Storage.REMOTE:
-            # One at a time: the state of the volume is not locked.
-            serially = partial(loop.offload, limiter=trio.CapacityLimiter(1))
-        return Operations(
-            self._name, self._volume, self._journal,
-            Counters(self._region), self._config.level, self._record_filter, self._log,
-            self._coalescer if self._config.logging.coalesce else None, callers, loop, serially,
-            self._acl, self._flushes(), deadline,
-        )  # fmt: skip
+            undo = rollbacks(self._volume)
+            return Deadline(self._config.deadline, loop, self._journal, undo)
+        if self._volume.storage is Storage.REMOTE:
+            return OneAtATime(loop, self._journal)
+        return InPlace(loop, self._journal)
 
     def _flushes(self) -> bool:
         """Tell whether close(2) may have something to report, or each one is to be recorded.

@@ -7,12 +7,12 @@ import time
 from typing import Final
 
 from fusevol.errors import FusevolError
-from fusevol.fuse.orphaned_runs import record_orphaned_runs
 from fusevol.linux.mountinfo import mount_at
 from fusevol.mounts import mounting, registry
 from fusevol.mounts.connection import Connection
 from fusevol.options.config import NO_LOG, STDOUT_LOG, MountConfig
 from fusevol.record.record import OK, AccessRecord
+from fusevol.recording.orphaned_runs import record_orphaned_runs
 from fusevol.recording.writer import LogWriter
 from fusevol.recovery.region import Region
 

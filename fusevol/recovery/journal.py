@@ -18,6 +18,7 @@ A thread has one request at a time, so its id tells its requests apart. Requests
 are alike in all that is kept here may be exchanged for one another.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from typing import Final, NamedTuple
@@ -129,6 +130,11 @@ class Entry:
         words[at + _FH] = fh
         words[at] = words[at] & _CODE | DONE
 
+    def repeat_failure(self) -> None:
+        """Raise the OSError by which the operation has failed already, if its record says so."""
+        if self.phase == RECORDED and self.errno:
+            raise OSError(self.errno, os.strerror(self.errno))
+
     def disown(self) -> None:
         """Note that it stands for no request any more."""
         self._words[self.at + WHO] = _NOBODY
@@ -170,9 +176,27 @@ class Journal:
         taken = _ENTRIES - 1 - len(self._free) - len(self.finished)
         return taken if entry is self.inline else taken - 1
 
-    def take(self) -> Entry:
-        """Return an entry for a request that may have to wait; put it in `finished` at the end."""
-        return self._free.pop()
+    def begin(self, code: int, who: int, where: int, waits: bool) -> Entry:
+        """Return the entry of a request: the one that an earlier worker began, or a new one.
+
+        Put it in `finished` at the end, unless it is `inline`.
+
+        Args:
+            code: of the operation.
+            who: thread id of the caller, or handle number.
+            where: position, or 0.
+            waits: other requests may be served before its end.
+        """
+        if self.resumed:
+            entry = self.resume(Key(code, who, where))
+            if entry is not None:
+                return entry
+        entry = self._free.pop() if waits else self.inline
+        words, at = self.words, entry.at
+        words[at + WHO] = who
+        words[at + WHERE] = where
+        words[at] = code | STARTED
+        return entry
 
     def answered(self) -> None:
         """Note that the replies of all that is `finished` have left."""
@@ -182,7 +206,7 @@ class Journal:
         self.finished.clear()
 
     def resume(self, key: Key) -> Entry | None:
-        """Return the entry of a request if it was taken up before; put it in `finished` later."""
+        """Return the entry of a request if it was taken up before."""
         entries = self.resumed.get(key)
         if entries is None:
             return None

@@ -12,7 +12,7 @@ import pytest
 
 from fusevol.inodes.objects import Inode, OpenFile
 from fusevol.model import Caller
-from fusevol.recovery.journal import CODES, DONE, INTENDED, RECORDED, STARTED, Entry, Journal
+from fusevol.recovery.journal import CODES, DONE, INTENDED, RECORDED, Entry, Journal
 from fusevol.volume import data, idempotency, lengths
 from tests.mounted.mounting import workspace
 from tests.unit.regions import new_region
@@ -30,9 +30,7 @@ class Place:
 
     def entry(self, op: str = "mkdir") -> Entry:
         """An entry of a request that has just come."""
-        entry = self._journal.take()
-        self._journal.words[entry.at] = CODES[op] | STARTED
-        return entry
+        return self._journal.begin(CODES[op], 0, 0, True)
 
     def set_phase(self, entry: Entry, phase: int) -> None:
         """Have a write be as far as that."""

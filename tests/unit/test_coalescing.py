@@ -7,11 +7,11 @@ from time import perf_counter_ns
 
 import pytest
 
-from fusevol.fuse.coalescing import Coalescer
-from fusevol.fuse.recorder import recording
 from fusevol.inodes.objects import Inode, OpenFile
 from fusevol.model import Caller, OnLogFailure
 from fusevol.record.record import OK, AccessRecord, decode
+from fusevol.recording.coalescing import Coalescer
+from fusevol.recording.recorder import recording
 from fusevol.recording.writer import LogWriter
 from fusevol.recovery.coalesced_runs import RunEntries, place_of
 from fusevol.recovery.counters import Counters
@@ -46,7 +46,7 @@ def _open_file(region: Region) -> OpenFile:
 
 
 def _coalescer(log: LogWriter, region: Region) -> Coalescer:
-    return Coalescer(log, Counters(region), RunEntries(region), 10.0)
+    return Coalescer(log, Counters(region), RunEntries(region), 10.0, lambda: None)
 
 
 def _write(

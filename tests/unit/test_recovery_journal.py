@@ -17,8 +17,6 @@ from fusevol.recovery.journal import (
     RECORDED,
     SEQ,
     STARTED,
-    WHERE,
-    WHO,
     Entry,
     Journal,
     Key,
@@ -42,19 +40,16 @@ def journal(region: Region) -> Journal:
     return Journal(region)
 
 
-def _begin(journal: Journal, entry: Entry, op: str, who: int, where: int = 0) -> Entry:
-    """What the middleware does when a request comes."""
-    words, at = journal.words, entry.at
-    words[at + WHO] = who
-    words[at + WHERE] = where
-    words[at] = CODES[op] | STARTED
+def _begin_inline(journal: Journal, op: str, who: int) -> Entry:
+    entry = journal.begin(CODES[op], who, 0, False)
+    assert entry is journal.inline
     return entry
 
 
 def _begun(
     journal: Journal, op: str, who: int, where: int = 0, phase: int = STARTED, seq: int = 0
 ) -> Entry:
-    entry = _begin(journal, journal.take(), op, who, where)
+    entry = journal.begin(CODES[op], who, where, True)
     if phase == INTENDED:
         entry.intend(1, 2)
     elif phase >= DONE:
@@ -82,9 +77,9 @@ def test_what_was_answered_is_not_gone_on_with(region: Region, journal: Journal)
     entry = _begun(journal, "mkdir", _TID)
     journal.finished.append(entry)
     journal.answered()
-    assert journal.take() is entry
     assert not journal.is_waiting()
     assert _successor(region, _key("mkdir", _TID)).resumed == {}
+    assert _begun(journal, "mkdir", _TID) is entry
 
 
 def test_what_is_unanswered_is_gone_on_with_once(region: Region, journal: Journal) -> None:
@@ -118,7 +113,7 @@ def test_evidence_is_kept(region: Region, journal: Journal) -> None:
 def test_what_was_done_without_waiting_is_gone_on_with_too(
     region: Region, journal: Journal
 ) -> None:
-    _begin(journal, journal.inline, "rename", _TID).intend(5, 6)
+    _begin_inline(journal, "rename", _TID).intend(5, 6)
     _begun(journal, "fsync", 3)
     assert Journal(region).executing() == _key("rename", _TID)
     successor = _successor(region, _key("rename", _TID), _key("fsync", 3))
@@ -127,7 +122,7 @@ def test_what_was_done_without_waiting_is_gone_on_with_too(
     assert entry.evidence == (5, 6)
     assert entry is not successor.inline
     # The next request done without waiting does not disturb it.
-    _begin(successor, successor.inline, "mkdir", 9)
+    _begin_inline(successor, "mkdir", 9)
     assert entry.key == _key("rename", _TID)
 
 
@@ -182,7 +177,7 @@ def test_attributes_that_pyfuse3_looks_at_first_are_a_setting(
     region: Region, journal: Journal
 ) -> None:
     """For XATTR_CREATE pyfuse3 calls getxattr; the kernel has asked for setxattr only."""
-    _begin(journal, journal.inline, "getxattr", _TID)
+    _begin_inline(journal, "getxattr", _TID)
     successor = _successor(region, _key("setxattr", _TID), flags=os.XATTR_CREATE)
     (entry,) = next(iter(successor.resumed.values()))
     assert entry.xattr_flags == os.XATTR_CREATE
@@ -221,7 +216,7 @@ def test_a_request_whose_caller_was_killed_is_not_another_ones(
     successor.give_up_resumed()
     assert successor.resume(_key("write", 3)) is None
     assert not successor.is_waiting()
-    assert len({successor.take().at for _ in range(159)}) == 159
+    assert len({_begun(successor, "fsync", 4).at for _ in range(159)}) == 159
 
 
 @pytest.mark.parametrize(
@@ -244,7 +239,7 @@ def test_the_keeper_may_die_as_it_settles() -> None:
         died = False
         with new_region() as region:
             journal = Journal(region)
-            _begin(journal, journal.inline, "rename", _TID).intend(5, 6)
+            _begin_inline(journal, "rename", _TID).intend(5, 6)
             for where in range(3):
                 _begun(journal, "write", 3, where, _PHASES[where])
             unanswered = [_key("rename", _TID), _key("write", 3, 1)]
@@ -295,7 +290,7 @@ def test_as_many_are_gone_on_with_as_are_unanswered(
 
 def test_what_may_have_no_record_yet_is_counted(journal: Journal) -> None:
     assert journal.pending(journal.inline) == 0
-    one, other = journal.take(), journal.take()
+    one, other = _begun(journal, "fsync", 3), _begun(journal, "fsync", 4)
     assert (journal.pending(one), journal.pending(journal.inline)) == (1, 2)
     # Its record is written; the reply is about to leave.
     journal.finished.append(other)

@@ -10,8 +10,6 @@ import logging
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Final
 
-import trio
-
 from fusevol.record.record import OK, AccessRecord
 from fusevol.record.times import Timestamps
 from fusevol.recovery.coalesced_runs import CoalescedRun, RunEntries, place_of
@@ -19,8 +17,10 @@ from fusevol.recovery.counters import Counters
 from fusevol.recovery.journal import COALESCING, CODES, ERRNO, RECORDED, RUN, SEQ, Entry
 
 if TYPE_CHECKING:
-    from fusevol.fuse.finish import Finish
+    from collections.abc import Callable
+
     from fusevol.inodes.objects import Opened
+    from fusevol.recording.finish import Finish
     from fusevol.recording.writer import LogWriter
 
 logger = logging.getLogger(__name__)
@@ -55,12 +55,18 @@ class Coalescer:
     """The runs of one mount."""
 
     def __init__(
-        self, log: "LogWriter", counters: Counters, entries: RunEntries, seconds: float
+        self,
+        log: "LogWriter",
+        counters: Counters,
+        entries: RunEntries,
+        seconds: float,
+        on_begun: "Callable[[], None]",
     ) -> None:
         """Prepare.
 
         Args:
             seconds: how long after its beginning a run ends at the latest.
+            on_begun: called when a run begins: `end_due` is due after `seconds`.
         """
         self._log = log
         self._counters = counters
@@ -68,7 +74,7 @@ class Coalescer:
         self._limit_ns = int(seconds * 1e9)
         self._running: dict[int, _Running] = {}
         """By handle number, the oldest first."""
-        self._begun = trio.Event()
+        self._on_begun = on_begun
         self._timestamps = Timestamps()
 
     def coalescing(self, op: str, finish: "Finish") -> "Finish":
@@ -143,7 +149,7 @@ class Coalescer:
         run.state = self._entries.next_state()
         self._entries.begin(run.place, opened.fh, code, run.end, run.since_ns)
         self._running[opened.fh] = run
-        self._begun.set()
+        self._on_begun()
         return run
 
     def _add(self, run: _Running, asked: int, done: int, us: int) -> int:
@@ -217,19 +223,11 @@ class Coalescer:
             if run.record.ino == ino:
                 self.end(fh)
 
-    async def end_in_time(self) -> None:
-        """End each run when its time is over; never returns."""
-        while True:
-            await self._begun.wait()
-            now = perf_counter_ns()
-            due_ns = self._end_due(now)
-            if due_ns is None:
-                self._begun = trio.Event()
-            else:
-                await trio.sleep(max(0.001, (due_ns - now) / 1e9))
+    def end_due(self, now: int) -> int | None:
+        """End the runs whose time is over at `now`; return when the next one's is, if there is one.
 
-    def _end_due(self, now: int) -> int | None:
-        """End what is due; return when the next one is, None if there is none."""
+        Both are of `time.perf_counter_ns()`.
+        """
         for fh, run in [*self._running.items()]:
             due_ns = run.began_ns + self._limit_ns
             if due_ns > now:

@@ -6,10 +6,10 @@ Reads nothing but the recovery state: the source may hang.
 import os
 from typing import TYPE_CHECKING
 
-from fusevol.fuse.coalescing import Coalescer
 from fusevol.inodes.table import ROOT_INO
 from fusevol.names import encode_name
 from fusevol.record.bounds import path_text
+from fusevol.recording.coalescing import Coalescer
 from fusevol.recovery.coalesced_runs import RunEntries
 from fusevol.recovery.counters import Counters
 from fusevol.recovery.nodes import NodeEntries
@@ -29,7 +29,7 @@ def record_orphaned_runs(region: "Region", log: "LogWriter", volume: str) -> Non
     runs = entries.pending(log.next_seq - 1)
     if not runs:
         return
-    coalescer = Coalescer(log, Counters(region), entries, 0.0)
+    coalescer = Coalescer(log, Counters(region), entries, 0.0, lambda: None)
     nodes = NodeEntries(region)
     places = nodes.load()
     for run in runs:

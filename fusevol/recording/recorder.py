@@ -8,11 +8,11 @@ import logging
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Final
 
-from fusevol.fuse.coalescing import COALESCED, ENDING, Coalescer
-from fusevol.fuse.finish import Finish
 from fusevol.model import RecordLevel
 from fusevol.record.record import OPERATIONS, AccessRecord, errno_name
+from fusevol.recording.coalescing import COALESCED, ENDING, Coalescer
 from fusevol.recording.filter_rules import Check
+from fusevol.recording.finish import Finish
 from fusevol.recording.record_filter import NEVER, RecordFilter
 from fusevol.recovery.counters import LEFT_OUT, Counters
 from fusevol.recovery.journal import CODES, ERRNO, LOGGING, RECORDED, SEQ, Entry
@@ -28,6 +28,10 @@ NOT_AT_DATA: Final = frozenset(
     ("lookup", "getattr", "readlink", "getxattr", "listxattr", "statfs", "readdir")
 )
 """Operations that the level `data` leaves out: caching hides most of them anyway."""
+
+
+OPENING: Final = frozenset(("open", "create", "opendir"))
+"""Operations whose caller is kept, for the records of what is done with the handle."""
 
 
 def finishers(
@@ -60,6 +64,14 @@ def recorded(
         return frozenset()
     left_out = NOT_AT_DATA if level is RecordLevel.DATA else frozenset()
     return frozenset(op for op in OPERATIONS if record_filter.of(op) != NEVER) - left_out
+
+
+def identified(log: "LogWriter | None", recorded: frozenset[str]) -> frozenset[str]:
+    """Return the operations whose caller is looked up, given those that may have a record.
+
+    An open or create tells a ring's, whatever is recorded (`Callers.is_ring`).
+    """
+    return recorded | (OPENING if log is not None else OPENING - {"opendir"})
 
 
 def _selected(
