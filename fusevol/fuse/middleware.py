@@ -32,7 +32,6 @@ from fusevol.recovery.journal import (
     CODES,
     INLINE,
     POSITIONED,
-    RECORDED,
     STARTED,
     WHO,
     Entry,
@@ -178,7 +177,7 @@ def by_handle(
         except Exception as error:
             number = _errno_of(error, op)
             late = _given_up(subjects, record, args, error)
-        repeated = positioned and entry.phase == RECORDED
+        repeated = positioned and entry.is_recorded
         finish(entry, record, started, number, opened)
         if after is not None and record is not None and not repeated:
             after(opened, record)

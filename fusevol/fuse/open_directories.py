@@ -6,7 +6,7 @@ from fusevol.fuse.replies import Replies
 from fusevol.fuse.serving import Serving
 from fusevol.inodes.objects import OpenDirectory
 from fusevol.record.record import AccessRecord
-from fusevol.recovery.journal import DONE, Entry
+from fusevol.recovery.journal import Entry
 from fusevol.volume import directories
 
 
@@ -53,7 +53,7 @@ class OpenDirectories:
             await self._executor.offload(directories.fsyncdir, directory, datasync)
 
     def releasedir(self, record: AccessRecord, entry: Entry, directory: OpenDirectory) -> None:
-        if entry.phase < DONE:
+        if not entry.is_done:
             self._executor.close(directories.releasedir, directory)
             entry.done()
 

@@ -6,7 +6,7 @@ from fusevol.fuse import message
 from fusevol.fuse.serving import Serving
 from fusevol.inodes.objects import NO_SIZE, OpenFile
 from fusevol.record.record import AccessRecord
-from fusevol.recovery.journal import DONE, Entry
+from fusevol.recovery.journal import Entry
 from fusevol.volume import data, lengths
 
 
@@ -81,7 +81,7 @@ class OpenFiles:
         record.bytes_written = file.bytes_written
         if file.flags & os.O_TRUNC:
             lengths.closed(self._volume, file)
-        if entry.phase < DONE:
+        if not entry.is_done:
             self._executor.close(data.release, file)
             entry.done()
 

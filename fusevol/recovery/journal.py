@@ -11,8 +11,35 @@
     word 9   place of that run
 
 An entry stands from before the effect until after the reply. When the worker dies, the keeper asks
-the kernel which requests are unanswered and keeps the entries of these; the successor goes on with
-each where it was, so that nothing takes place or is recorded twice.
+the kernel which requests are unanswered and keeps the entries of these (`Journal.settle`); the
+successor goes on with each where it was, so that nothing takes place or is recorded twice. The
+phases, who enters them, and what a successor does with a request that it finds there:
+
+    STARTED    fuse.middleware, before anything else    does all of it
+      |        (in place, or `Journal.begin`)
+    INTENDED   volume.idempotency, before an effect     compares what is there with what was there
+      |        that must not take place twice           before: does it, or takes it for done
+      |        (`Entry.intend`)
+    DONE       volume.data, .directories, .namespace    does not do it again; makes the reply of
+      |        and .xattrs; fuse.open_files and         what is there, that to an open by
+      |        .open_directories for releases           `Entry.fh`
+      |        (`Entry.done`)
+      |
+      +-> LOGGING     recording.recorder, before it     `Entry.settle`: RECORDED if the log has got
+      |     |         writes the record                 as far as its number; else DONE, or STARTED
+      |     |                                           if it has failed
+      +-> COALESCING  recording.coalescing, before      `Entry.settle`: the same, if the run has got
+      |     |         the run counts it                 as far as its state
+      |     |
+    RECORDED   recording.recorder and .coalescing,      fails again if it has failed
+      |        when its record, if it gets one, is      (`Entry.repeat_failure`); else replies as
+      |        in the log or part of a run              if DONE. Records and counts nothing
+    0          fuse.requestloop, when the reply has     never sees it
+               left (in place, or `Journal.answered`)
+
+Any may be left out. What fails goes from any to LOGGING or RECORDED. What a phase makes valid is
+written before it. Where a request is served in place, middleware, recorder, coalescing and loop
+write the words themselves, which saves a call at each phase.
 
 A thread has one request at a time, so its id tells its requests apart. Requests on a handle that
 are alike in all that is kept here may be exchanged for one another.
@@ -34,8 +61,7 @@ DONE: Final = 3 << 8
 LOGGING: Final = 4 << 8
 """Its result is noted; the record is in the log if the log has got as far as its number."""
 RECORDED: Final = 5 << 8
-"""Its result is noted, it is counted, and the record is in the log if it gets one."""
-
+"""Its result is noted, and the record is in the log if it gets one."""
 COALESCING: Final = 6 << 8
 """Its result is noted; it is part of a run if the run has got as far as its state."""
 
@@ -85,8 +111,18 @@ class Entry:
 
     @property
     def phase(self) -> int:
-        """STARTED, INTENDED, DONE or RECORDED."""
+        """How far it is: STARTED and so on."""
         return self._words[self.at] & ~_CODE
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the effect has taken place."""
+        return self._words[self.at] & ~_CODE >= DONE
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether it is counted and its record, if it gets one, is in the log."""
+        return self._words[self.at] & ~_CODE == RECORDED
 
     @property
     def key(self) -> Key:
@@ -132,7 +168,7 @@ class Entry:
 
     def repeat_failure(self) -> None:
         """Raise the OSError by which the operation has failed already, if its record says so."""
-        if self.phase == RECORDED and self.errno:
+        if self.is_recorded and self.errno:
             raise OSError(self.errno, os.strerror(self.errno))
 
     def disown(self) -> None:
@@ -253,7 +289,7 @@ class Journal:
 
     def _executing(self) -> list[Entry]:
         entries = [entry for entry in [self.inline, *self._free] if self.words[entry.at]]
-        return [entry for entry in entries if entry.phase in (STARTED, INTENDED)]
+        return [entry for entry in entries if not entry.is_done]
 
     def is_waiting(self) -> bool:
         """Tell whether requests were taken up."""

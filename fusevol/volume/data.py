@@ -13,7 +13,7 @@ from fusevol.linux.credentials import keeping_set_id_bits
 from fusevol.linux.files import descriptor_path
 from fusevol.linux.filesystems import Storage
 from fusevol.model import Caller
-from fusevol.recovery.journal import DONE, Entry
+from fusevol.recovery.journal import Entry
 from fusevol.volume import idempotency
 from fusevol.volume.descriptors import describes, stale
 from fusevol.volume.volume import Creator, Volume
@@ -60,7 +60,7 @@ def open(
         OSError: as of open(2); EACCES if it is to be executed and its file system is mounted
             noexec, which the mount of the volume may not be.
     """
-    if entry.phase >= DONE:
+    if entry.is_done:
         return _opened_before(volume, entry)
     volume.make_room()
     fd = _open_inode(volume, inode, flags, keeps_set_id)
@@ -120,7 +120,7 @@ def create(
     entry: Entry,
 ) -> tuple[OpenFile, stat_result]:
     """Create a regular file, or open it if it came to be in the meantime, and enter it."""
-    if entry.phase >= DONE:
+    if entry.is_done:
         return _opened_before(volume, entry)
     wanted = flags & ~_NOT_PASSED_ON | flags & os.O_EXCL | _ALWAYS | os.O_CREAT | os.O_NOFOLLOW
     volume.make_room()
@@ -221,7 +221,7 @@ def write(file: OpenFile, offset: int, data: bytes, appends: bool, entry: Entry)
 
 def _write(file: OpenFile, offset: int, data: bytes, appends: bool, entry: Entry) -> int:
     may_append = bool(file.flags & os.O_APPEND)
-    if may_append and entry.phase >= DONE:
+    if may_append and entry.is_done:
         return len(data)
     pwrite = _pwrite_in_place if may_append and not appends else os.pwrite
     done = 0

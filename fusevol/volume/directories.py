@@ -10,7 +10,7 @@ from fusevol.linux.directories import getdents
 from fusevol.linux.files import descriptor_path
 from fusevol.linux.filesystems import Storage
 from fusevol.model import Caller
-from fusevol.recovery.journal import DONE, Entry
+from fusevol.recovery.journal import Entry
 from fusevol.volume import cookies
 from fusevol.volume.volume import Volume
 
@@ -21,7 +21,7 @@ def opendir(
     volume: Volume, inode: Directory, caller: Caller, uid: int, gid: int, entry: Entry
 ) -> OpenDirectory:
     """Open a directory for reading and enter it in `volume.directories`."""
-    if entry.phase >= DONE:
+    if entry.is_done:
         return volume.directories.get(entry.fh)
     volume.make_room()
     fd = os.open(descriptor_path(volume.descriptors.pin(inode)), _READ)

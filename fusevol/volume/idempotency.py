@@ -1,9 +1,10 @@
 """Effects that must not take place twice, although a request may come twice.
 
 A worker may die between an effect and its reply; the kernel then sends the request again, to the
-successor. Before the effect each function here notes what is there; afterwards, in the successor,
-it compares. What is left is the time between the effect and the look: if in the meantime somebody
-on the host, not through the volume, undoes or repeats it, the answer may be wrong by that.
+successor (`recovery.journal` shows all phases of a request). Before the effect each function here
+notes what is there; afterwards, in the successor, it compares. What is left is the time between the
+effect and the look: if in the meantime somebody on the host, not through the volume, undoes or
+repeats it, the answer may be wrong by that.
 """
 
 import os
@@ -43,11 +44,10 @@ def took_away(entry: Entry, found: os.stat_result | None) -> bool:
 
 def moved(entry: Entry, dir_fd: int, name: bytes, new_dir_fd: int, new_name: bytes) -> bool:
     """Tell whether this request has moved what was `name` to `new_name`."""
-    phase = entry.phase
-    if phase not in (STARTED, INTENDED):
+    if entry.is_done:
         return True
     now = _identity(dir_fd, name)
-    if phase == STARTED:
+    if entry.phase == STARTED:
         entry.intend(*now)
         return False
     before = entry.evidence
@@ -71,11 +71,10 @@ def appended(entry: Entry, fd: int, data: bytes) -> int:
 
 def dropped_attribute(entry: Entry, path: str, name: bytes) -> bool:
     """Tell whether this request has removed the extended attribute `name`."""
-    phase = entry.phase
-    if phase not in (STARTED, INTENDED):
+    if entry.is_done:
         return True
     present = _has_attribute(path, name)
-    if phase == STARTED:
+    if entry.phase == STARTED:
         entry.intend(_PRESENT if present else _ABSENT)
         return False
     before, _ = entry.evidence
