@@ -148,35 +148,35 @@ def check_kernel(release: str, version: tuple[int, int], flags: Flag) -> Iterato
         yield _ok("shared maps", "files can be mapped shared at level all")
     else:
         yield _warning(
-            "shared maps", "not at level all (Linux 6.6 brings it)",
-            "at level all mmap with MAP_SHARED fails with ENODEV: SQLite in WAL mode, some "
+            "shared maps", "not at level all (requires Linux 6.6)",
+            "at level all, mmap with MAP_SHARED fails with ENODEV: SQLite in WAL mode, some "
             "databases and package managers",
             "use --record data for such volumes, or a newer kernel",
         )  # fmt: skip
     if not flags & Flag.HANDLE_KILLPRIV_V2:
         yield _warning(
-            "set-ID bits", "the kernel does not leave them to file systems (Linux 5.11 brings it)",
-            "each write asks for file capabilities first, which makes it slower and shows in the "
-            "log as getxattr",
-            "a newer kernel",
+            "set-ID bits", "the kernel does not leave them to file systems (requires Linux 5.11)",
+            "the kernel asks for file capabilities before each write, which slows writes down and "
+            "shows in the log as getxattr",
+            "use a newer kernel",
         )  # fmt: skip
     if not flags & Flag.NO_EXPORT_SUPPORT:
         yield _warning(
-            "file handles", "clients can open them (Linux 6.9 can forbid it)",
+            "file handles", "clients can open them (forbidding it requires Linux 6.9)",
             "a container with CAP_DAC_READ_SEARCH can open files of the volume by guessed handles",
-            "do not give containers this capability, or a newer kernel",
+            "do not give containers this capability, or use a newer kernel",
         )  # fmt: skip
     if flags & Flag.HAS_RESEND:
-        yield _ok("takeover", "requests of a worker that dies are sent again to the next one")
+        yield _ok("takeover", "the kernel resends the requests of a worker that dies")
     else:
         yield _warning(
-            "takeover", "the kernel does not send requests again (Linux 6.9 brings it)",
-            "when a worker dies, what it was doing fails with EIO, though it may have taken "
-            "effect; all else goes on with the next worker",
-            "a newer kernel",
+            "takeover", "the kernel does not resend requests (requires Linux 6.9)",
+            "when a worker dies, its running requests fail with EIO, though they may have taken "
+            "effect; everything else continues with the next worker",
+            "use a newer kernel",
         )  # fmt: skip
-    offers = "offered" if flags & Flag.PASSTHROUGH else "not offered (Linux 6.9 brings it)"
-    yield _ok("kernel, later", f"passthrough {offers}; not used yet")
+    offers = "offered" if flags & Flag.PASSTHROUGH else "not offered (requires Linux 6.9)"
+    yield _ok("kernel, later", f"passthrough {offers}; fusevol does not use it yet")
 
 
 def check_copying() -> CheckResult:
@@ -186,10 +186,10 @@ def check_copying() -> CheckResult:
         os.close(clone_tree(fd))
     except OSError as error:
         return _warning(
-            "mount copies", f"not possible: {error.strerror} (takes Linux 5.12, CAP_SYS_ADMIN)",
-            "what is mounted below a source later shows in the volume, and a volume cannot be "
-            "mounted over its own source",
-            "a newer kernel; keep mount points out of sources",
+            "mount copies", f"not possible: {error.strerror} (requires Linux 5.12, CAP_SYS_ADMIN)",
+            "later mounts below a source show in the volume, and a volume cannot be mounted over "
+            "its own source",
+            "use a newer kernel; keep mount points out of sources",
         )  # fmt: skip
     finally:
         os.close(fd)
@@ -223,7 +223,7 @@ _CAPABILITIES: Final = (
     (credentials.CAP_SETUID, "CAP_SETUID"),
     (credentials.CAP_SETPCAP, "CAP_SETPCAP"),
 )
-"""What `fusevol.fuse.session` takes to act for others; CAP_SYS_ADMIN shows in the trial mount."""
+"""What `fusevol.fuse.session` needs to act for others; CAP_SYS_ADMIN shows in the trial mount."""
 
 
 def check_capabilities(root: bool) -> CheckResult:
@@ -231,14 +231,14 @@ def check_capabilities(root: bool) -> CheckResult:
     if not root:
         return _ok(
             "capabilities",
-            "not root: serves what you may read yourself; what is made in it is yours",
+            "not root: serves what you can read yourself; files created in a volume are yours",
         )
     lacking = [name for number, name in _CAPABILITIES if not credentials.has_capability(number)]
     if not lacking:
-        return _ok("capabilities", "all that acting for other users takes")
+        return _ok("capabilities", "everything needed to act for other users")
     return _warning(
-        "capabilities", f"lacking {', '.join(lacking)}",
-        "all operations are done as root: new files belong to root, whoever makes them",
+        "capabilities", f"missing {', '.join(lacking)}",
+        "all operations are done as root: new files belong to root, whoever creates them",
         "run as root with these capabilities (systemd: CapabilityBoundingSet=; Docker: --cap-add)",
     )  # fmt: skip
 
@@ -255,13 +255,13 @@ def check_timeouts(directory: str = _SYSCTLS) -> CheckResult:
         if value != "0":
             set_to.append(f"fs.fuse.{name} = {value}")
     if not set_to:
-        return _ok("timeouts", "the kernel sets requests no time limit")
+        return _ok("timeouts", "the kernel sets no time limit for requests")
     return _warning(
         "timeouts", ", ".join(set_to),
-        "the kernel ends a whole mount, for all clients, when one operation takes longer (a slow "
-        "disk, a hanging NFS server)",
-        "sysctl -w fs.fuse.default_request_timeout=0 fs.fuse.max_request_timeout=0; what takes too "
-        "long fails by itself with -o deadline=SECONDS",
+        "if one operation takes longer (a slow disk, a hanging NFS server), the kernel ends the "
+        "whole mount, for all clients",
+        "sysctl -w fs.fuse.default_request_timeout=0 fs.fuse.max_request_timeout=0; to limit "
+        "single operations, use -o deadline=SECONDS",
     )  # fmt: skip
 
 
@@ -274,13 +274,13 @@ def check_descriptors(hard: int | None = None) -> CheckResult:
     return _warning(
         "descriptors", f"hard limit {hard}",
         f"clients can have at most about {hard * 3 // 4} files of a volume open at once, and fewer "
-        f"host objects are kept at hand",
+        f"host files stay open in the cache",
         "raise the hard limit of open files (ulimit -Hn, LimitNOFILE=, limits.conf)",
     )  # fmt: skip
 
 
 def check_io_uring(switch: str = _IO_URING_DISABLED) -> CheckResult:
-    """Look whether programs can use io_uring, which goes wrong where direct I/O has no offset."""
+    """See whether programs can use io_uring, which is wrong for direct I/O without an offset."""
     try:
         with open(switch, encoding="ascii") as file:
             disabled = file.read().strip()
@@ -290,10 +290,11 @@ def check_io_uring(switch: str = _IO_URING_DISABLED) -> CheckResult:
         return _ok("io_uring", "no program can use it")
     return _warning(
         "io_uring", "programs can use it",
-        "where one reads or writes at the current position (offset -1) in a file of a volume that "
-        "it opened by open(2), the kernel does not move the position: data is overwritten, or read "
-        "again; what it opens by io_uring is right (Node.js does so), and so are given offsets",
-        "have such programs give offsets or do without io_uring; or sysctl -w "
+        "if a program reads or writes through io_uring at the current position (offset -1) of a "
+        "file that it opened with open(2), the kernel does not advance the position: data is "
+        "overwritten, or read again. Explicit offsets are safe, and so are files opened through "
+        "io_uring (as Node.js does)",
+        "make such programs use explicit offsets, or no io_uring; or sysctl -w "
         "kernel.io_uring_disabled=2",
     )  # fmt: skip
 
@@ -320,7 +321,7 @@ def check_fusermount(root: bool) -> CheckResult:
 
 
 def check_fuse_conf(root: bool, path: str = _FUSE_CONF) -> CheckResult:
-    """See whether users may open their mounts to others."""
+    """See whether users may let others use their mounts."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             allowed = re.search(r"^\s*user_allow_other\s*$", file.read(), re.MULTILINE) is not None
@@ -332,8 +333,8 @@ def check_fuse_conf(root: bool, path: str = _FUSE_CONF) -> CheckResult:
         return _ok("user_allow_other", f"not set in {path}; root does not need it")
     return _warning(
         "user_allow_other", f"not set in {path}",
-        "-o allow_other is refused: only you can use what you mount, no other user and not root",
-        f"let root add the line user_allow_other to {path}",
+        "-o allow_other is refused: only you can use your mounts, no other user and not root",
+        f"as root, add the line user_allow_other to {path}",
     )  # fmt: skip
 
 
@@ -345,7 +346,8 @@ def check_proc() -> Iterator[CheckResult]:
     proc = [mount for mount in mounts() if mount.mountpoint == "/proc" and mount.fstype == "proc"]
     if not proc:
         yield _missing(
-            "/proc", "not mounted", "files cannot be reached by descriptor, callers not named",
+            "/proc", "not mounted",
+            "files cannot be opened by descriptor, and callers cannot be named",
             "mount -t proc proc /proc",
         )  # fmt: skip
         return
@@ -358,9 +360,9 @@ def check_proc() -> Iterator[CheckResult]:
     elif not _in_first_namespace("pid"):
         yield _warning(
             "/proc", "a pid namespace of its own",
-            "callers outside of it, such as containers beside this one, have pid 0 and neither "
-            "comm nor container in the records",
-            "run fusevol on the host or with its pid namespace (Docker: --pid=host)",
+            "callers outside it, such as containers beside this one, have pid 0 and neither comm "
+            "nor container in the records",
+            "run fusevol on the host, or in the host's pid namespace (Docker: --pid=host)",
         )  # fmt: skip
     else:
         yield _ok("/proc", "callers can be looked up")
@@ -385,8 +387,8 @@ def check_cgroups() -> CheckResult:
     if not _in_first_namespace("cgroup"):
         return _warning(
             "cgroups", f"{layout}, in a cgroup namespace of its own",
-            "containers outside of it may not be recognised",
-            "run fusevol on the host or with its cgroup namespace (Docker: --cgroupns=host)",
+            "containers outside it may not be recognized",
+            "run fusevol on the host, or in the host's cgroup namespace (Docker: --cgroupns=host)",
         )  # fmt: skip
     return _ok("cgroups", layout)
 
@@ -402,7 +404,7 @@ def _in_first_namespace(kind: str) -> bool:
 
 
 def check_helper(directories: tuple[str, ...] = _HELPER_DIRECTORIES) -> CheckResult:
-    """Look for what mount(8) calls."""
+    """Look for the helper that mount(8) calls."""
     for directory in directories:
         path = os.path.join(directory, "mount.fusevol")
         if os.access(path, os.X_OK):
@@ -410,14 +412,14 @@ def check_helper(directories: tuple[str, ...] = _HELPER_DIRECTORIES) -> CheckRes
     program = shutil.which("mount.fusevol") or "$(command -v mount.fusevol)"
     return _warning(
         "mount helper", "/sbin/mount.fusevol does not exist",
-        "mount -t fusevol and lines of that type in /etc/fstab do not work",
+        "`mount -t fusevol` and lines of that type in /etc/fstab do not work",
         f"ln -s {program} /sbin/mount.fusevol",
     )  # fmt: skip
 
 
 def check_hooks(files: Sequence[HookFile]) -> Iterator[CheckResult]:
     """See whether Podman finds the hook, and the hook its program; nothing where there is none."""
-    costs = "containers that ask for volumes by annotation start without them, and nothing says so"
+    costs = "containers that request volumes by annotation start without them, with no error"
     for file in files:
         if not file.is_read:
             directory = hook_directories()[0]
@@ -428,7 +430,7 @@ def check_hooks(files: Sequence[HookFile]) -> Iterator[CheckResult]:
         elif not os.access(file.program, os.X_OK):
             yield _warning(
                 "hook", f"{file.path} calls {file.program}, which cannot be executed",
-                "containers that ask for volumes by annotation are not made",
+                "containers that request volumes by annotation cannot be created",
                 f"fusevol hook --config --allow NAME > {file.path}",
             )  # fmt: skip
         else:
@@ -442,8 +444,8 @@ def check_container() -> CheckResult:
         return _ok("container", "not in one")
     return _warning(
         "container", f"in one ({name})",
-        "what is mounted here is seen on the host and in other containers only where a bind mount "
-        "with shared propagation leads there",
+        "the host and other containers see these mounts only through a bind mount with shared "
+        "propagation",
         "run fusevol on the host, or give the container a volume with bind propagation rshared",
     )  # fmt: skip
 

@@ -167,7 +167,9 @@ def wait_until(
 def _is_unmounted(mountpoint: Path) -> bool:
     """Unmount; False if somebody just looks at all mounts of the machine, as df(1) does."""
     done = fusevol("unmount", mountpoint, check=False)
-    assert done.returncode == 0 or "in use by what /proc does not show" in done.stderr, done.stderr
+    assert done.returncode == 0 or "in use by processes that /proc does not" in done.stderr, (
+        done.stderr
+    )
     return done.returncode == 0
 
 

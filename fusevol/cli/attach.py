@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("target", default="")
 @click.argument("volume", default="", metavar="NAME|PATH:/DST[:ro]")
-@click.option("--list", "listing", is_flag=True, help="List what is attached.")
+@click.option("--list", "listing", is_flag=True, help="List the attached volumes.")
 @click.option("--json", "as_json", is_flag=True, help="With --list: print a JSON array.")
 def attach(target: str, volume: str, listing: bool, as_json: bool) -> None:
-    """Put a volume into the running container TARGET.
+    """Attach a volume to the running container TARGET.
 
     TARGET is docker:NAME, podman:NAME, pid:N, or the name of a container of `fusevol run`. The
-    volume is a NAME (or NAME/SUBDIR) or a PATH; `fusevol serve` has to run. It is there until it is
-    detached or the container ends; engines know nothing of it (`docker inspect` does not show it).
+    volume is a NAME (or NAME/SUBDIR) or a PATH; `fusevol serve` must be running. The volume stays
+    until it is detached or the container exits. Engines do not know about it (`docker inspect` does
+    not show it).
 
     \b
       fusevol attach docker:web data:/data:ro
@@ -32,24 +33,24 @@ def attach(target: str, volume: str, listing: bool, as_json: bool) -> None:
     """
     if listing:
         if target or volume:
-            raise UsageError("--list takes no TARGET; it lists all that is attached")
+            raise UsageError("--list takes no TARGET; it lists all attached volumes")
         _list(as_json)
         return
     if not volume:
-        raise UsageError("say what to attach: fusevol attach TARGET NAME:/DST")
+        raise UsageError("missing volume; use fusevol attach TARGET NAME:/DST")
     if as_json:
-        raise UsageError("--json goes with --list")
+        raise UsageError("--json requires --list")
     _attach(target, volume)
 
 
 @click.command()
 @click.argument("target")
 @click.argument("destination", metavar="/DST")
-@click.option("-l", "--lazy", is_flag=True, help="Also if it is in use; what uses it goes on.")
+@click.option("-l", "--lazy", is_flag=True, help="Detach even if in use; open files stay usable.")
 def detach(target: str, destination: str, lazy: bool) -> None:
-    """Take an attached volume out of the running container TARGET.
+    """Detach a volume from the running container TARGET.
 
-    What the container had at that place is seen again.
+    Whatever the container had at /DST before is visible again.
     """
     from fusevol.binding import attach as attaching
     from fusevol.options.binding import normal_destination
@@ -59,8 +60,8 @@ def detach(target: str, destination: str, lazy: bool) -> None:
     attachment = _attachment(target, destination)
     if not attaching.detach(attachment, lazy=lazy):
         click.echo(
-            f"fusevol: {printable(destination)} of {printable(target)} was unmounted from inside "
-            f"before",
+            f"fusevol: {printable(destination)} of {printable(target)} had already been unmounted "
+            f"from inside the container",
             err=True,
         )
     _give_back(attachment)
@@ -83,7 +84,7 @@ def _attachment(word: str, destination: str) -> "Attachment":
         found = known[0]
     if found is None:
         raise NotFoundError(
-            f"nothing is attached to {word} at {destination}; `fusevol attach --list` shows what is"
+            f"nothing is attached to {word} at {destination}; see `fusevol attach --list`"
         )
     return found
 
@@ -97,7 +98,7 @@ def _give_back(attachment: "Attachment") -> None:
     except NotFoundError as error:
         # The volume is gone, or the daemon is away and learns of it by the container's end.
         click.echo(
-            f"fusevol: {printable(attachment.volume)} counts as in use until the container ends: "
+            f"fusevol: {printable(attachment.volume)} counts as in use until the container exits: "
             f"{printable(str(error))}",
             err=True,
         )
@@ -141,7 +142,9 @@ def _attach(word: str, text: str) -> None:
 
 def _check_root(command: str) -> None:
     if os.geteuid() != 0:
-        raise NotPermittedError(f"fusevol {command} takes root; it enters the container's mounts")
+        raise NotPermittedError(
+            f"fusevol {command} requires root, as it enters the container's mount namespace"
+        )
 
 
 def _list(as_json: bool) -> None:
@@ -169,7 +172,7 @@ def _list(as_json: bool) -> None:
         )
         return
     if not found:
-        click.echo("nothing is attached")
+        click.echo("no volumes are attached")
     for one in found:
         mode = " (read-only)" if one.read_only else ""
         what = f"{printable(one.source)} at {printable(one.destination)}{mode}"

@@ -14,24 +14,24 @@ from fusevol.terminal import printable
 @click.command()
 @click.argument("name")
 @click.argument("target", metavar="IMAGE")
-@click.option("-m", "--message", default="", help="Goes into the image's history.")
-@click.option("-a", "--author", default="", help="Goes into the image.")
+@click.option("-m", "--message", default="", help="Message for the image's history.")
+@click.option("-a", "--author", default="", help="Author of the image.")
 @click.option(
     "-c",
     "--change",
     "changes",
     multiple=True,
     metavar="INSTRUCTION",
-    help="Change the image's settings, as a line of a Dockerfile does: CMD, ENTRYPOINT, ENV, "
+    help="Change the image's settings like a line of a Dockerfile: CMD, ENTRYPOINT, ENV, "
     "EXPOSE, LABEL, STOPSIGNAL, USER or WORKDIR. Can be repeated.",
 )
 @click.option(
     "--pause/--no-pause",
     default=True,
     show_default=True,
-    help="Hold a running container still while its changes are read.",
+    help="Pause a running container while its changes are read.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print what was made, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def commit(
     name: str,
     target: str,
@@ -41,10 +41,11 @@ def commit(
     pause: bool,
     as_json: bool,
 ) -> None:
-    """Make an image of what the container NAME changed, on top of the image it was made from.
+    """Make an image from the changes in the container NAME.
 
-    IMAGE is oci:DIR[:TAG], oci-archive:FILE[:NAME] or docker-archive:FILE[:NAME[:TAG]]; FILE can be
-    "-". Nothing of a volume is in it; what was left out is said. Prints the digest of the manifest.
+    The changes become a new layer on top of the image that the container was made from. IMAGE is
+    oci:DIR[:TAG], oci-archive:FILE[:NAME] or docker-archive:FILE[:NAME[:TAG]]; FILE can be "-".
+    Volumes are not part of the image; those left out are listed. Prints the digest of the manifest.
     With SOURCE_DATE_EPOCH set, the same changes make the same image.
 
     \b
@@ -64,8 +65,8 @@ def commit(
     made = make(container, parsed, Wishes(message, author, changes, pause))
     if not made.consistent:
         click.echo(
-            f"fusevol: {container.name} went on running; what it changed meanwhile may be in the "
-            f"image in part",
+            f"fusevol: {container.name} kept running; changes made meanwhile may be only partly in "
+            f"the image",
             err=True,
         )
     left_out = [(binding, described(container, binding)) for binding in container.bindings]
@@ -92,5 +93,5 @@ def commit(
 
 
 def _left_out(binding: Binding, mount_point: str) -> str:
-    volume = f"volume {printable(binding.volume)}" if binding.volume else "a volume of its own"
+    volume = f"volume {printable(binding.volume)}" if binding.volume else "an anonymous volume"
     return f"left out: {volume} at {printable(binding.destination)} (in the image: {mount_point})"

@@ -16,10 +16,10 @@ _VARIABLE: Final = "_FUSEVOL_COMPLETE"
 @click.command()
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 def completion(shell: str) -> None:
-    """Print the script that makes SHELL complete fusevol's commands and options.
+    """Print a script that completes commands and options in SHELL.
 
     \b
-    For bash, in this shell and in all to come:
+    For bash, in this shell and in all new ones:
       source <(fusevol completion bash)
       fusevol completion bash > /etc/bash_completion.d/fusevol
     For zsh, in ~/.zshrc:
@@ -46,7 +46,7 @@ def complete_level(
 def complete_path(
     _context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Offer what the shell finds.
+    """Offer the paths that the shell finds.
 
     As click.Path does, which also stats what it is given, and so hangs with a mount or source.
     """
@@ -57,7 +57,7 @@ def complete_mountpoint(
     _context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Offer the mount points that are served."""
-    # Loaded here: completing other words does without.
+    # Loaded here: completing other words does not need it.
     from fusevol.mounts import registry
 
     with contextlib.suppress(FusevolError, OSError):

@@ -20,11 +20,11 @@ _CHECK_WIDTH: Final = 18
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @color_option
 def doctor(as_json: bool, color: str) -> None:
-    """Check whether fusevol can serve on this host, and what is missing.
+    """Check whether fusevol can serve volumes on this host.
 
-    Each line says ok, warning (works, but something is lost) or missing (cannot serve), what was
-    found, what that costs and what to do. A file system is mounted on an empty directory in /tmp
-    for a moment; nothing is changed.
+    Each line says ok, warning (works, with a loss) or missing (cannot serve), then what was found,
+    what that costs and what to do. The check briefly mounts a file system on an empty directory in
+    /tmp and changes nothing.
 
     Exit status 0 if fusevol can serve here, 5 if it cannot.
     """
@@ -38,7 +38,7 @@ def doctor(as_json: bool, color: str) -> None:
         for finding in found:
             _show(finding, wants_color(color))
     if missing:
-        raise UnsupportedError(f"cannot serve here: {', '.join(missing)}; see above")
+        raise UnsupportedError(f"cannot serve on this host: {', '.join(missing)}; see above")
 
 
 def _show(finding: CheckResult, in_color: bool) -> None:

@@ -12,40 +12,42 @@ from fusevol.errors import UsageError
 @click.argument("volumes", nargs=-1, metavar="[NAME|PATH:/DST[:ro]]...")
 @click.option(
     "--config", "as_config", is_flag=True,
-    help="Print the file that has Podman, CRI-O and Buildah call the hook.",
+    help="Print the hook configuration for Podman, CRI-O and Buildah.",
 )  # fmt: skip
 @click.option(
     "--allow", "allowed", multiple=True, metavar="NAME",
-    help="A volume, or a pattern such as 'web-*', that annotations may name. An image can carry "
-    "annotations of its own: allow only what any image may have. Can be repeated.",
+    help="A volume, or a pattern such as 'web-*', that annotations may name. Images can carry "
+    "annotations too: allow only volumes that any image may use. Can be repeated.",
 )  # fmt: skip
 def hook(volumes: tuple[str, ...], as_config: bool, allowed: tuple[str, ...]) -> None:
-    """Bind volumes into a container that is being made; called by OCI runtimes.
+    """Bind volumes into a new container (called by OCI runtimes).
 
-    As createContainer or createRuntime hook it reads the state of the container from standard
-    input, and binds the volumes of the arguments, or, if there are none, those of the container's
-    annotation io.fusevol.mounts that --allow names. `fusevol serve` has to run.
+    As a createContainer or createRuntime hook, it reads the state of the container from standard
+    input and binds the volumes given as arguments. Without arguments it binds those in the
+    container's annotation io.fusevol.mounts that --allow names. `fusevol serve` must be running.
 
     \b
       mkdir -p /usr/share/containers/oci/hooks.d && cd /usr/share/containers/oci/hooks.d
       fusevol hook --config --allow data --allow logs > fusevol.json
       podman run --annotation io.fusevol.mounts=data:/data,logs:/var/log/app:ro ...
 
-    Podman runs no hook from another directory, and says nothing: `fusevol doctor` looks.
+    Podman silently ignores hooks in any other directory; `fusevol doctor` checks that.
     """
     if as_config:
         if volumes:
-            raise UsageError("--config takes no volumes; they stand in annotations")
+            raise UsageError("--config takes no volumes; annotations name them")
         from fusevol.plugin.specs import hooks_d
 
         if not allowed:
-            raise UsageError("--config: say which volumes annotations may name, with --allow NAME")
+            raise UsageError(
+                "--config requires --allow NAME: the volumes that annotations may name"
+            )
         click.echo(json.dumps(hooks_d(allowed), indent=2))
         return
     from fusevol.plugin.hook import STATE_MAX_BYTES, bind_volumes, read_state, wanted
 
     if sys.stdin.isatty():
-        raise UsageError("`fusevol hook` is called by OCI runtimes; see fusevol hook --help")
+        raise UsageError("`fusevol hook` is run by OCI runtimes; see fusevol hook --help")
     state = read_state(sys.stdin.buffer.read(STATE_MAX_BYTES + 1))
     bindings = wanted(state, volumes, allowed)
     if bindings:

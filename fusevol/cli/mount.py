@@ -34,16 +34,16 @@ from fusevol.terminal import printable
 @click.option(
     "--log",
     metavar="FILE|-|none",
-    help="File that gets the access records: created with mode 0600, appended to. - is stdout and "
-    "takes -f; none keeps no records.",
+    help="File for the access records, created with mode 0600 and appended to. - is stdout and "
+    "requires -f; none keeps no records.",
     show_default="/var/log/fusevol/NAME.log, without root ~/.local/state/fusevol/NAME.log",
 )
 @click.option(
     "--record",
     metavar="all|data",
     shell_complete=complete_level,
-    help="How much is recorded. all: every operation; nothing is cached. data: opens, closes, "
-    "changes, and reads and writes that the page cache does not answer; faster.",
+    help="What to record. all: every operation; nothing is cached. data: opens, closes, changes, "
+    "and reads and writes that the page cache does not answer; faster.",
     show_default="all",
 )
 @click.option("--name", help="The volume's name in the records.", show_default="the mount point")
@@ -59,7 +59,7 @@ from fusevol.terminal import printable
     "exclude=, success=, failure=, coalesce=, chain, rotate_size=, rotate_age=, compress=, "
     "keep_files=, keep_age=, quota=, space_warn=, space_act=. Can be repeated.",
 )
-@click.option("-f", "--foreground", is_flag=True, help="Stay; do not go to the background.")
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground.")
 def mount(
     source: str,
     mountpoint: str,
@@ -71,15 +71,15 @@ def mount(
 ) -> None:
     """Serve SOURCE, a directory or a single file, at MOUNTPOINT.
 
-    Returns when the mount answers. It ends with `fusevol unmount`, umount or fusermount3 -u.
-    MOUNTPOINT may be SOURCE itself, which is then served in its own place.
+    Returns when the mount answers. End the mount with `fusevol unmount`, umount or fusermount3 -u.
+    MOUNTPOINT may be SOURCE itself, which is then served in place.
 
     \b
     Record everything that happens to a directory:
       fusevol mount /srv/data /mnt/data --log /var/log/data.log
     Watch it happen, until Ctrl-C:
       fusevol mount -f --log - /srv/data /mnt/data | fusevol log tail -f -n all -
-    Faster, with reads from the page cache unrecorded, and no changes allowed:
+    Faster: do not record reads from the page cache; allow no changes:
       fusevol mount --record data -o ro /srv/data /mnt/data
     Refuse operations that cannot be recorded:
       fusevol mount -o on_log_failure=deny /srv/data /mnt/data
@@ -96,24 +96,24 @@ def mount(
     config = configure(source, mountpoint, said)
     _check_name(config)
     if config.log == STDOUT_LOG and not foreground:
-        raise UsageError("--log - writes to stdout, which takes -f (stay in foreground)")
+        raise UsageError("--log - writes to stdout, which requires -f (stay in the foreground)")
     serve(config, foreground)
 
 
 def _check_name(config: MountConfig) -> None:
-    """Refuse a name that another mount has: records and metrics would be those of either."""
+    """Refuse a name that another mount has: their records and metrics would be mixed."""
     for other in registry.all_served():
         if other.name == config.name and other.mountpoint != config.mountpoint:
             raise UsageError(
-                f"{config.name} is the name of what is mounted at {other.mountpoint}; give another "
-                f"--name"
+                f"name {config.name} is already used by the mount at {other.mountpoint}; choose "
+                f"another with --name"
             )
 
 
 def configure(source: str, mountpoint: str, options: Options) -> MountConfig:
-    """Return the mount that is asked for, its paths absolute and resolved."""
+    """Return the requested mount, its paths absolute and resolved."""
     if "\0" in source + mountpoint:
-        raise UsageError("a path cannot hold a NUL byte")
+        raise UsageError("a path cannot contain a NUL byte")
     mountpoint = _resolved(mountpoint)
     log = options.log or default_log(options.name or mountpoint)
     if log not in (STDOUT_LOG, NO_LOG):
@@ -143,7 +143,7 @@ def _resolved(mountpoint: str) -> str:
 
 
 def default_log(name: str) -> str:
-    """Return where the records of a volume go if nothing is said."""
+    """Return where the records of a volume go by default."""
     return os.path.join(log_directory(), name.strip("/").replace("/", "-") + ".log")
 
 
@@ -152,7 +152,7 @@ def serve(config: MountConfig, foreground: bool) -> None:
     if not foreground and any(
         sink.target is SinkKind.STDOUT for sink in parse_all(config.logging.sinks)
     ):
-        raise UsageError("the sink stdout takes -f (stay in foreground)")
+        raise UsageError("the sink stdout requires -f (stay in the foreground)")
 
     def prepare() -> None:
         check(config)
@@ -174,7 +174,7 @@ def serve(config: MountConfig, foreground: bool) -> None:
 
 
 def _show(messages: str) -> None:
-    """Show what was said while the mount was made."""
+    """Show the messages that were logged while mounting."""
     with contextlib.suppress(FileNotFoundError), open(messages, errors="replace") as file:
         for line in file:
             click.echo(printable(line.rstrip("\n")), err=True)

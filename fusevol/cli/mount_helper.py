@@ -7,10 +7,10 @@ mount(8) looks for it in /sbin, so it needs a link there:
 
     ln -s "$(command -v mount.fusevol)" /sbin/mount.fusevol
 
-The type fuse.fusevol, which mount.fuse3(8) serves, takes no link, but `fusevol` in /usr/local/bin
-or /usr/bin, and adds suid and dev unless nosuid and nodev are given.
+The type fuse.fusevol, which mount.fuse3(8) handles, needs no link. It needs `fusevol` in
+/usr/local/bin or /usr/bin, and adds suid and dev unless nosuid and nodev are given.
 
-Exit status as of mount(8): 0 mounted, 1 wrong usage, 8 interrupted, 32 mount failure.
+Exit status, as in mount(8): 0 mounted, 1 incorrect usage, 8 interrupted, 32 mount failure.
 """
 
 import getopt
@@ -31,12 +31,12 @@ _EXIT_INTERRUPTED: Final = 8
 USAGE: Final = "usage: mount.fusevol SOURCE MOUNTPOINT [-sfnv] [-o OPT[,OPT...]] [-t TYPE]"
 
 SWITCHES: Final = (
-    ("-o OPT[,OPT...]", "Mount options, as of `fusevol mount -o`, and those of mount(8)."),
-    ("-s", "Ignore mount options that are unknown."),
+    ("-o OPT[,OPT...]", "Mount options: those of `fusevol mount -o` and of mount(8)."),
+    ("-s", "Ignore unknown mount options."),
     ("-f", "Check everything, but do not mount."),
-    ("-v", "Say what is mounted where."),
-    ("-n, -t TYPE", "Without effect."),
-    ("-N NAMESPACE", "Not supported; run nsenter --mount=NAMESPACE mount -t fusevol ..."),
+    ("-v", "Print what is mounted where."),
+    ("-n, -t TYPE", "Ignored."),
+    ("-N NAMESPACE", "Not supported; use nsenter --mount=NAMESPACE mount -t fusevol ..."),
 )
 
 _FOR_MOUNT: Final = frozenset(("user", "uhelper", "comment"))
@@ -73,7 +73,7 @@ def _run(arguments: list[str]) -> None:
         raise UsageError(f"give a source and a mount point; {USAGE}")
     if any(option == "-N" for option, _ in given):
         raise FusevolError(
-            "-N is not supported; run nsenter --mount=NAMESPACE mount -t fusevol ... instead"
+            "-N is not supported; use nsenter --mount=NAMESPACE mount -t fusevol ... instead"
         )
     words = ",".join(value for option, value in given if option == "-o")
     source, mountpoint = names
@@ -91,12 +91,12 @@ def _run(arguments: list[str]) -> None:
         else:
             serve(config, foreground=False)
     except UsageError as error:
-        # The line is well formed; that it cannot be done now and here is a failed mount.
+        # The line is well formed; if it cannot be done here and now, that is a failed mount.
         raise MountError(str(error)) from None
 
 
 def read_options(text: str, sloppy: bool) -> Options:
-    """Return what the words after -o say; `sloppy` ignores words that mean nothing here.
+    """Return the options after -o; `sloppy` ignores those that fusevol does not know.
 
     Raises:
         UsageError: an unknown word, or a value that is not one of those possible.
@@ -109,7 +109,7 @@ def read_options(text: str, sloppy: bool) -> Options:
             continue
         kept.append(word)
     if "remount" in kept:
-        raise UsageError("a mount cannot be changed; unmount it and mount it anew")
+        raise UsageError("remount is not supported; unmount, then mount with the new options")
     return parse_options(",".join(kept))
 
 

@@ -20,7 +20,7 @@ Command = Callable[..., None]
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click only
-    """A value that some function makes of the text; its ValueError tells what is wrong with it."""
+    """A value that a function parses from the text; its ValueError says what is wrong with it."""
 
     def __init__(
         self, name: str, parse: Callable[[str], Any], completions: Sequence[str] = ()
@@ -60,36 +60,38 @@ PATTERN: Final = Parsed("pattern", _parse_pattern)
 FILTER_OPTIONS: Final = {
     "ops": click.option(
         "--op", "ops", multiple=True, type=click.Choice((*OPERATIONS, *EVENTS)), metavar="OP",
-        help="This operation, such as write or unlink.",
+        help="Only this operation, such as write or unlink.",
     ),
     "paths": click.option(
         "--path", "paths", multiple=True, type=PATTERN, metavar="PATTERN",
-        help="Paths inside the volume, as in .gitignore: /etc is all of /etc, *.db is a name in "
-        "any directory; * stays within a name, ** does not.",
+        help="Only these paths inside the volume, written as in .gitignore: /etc is /etc and "
+        "everything below it, *.db is a name in any directory; * does not match /, ** does.",
     ),
     "results": click.option(
         "--result", "results", multiple=True, type=RESULT, metavar="RESULT",
-        help="ok, failed, or an error such as EACCES.",
+        help="Only this result: ok, failed, or an error such as EACCES.",
     ),
     "uids": click.option(
         "--uid", "uids", multiple=True, type=click.IntRange(min=0), metavar="UID",
-        help="What this user did.",
+        help="Only operations of this user.",
     ),
     "pids": click.option(
         "--pid", "pids", multiple=True, type=click.IntRange(min=0), metavar="PID",
-        help="What this process did.",
+        help="Only operations of this process.",
     ),
     "containers": click.option(
         "--container", "containers", multiple=True, metavar="ID",
-        help="What this container did: beginning of its id, or its name; - is the host, ? are "
-        "those that could not be looked up.",
+        help="Only operations of this container: its name, or the first digits of its id; - is "
+        "the host, ? stands for containers that could not be looked up.",
     ),
     "since": click.option(
         "--since", type=TIME, metavar="TIME",
-        help="From then on: 2026-11-23T10:00 (local time; with Z, UTC), 10:00, yesterday, or 15m "
-        "(s, m, h, d, w) ago.",
+        help="Only records from this time on: 2026-11-23T10:00 (local time; with Z, UTC), 10:00, "
+        "yesterday, or 15m for 15 minutes ago (s, m, h, d, w).",
     ),
-    "until": click.option("--until", type=TIME, metavar="TIME", help="Before then."),
+    "until": click.option(
+        "--until", type=TIME, metavar="TIME", help="Only records before this time."
+    ),
 }  # fmt: skip
 
 SOURCE_OPTIONS: Final = {
@@ -98,11 +100,11 @@ SOURCE_OPTIONS: Final = {
     ),
     "volume": click.option(
         "--volume", metavar="NAME",
-        help="The log of this volume; together with FILE, its records in there.",
+        help="Read the log of this volume; together with FILE, only its records in FILE.",
     ),
     "mount": click.option(
         "--mount", metavar="MOUNTPOINT", shell_complete=complete_mountpoint,
-        help="The log of what is mounted there.",
+        help="Read the log of the mount at this mount point.",
     ),
 }  # fmt: skip
 
@@ -111,12 +113,12 @@ color_option = click.option(
     type=click.Choice(("auto", "always", "never")),
     default="auto",
     show_default=True,
-    help="Color the text; auto does so on a terminal unless NO_COLOR is set.",
+    help="Color the text; auto colors it on a terminal unless NO_COLOR is set.",
 )
 
 
 def wants_color(choice: str) -> bool:
-    """Tell whether to color standard output, given the value of `color_option`."""
+    """Return whether to color standard output, given the value of `color_option`."""
     if choice == "auto":
         return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     return choice == "always"
@@ -176,14 +178,14 @@ def volumes_of(name: str | None) -> tuple[str, ...]:
 
 
 def sources_of(files: Sequence[str], volume: str | None, mount: str | None) -> list[str]:
-    """Return the paths of the logs that these options mean.
+    """Return the paths of the logs that these options select.
 
     Raises:
-        UsageError: they mean no log, or too many.
+        UsageError: they select no log, or too many.
         NotFoundError: the volume or the mount does not exist.
     """
     if mount and (files or volume):
-        raise UsageError("--mount names a log by itself; leave out FILE and --volume")
+        raise UsageError("--mount already selects a log; leave out FILE and --volume")
     if files:
         return list(files)
     if not (volume or mount):

@@ -26,10 +26,10 @@ def check_output(path: str, sources: Sequence[str]) -> None:
     except OSError:
         return
     if not stat.S_ISREG(status.st_mode):
-        raise UsageError(f"-o {path}: it is no regular file; use -o - and redirect that")
+        raise UsageError(f"-o {path} is not a regular file; use -o - and redirect the output")
     for source in sources:
         if os.path.exists(source) and os.path.samestat(status, os.stat(source)):
-            raise UsageError(f"-o {path}: it is the log itself; name another file")
+            raise UsageError(f"-o {path} is the log itself; choose another file")
 
 
 @contextlib.contextmanager
@@ -47,7 +47,7 @@ def output_file(path: str) -> Iterator[BinaryIO]:
     try:
         fd, temporary = tempfile.mkstemp(prefix=".fusevol-", dir=os.path.dirname(target))
     except OSError as error:
-        raise FusevolError(f"cannot write {path}: {error.strerror}; name another file") from None
+        raise FusevolError(f"cannot write {path}: {error.strerror}; choose another file") from None
     try:
         with open(fd, "wb") as file:
             yield file

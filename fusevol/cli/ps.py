@@ -13,7 +13,7 @@ from fusevol.terminal import printable
 
 
 @click.command()
-@click.option("-a", "--all", "everything", is_flag=True, help="Those that have ended, too.")
+@click.option("-a", "--all", "everything", is_flag=True, help="Include exited containers.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def ps(everything: bool, as_json: bool) -> None:
     """List the containers of `fusevol run`."""

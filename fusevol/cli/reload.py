@@ -1,4 +1,4 @@
-"""`fusevol reload`: change running mounts to the installed code, or have their logs opened anew."""
+"""`fusevol reload`: switch running mounts to the installed code, or have them reopen their logs."""
 
 import signal
 import time
@@ -22,20 +22,20 @@ _POLL_S: Final = 0.01
                 shell_complete=complete_mountpoint)  # fmt: skip
 @click.option(
     "--logs", is_flag=True,
-    help="Only open the access logs anew, as after a rotation; requests do not wait.",
+    help="Only reopen the access logs, as after a rotation; requests do not wait.",
 )  # fmt: skip
 def reload(mountpoints: tuple[str, ...], logs: bool) -> None:
-    """Change mounts to the code that is installed now, without a client noticing.
+    """Switch running mounts to the installed version of fusevol.
 
-    What has been begun is finished, and what is new waits for some tenths of a second; open files,
-    locks and memory maps stay. Each mount gets a `restart` record. Without MOUNTPOINT for all
-    mounts that you serve. The daemon of `fusevol serve` itself changes when it is restarted; its
-    volumes stay mounted meanwhile.
+    Running requests finish; new ones wait a few tenths of a second. Open files, locks and memory
+    maps stay. Each mount gets a `restart` record. Without MOUNTPOINT, all mounts that you serve are
+    switched. The daemon of `fusevol serve` itself switches when it is restarted; its volumes stay
+    mounted meanwhile.
 
     \b
     After an upgrade of the package:
       fusevol reload
-    What logrotate runs after it renamed the logs:
+    In logrotate, after it has renamed the logs:
       fusevol reload --logs
     """
     chosen = _chosen(mountpoints)
@@ -51,7 +51,7 @@ def reload(mountpoints: tuple[str, ...], logs: bool) -> None:
     reached = {mount.mountpoint for mount in told}
     gone = [mount.mountpoint for mount in chosen if mount.mountpoint not in reached]
     if gone:
-        failures.append(f"the keeper of {', '.join(gone)} is gone; unmount and mount anew")
+        failures.append(f"no keeper runs for {', '.join(gone)}; unmount and mount again")
     if failures:
         raise FusevolError("; ".join(failures))
 
@@ -62,13 +62,13 @@ def _chosen(mountpoints: tuple[str, ...]) -> list[registry.MountEntry]:
     unknown = wanted - {mount.mountpoint for mount in served}
     if unknown:
         raise NotFoundError(
-            f"nothing is served at {', '.join(sorted(unknown))}; `fusevol status` lists what is"
+            f"no mount at {', '.join(sorted(unknown))}; `fusevol status` lists the mounts"
         )
     return [mount for mount in served if not wanted or mount.mountpoint in wanted]
 
 
 def _told(served: registry.MountEntry, number: signal.Signals) -> registry.MountEntry | None:
-    """Tell the keeper of a mount, or who succeeds it; return its entry, None if there is nobody."""
+    """Signal the keeper of a mount, or its successor; return its entry, None if no keeper runs."""
     end = time.monotonic() + _DONE_S
     while not served.keeper.signal(number):
         if not served.is_kept or time.monotonic() > end:
@@ -80,10 +80,10 @@ def _told(served: registry.MountEntry, number: signal.Signals) -> registry.Mount
 
 
 def _await_log(mount: registry.MountEntry, before: LogTrouble | None) -> Iterator[str]:
-    """Wait until a mount has tried to open its log anew; yield why it could not, if it could not.
+    """Wait until a mount has tried to reopen its log; yield the reason if it could not.
 
     Args:
-        before: how it stood before the mount was told to.
+        before: the state before the mount was signalled.
     """
     end = time.monotonic() + _LOG_S
     while before is not None and time.monotonic() < end:
@@ -97,7 +97,7 @@ def _await_log(mount: registry.MountEntry, before: LogTrouble | None) -> Iterato
         time.sleep(_POLL_S)
     if before is not None:
         yield (
-            f"{mount.mountpoint} has not opened its log anew within {_LOG_S:g} s; "
+            f"{mount.mountpoint} did not reopen its log within {_LOG_S:g} s; "
             f"`fusevol status` shows its state"
         )
 
@@ -115,6 +115,6 @@ def _await_change(before: registry.MountEntry) -> None:
             return
         time.sleep(_POLL_S)
     raise FusevolError(
-        f"{before.mountpoint} has not changed to the installed code within {_DONE_S:g} s; "
+        f"{before.mountpoint} did not switch to the installed version within {_DONE_S:g} s; "
         f"`fusevol status` shows its state"
     )

@@ -18,25 +18,26 @@ if TYPE_CHECKING:
     "path",
     type=click.Path(readable=False),
     metavar="FILE",
-    help="The configuration, in TOML.",
+    help="Configuration file, in TOML.",
     show_default="/etc/fusevol/fusevol.toml, if it exists",
 )
 @click.option(
     "--metrics",
     "listen",
     metavar="ADDRESS",
-    help="Answer Prometheus at an IP address and port, 127.0.0.1:10469 say, or unix:/PATH.",
+    help="Serve metrics for Prometheus at an IP address and port, such as 127.0.0.1:10469, or at "
+    "unix:/PATH.",
 )
 @click.option(
-    "--check", is_flag=True, help="Read the configuration, say what is wrong with it, and stop."
+    "--check", is_flag=True, help="Check the configuration, report what is wrong, and exit."
 )
 def serve(path: str | None, listen: str | None, check: bool) -> None:
-    """Serve volumes to containers: for `fusevol volume`, `run`, `attach`, Docker and Podman.
+    """Run the daemon that serves named volumes to containers.
 
-    Stays in the foreground. Volumes are kept in /var/lib/fusevol, sockets and what is mounted now
-    in /run/fusevol, access logs in /var/log/fusevol. SIGHUP has the configuration read again and
-    the logs opened anew. SIGTERM ends it; volumes that containers use are served on, and taken up
-    by the next `fusevol serve`.
+    `fusevol volume`, `run` and `attach`, Docker and Podman use it. Stays in the foreground. Volumes
+    are kept in /var/lib/fusevol, sockets and current mounts in /run/fusevol, access logs in
+    /var/log/fusevol. SIGHUP makes it reread the configuration and reopen the logs. SIGTERM ends it;
+    volumes that containers use stay mounted, and the next `fusevol serve` takes them over.
 
     \b
     /etc/fusevol/fusevol.toml:
@@ -45,7 +46,7 @@ def serve(path: str | None, listen: str | None, check: bool) -> None:
       socket = "/run/docker/plugins/fusevol.sock"
       [metrics]                  # see docs/monitoring.md
       listen = "127.0.0.1:10469"
-      [volumes.data]             # options as of `fusevol volume create -o`
+      [volumes.data]             # options as in `fusevol volume create -o`
       source = "/srv/data"
       record = "data"
     """

@@ -19,7 +19,7 @@ def status(as_json: bool) -> None:
     here = registry.all_served()
     elsewhere = registry.served_elsewhere()
     if as_json:
-        told = [
+        entries = [
             msgspec.to_builtins(mount)
             | {
                 "mounted": mount in here,
@@ -28,10 +28,10 @@ def status(as_json: bool) -> None:
             }
             for mount in here + elsewhere
         ]
-        sys.stdout.buffer.write(encode(told) + b"\n")
+        sys.stdout.buffer.write(encode(entries) + b"\n")
         return
     if not here + elsewhere:
-        click.echo("nothing is served")
+        click.echo("no mounts are served")
     for mount in here:
         _show(mount, hidden_from_host(mount.mountpoint))
     for mount in elsewhere:

@@ -33,13 +33,13 @@ _ROWS: Final = 10
     default=1.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long a frame is.",
+    help="Length of a frame.",
 )
 @click.option("--batch", is_flag=True, help="Print frames as text, for scripts.")
 @click.option("--once", is_flag=True, help="Print one frame.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each frame.")
 @click.option(
-    "-n", "count", type=click.IntRange(min=1), metavar="N", help="Print N frames, and end."
+    "-n", "count", type=click.IntRange(min=1), metavar="N", help="Print N frames, then exit."
 )
 @click.option(
     "--sort",
@@ -48,14 +48,16 @@ _ROWS: Final = 10
     default=COLUMNS[0].name,
     show_default=True,
     metavar="COLUMN",
-    help="What has most of this comes first: " + ", ".join(column.name for column in COLUMNS) + ".",
+    help="Sort by this column, the highest first: "
+    + ", ".join(column.name for column in COLUMNS)
+    + ".",
 )
-@click.option("--filter", "text", default="", metavar="TEXT", help="Only names that hold this.")
+@click.option("--filter", "text", default="", metavar="TEXT", help="Only names that contain TEXT.")
 @click.option(
     "--rows",
     type=click.IntRange(min=1),
     metavar="N",
-    help=f"Rows of each table that is printed.  [default: {_ROWS}; all with --json]",
+    help=f"Rows of each printed table.  [default: {_ROWS}; all with --json]",
 )
 def top(
     names: tuple[str, ...],
@@ -68,16 +70,16 @@ def top(
     text: str,
     rows: int | None,
 ) -> None:
-    """Show what happens on all volumes right now: how much, how fast, by whom, on what.
+    """Show live activity: operations, latency, paths, processes.
 
-    On a terminal, keys change what is shown; ? lists them. The numbers of volumes and operations
-    are exact, those of paths, processes and containers come from the logs, and of fast ones from a
-    sample. Only mounts of your own can be seen; root's are shown to root.
+    On a terminal, keys change the view; ? lists them. The numbers of volumes and operations are
+    exact. Those of paths, processes and containers come from the logs; if a log grows too fast,
+    they are estimated from a sample. You see only your own mounts; root sees those of root.
 
     \b
-    See what goes on:
+    Watch all volumes:
       fusevol top
-    What a script gets to know in ten seconds:
+    Ten seconds of numbers for a script:
       fusevol top --once --interval 10 --json | jq '.volumes[] | {volume, ops_per_s, p99_us}'
     Who writes most, every five seconds:
       fusevol top --batch --interval 5 --sort written_bytes_per_s --rows 3
@@ -102,28 +104,28 @@ def _wanted(names: tuple[str, ...]) -> Wanted:
     for name in names:
         if name not in served:
             raise NotFoundError(
-                f"nothing is served as volume {name}; `fusevol status` lists what is"
+                f"no volume named {name} is mounted; `fusevol status` lists the mounts"
             )
     return lambda one: one.name in names
 
 
 def _live(wanted: Wanted, interval_s: float, by: str, text: str) -> None:
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") == "dumb":
-        raise UsageError("the live view takes a terminal; use --batch, --once or --json")
+        raise UsageError("the live view requires a terminal; use --batch, --once or --json")
     try:
         from fusevol.top.app import Top
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("rich", "textual"):
             raise
         raise UnsupportedError(
-            "the live view takes Textual: pip install 'fusevol[top]'; or use --batch"
+            "the live view requires Textual: pip install 'fusevol[top]'; or use --batch"
         ) from None
     app = Top(wanted, name_of, interval_s, by, text, in_color=not os.environ.get("NO_COLOR"))
     app.run()
     if app.error is not None:
         raise app.error
     if app.return_code:
-        raise FusevolError("the live view has failed; see above")
+        raise FusevolError("the live view failed; see above")
 
 
 def _text_printer(by: str, text: str, rows: int) -> Show:

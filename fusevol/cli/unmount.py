@@ -1,6 +1,6 @@
 """`fusevol unmount`: end a mount of fusevol, and only of fusevol.
 
-Nothing here asks the mount itself: its source may hang, or its worker be stopped.
+Nothing here calls into the mount itself: its source may hang, or its worker may be stopped.
 """
 
 import errno
@@ -27,7 +27,7 @@ _END_S: Final = 10.0
 _ABORTED_S: Final = 2.0
 """How long a worker has to end by itself after its mount was aborted."""
 _FORCED_S: Final = 7.0
-"""How long a keeper may take that is told to end at once."""
+"""How long a keeper may take to end after it was asked to end at once."""
 _LOOK_S: Final = 3.0
 """How long to look for who uses a mount."""
 _SHOWN: Final = 5
@@ -37,18 +37,19 @@ _SHOWN: Final = 5
 @click.argument("mountpoint", shell_complete=complete_mountpoint)
 @click.option(
     "-l", "--lazy", is_flag=True,
-    help="Detach now; who has files open goes on, and the mount ends with the last one.",
+    help="Detach now; processes keep their open files, and the mount ends when the last one is "
+    "closed.",
 )  # fmt: skip
 @click.option(
     "-f", "--force", is_flag=True,
-    help="End it although it is in use, or its source hangs: open files fail from now on.",
+    help="End the mount even if it is in use or its source hangs: open files fail from then on.",
 )  # fmt: skip
 def unmount(mountpoint: str, lazy: bool, force: bool) -> None:
     """End the fusevol mount at MOUNTPOINT.
 
-    Returns when the last record is in the log. If the mount is in use, nothing happens but that you
-    are told by whom; --lazy or --force end it all the same. A mount left dead by a crash is
-    removed. Mounts of other programs are never touched.
+    Returns when the last record is in the log. If the mount is busy, it stays mounted and the
+    processes that use it are listed; use --lazy or --force to end it anyway. A dead mount, left by
+    a crash, is removed. Mounts of other programs are never touched.
     """
     mount = _mount_of_ours(registry.resolved(mountpoint))
     served = registry.get(mount.mountpoint)
@@ -74,10 +75,10 @@ def unmount(mountpoint: str, lazy: bool, force: bool) -> None:
 def _mount_of_ours(mountpoint: str) -> Mount:
     mount = mount_at(mountpoint)
     if mount is None:
-        raise NotFoundError(f"nothing is mounted at {mountpoint}")
+        raise NotFoundError(f"nothing is mounted at {mountpoint}; see `fusevol status`")
     if mount.fstype != registry.FSTYPE:
         raise NotFoundError(
-            f"{mountpoint} is a mount of type {mount.fstype}, not of fusevol; use umount"
+            f"{mountpoint} is a mount of type {mount.fstype}, not a fusevol mount; use umount"
         )
     return mount
 
@@ -95,7 +96,7 @@ def _remove(mount: Mount, lazily: bool = False) -> None:
 
 
 def _is_there(mount: Mount) -> bool:
-    """Tell whether a mount is still the one at its mount point."""
+    """Return whether a mount is still the one at its mount point."""
     now = mount_at(mount.mountpoint)
     return now is not None and (now.mount_id, now.device) == (mount.mount_id, mount.device)
 
@@ -105,13 +106,13 @@ def _abort(mount: Mount, served: registry.MountEntry | None) -> None:
     try:
         Connection.of(mount.device, lambda: _is_there(mount)).abort()
     except FusevolError as error:
-        # Another may have ended it just now; its end is waited for all the same.
+        # Another process may have ended it just now; wait for its end anyway.
         if _is_there(mount):
             raise type(error)(f"{mount.mountpoint}: {error}") from None
     try:
         mounting.unmount(mount.mountpoint, lazily=True)
     except (OSError, FusevolError):
-        # Who keeps the mount may have found it dead and removed it.
+        # The keeper may have found the mount dead and removed it.
         if _is_there(mount):
             raise
     if served is None or _is_within(_ABORTED_S, lambda: _has_ended(served)):
@@ -124,8 +125,8 @@ def _abort(mount: Mount, served: registry.MountEntry | None) -> None:
         _is_within(_ABORTED_S, lambda: _has_ended(served))
     if served.server.runs():
         click.echo(
-            f"fusevol: {served.mountpoint} is unmounted; its worker, process {served.worker}, ends "
-            f"as soon as the source {served.source} lets it",
+            f"fusevol: {served.mountpoint} is unmounted; its worker, process {served.worker}, "
+            f"exits when the source {served.source} answers",
             err=True,
         )
 
@@ -143,16 +144,18 @@ def _check_unreferenced(mountpoint: str) -> None:
     if holders:
         raise FusevolError(
             f"{mountpoint} is volume {volume} of `fusevol serve`, in use by "
-            f"{_some([printable(holder) for holder in holders])}; end these, or give back what "
-            f"nobody holds any more with `fusevol volume release {volume}`; --force makes their "
-            f"open files fail"
+            f"{_some([printable(holder) for holder in holders])}; stop these, or drop stale "
+            f"references with `fusevol volume release {volume}`; --force makes their open files "
+            f"fail"
         )
 
 
 def _refused(mountpoint: str, error: OSError) -> FusevolError:
     if error.errno == errno.EPERM:
-        return NotPermittedError(f"{mountpoint}: only who mounted it, or root, may unmount it")
-    return FusevolError(f"unmounting {mountpoint} failed: {error.strerror}")
+        return NotPermittedError(
+            f"cannot unmount {mountpoint}: only root or the user who mounted it may do this"
+        )
+    return FusevolError(f"cannot unmount {mountpoint}: {error.strerror}")
 
 
 def _busy(mount: Mount, said: Liveness) -> FusevolError:
@@ -160,16 +163,18 @@ def _busy(mount: Mount, said: Liveness) -> FusevolError:
     by = [f"{printable(user.comm)} ({user.pid})" for user in _users(mount.device)]
     by += [f"the mount at {printable(path)}" for path in above]
     # A call that waits for an answer need not have anything open.
-    unknown = "calls that wait for it" if said is Liveness.NONE else "what /proc does not show"
+    unknown = (
+        "pending system calls" if said is Liveness.NONE else "processes that /proc does not show"
+    )
     return FusevolError(
         f"{mount.mountpoint} is in use by {_some(by) or unknown}"
-        f"{' and does not answer' if said is Liveness.NONE else ''}; end this, or use --lazy "
-        f"(detach it now, let them finish) or --force (their open files fail)"
+        f"{' and does not answer' if said is Liveness.NONE else ''}; stop these, or use --lazy "
+        f"(detach now, let them finish) or --force (their open files fail)"
     )
 
 
 def _users(device: int) -> list[MountUser]:
-    """Return who uses a file system, as far as that can be found out in time."""
+    """Return the processes that use a file system, as far as they can be found in time."""
     found: list[MountUser] = []
 
     def look() -> None:
@@ -201,7 +206,7 @@ def _binds(mount: Mount) -> set[int]:
 
 
 def _are_there(binds: set[int]) -> bool:
-    """Tell whether any of these mounts is there: it keeps the worker going, which is fine."""
+    """Return whether any of these mounts still exists: the worker goes on serving it."""
     return bool(binds) and any(
         mount.mount_id in binds for table in mount_tables() for mount in table.mounts
     )
@@ -211,14 +216,14 @@ def _await_end(served: registry.MountEntry) -> None:
     """Wait for the worker to write its last record."""
     if not _is_within(_END_S, lambda: _has_ended(served)):
         raise FusevolError(
-            f"{served.mountpoint} is unmounted, but its worker, process {served.worker}, has not "
-            f"ended within {_END_S:g} s: it was stopped, waits for its source {served.source}, or "
-            f"the mount is kept by what /proc does not show"
+            f"{served.mountpoint} is unmounted, but its worker, process {served.worker}, did not "
+            f"exit within {_END_S:g} s: it is stopped, waits for its source {served.source}, or "
+            f"processes that /proc does not show still use the mount"
         )
 
 
 def _has_ended(served: registry.MountEntry) -> bool:
-    """Tell whether nobody serves a mount any more; all that is left of it is done then."""
+    """Return whether no process serves a mount any more, so that nothing of it is pending."""
     if _volume_of(served.mountpoint):
         return not served.server.runs()
     return not served.keeper.runs()

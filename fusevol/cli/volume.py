@@ -16,7 +16,7 @@ from fusevol.terminal import printable
 
 @click.group()
 def volume() -> None:
-    """Make, list, change and remove the volumes of `fusevol serve`."""
+    """Create, list, change and remove named volumes."""
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -28,7 +28,7 @@ _source = click.option(
     help="Directory or file to serve.",
 )
 _record = click.option(
-    "--record", metavar="all|data", shell_complete=complete_level, help="How much is recorded."
+    "--record", metavar="all|data", shell_complete=complete_level, help="What to record."
 )
 _options = click.option(
     "-o",
@@ -46,7 +46,7 @@ _options = click.option(
 
 
 _AT_ONCE: Final = ("deadline", "on_log_failure", *log_options.KNOWN)
-"""Options that a volume in use follows."""
+"""Options whose changes take effect immediately, even while a volume is in use."""
 
 
 @volume.command()
@@ -58,13 +58,14 @@ _AT_ONCE: Final = ("deadline", "on_log_failure", *log_options.KNOWN)
 def create(
     name: str, source: str | None, record: str | None, read_only: bool, words: tuple[str, ...]
 ) -> None:
-    """Make a volume called NAME and print its name.
+    """Create a volume named NAME and print its name.
 
-    Without --source its data are kept below /var/lib/fusevol/volumes and go with it. Without NAME
-    it is anonymous, and goes with the last container that uses it.
+    Without --source, fusevol stores the data under /var/lib/fusevol/volumes and DELETES it when the
+    volume is removed. Without NAME, the volume is anonymous: it is removed when the last container
+    that uses it exits.
 
     \b
-    Over a directory of the host, for reading only:
+    For a directory of the host, read-only:
       fusevol volume create data --source /srv/data --read-only
     Then:
       docker run -v data:/data --volume-driver fusevol ...
@@ -101,7 +102,7 @@ def ls(as_json: bool, quiet: bool) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @json_option
 def inspect(names: tuple[str, ...], as_json: bool) -> None:
-    """Show all that is known about volumes."""
+    """Show everything that is known about volumes."""
     with Client() as daemon:
         volumes = [daemon.inspect(name) for name in names]
     if as_json:
@@ -115,7 +116,7 @@ def inspect(names: tuple[str, ...], as_json: bool) -> None:
 @click.argument("name")
 @_source
 @_record
-@click.option("--read-only/--read-write", default=None, help="Refuse changes, or not.")
+@click.option("--read-only/--read-write", default=None, help="Refuse or allow changes.")
 @_options
 def update(
     name: str,
@@ -126,10 +127,10 @@ def update(
 ) -> None:
     """Change options of a volume.
 
-    deadline, on_log_failure, a change to record level data and all that is about the log but its
-    name take effect at once, also while the volume is used: another worker takes over. The others
-    take effect when the volume is served the next time: at once if nobody uses it, else when all
-    that use it have ended.
+    deadline, on_log_failure, all options of the log except its name, and a change to record level
+    data take effect immediately, even while the volume is in use: another worker takes over. Other
+    options take effect when the volume is mounted next: immediately if it is not in use, otherwise
+    after its last user has exited.
     """
     options = _said(words, source, record)
     if read_only is not None:
@@ -143,7 +144,8 @@ def update(
         later.add("record")
     if later and (state.references or state.state == "serving"):
         click.echo(
-            f"{name} is in use: {', '.join(sorted(later))} takes effect when it is served anew",
+            f"{name} is in use: the new {', '.join(sorted(later))} takes effect when the volume is "
+            f"mounted next",
             err=True,
         )
 
@@ -151,9 +153,10 @@ def update(
 @volume.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 def rm(names: tuple[str, ...]) -> None:
-    """Remove volumes that nobody uses.
+    """Remove volumes that are not in use.
 
-    The data go with volumes that have no source of their own; access logs stay.
+    DELETES the data of volumes that were created without a source. A source directory of the host
+    and the access logs stay.
     """
     with Client() as daemon:
         for name in names:
@@ -163,12 +166,13 @@ def rm(names: tuple[str, ...]) -> None:
 
 @volume.command()
 @click.argument("name")
-@click.option("--holder", default="", metavar="ID", help="Only what this one holds.")
-@click.option("--force", is_flag=True, help="Do it; without, only show who would lose it.")
+@click.option("--holder", default="", metavar="ID", help="Drop only the references of this holder.")
+@click.option("--force", is_flag=True, help="Drop them; without --force, they are only listed.")
 def release(name: str, holder: str, force: bool) -> None:
-    """Take back references to a volume whose holders are gone without a word.
+    """Drop stale references to a volume.
 
-    What is in use goes on working; but the volume can then be removed, or be stopped when idle.
+    A reference is stale if its holder is gone and did not return it. Programs that use the volume
+    keep working, but without references it can be removed, or stopped when idle.
     """
     with Client() as daemon:
         held = daemon.inspect(name).references
@@ -184,7 +188,7 @@ def _said(words: tuple[str, ...], source: str | None, record: str | None) -> dic
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
-            raise UsageError(f"-o {word}: use NAME=VALUE, such as ro=true")
+            raise UsageError(f"invalid -o {word}: expected NAME=VALUE, such as ro=true")
         if key in options:
             raise UsageError(f"-o {key} is given twice")
         options[key] = value
@@ -192,7 +196,7 @@ def _said(words: tuple[str, ...], source: str | None, record: str | None) -> dic
         if said is None:
             continue
         if key in options:
-            raise UsageError(f"--{key} and -o {key}= say the same; give one of them")
+            raise UsageError(f"--{key} and -o {key}= set the same option; use one of them")
         options[key] = said
     return options
 

@@ -1,4 +1,4 @@
-"""Where access logs are: of what is served, and of volumes that nobody uses right now."""
+"""Where access logs are: those of mounts, and those of volumes that are not in use now."""
 
 from fusevol.errors import NotFoundError
 from fusevol.mounts.registry import all_served, resolved
@@ -10,22 +10,18 @@ def find_log(mountpoint: str | None, volume: str | None) -> str:
     """Return the access log of a served mount, given its mount point, or of a volume by its name.
 
     Raises:
-        NotFoundError: nothing is served there and no volume is called so, or it has no log that
-            can be read.
+        NotFoundError: there is no such mount or volume, or it has no log file.
     """
-    what = f"at {mountpoint}" if mountpoint is not None else f"as volume {volume}"
+    what = f"mount at {mountpoint}" if mountpoint is not None else f"volume named {volume}"
     log = _served_log(mountpoint, volume)
     if log is None and volume is not None:
         log = log_of_volume(volume)
     if log is None:
         raise NotFoundError(
-            f"nothing is served {what}; `fusevol status` lists what is, `fusevol volume ls` what "
-            f"can be"
+            f"no {what}; `fusevol status` lists mounts, `fusevol volume ls` lists volumes"
         )
     if log in (NO_LOG, STDOUT_LOG):
-        raise NotFoundError(
-            f"what is served {what} has no log file (its log is {log}); give it one with log=FILE"
-        )
+        raise NotFoundError(f"the {what} has no log file (its log is {log}); set one with log=FILE")
     return log
 
 

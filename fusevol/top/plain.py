@@ -47,7 +47,7 @@ def counted(count: int, what: str) -> str:
 def notes(frame: Frame) -> Iterator[str]:
     """Yield what the user has to know."""
     if not frame.volumes:
-        yield "nothing is served"
+        yield "no mounts are served"
     for volume in frame.volumes:
         yield from (f"{name_of(volume.served)}: {note}" for note in volume.notes)
     yield from about_logs(frame.volumes)

@@ -354,7 +354,7 @@ def test_without_root_it_works_for_the_user(place: Path, nobody: Nobody) -> None
     assert_no_gap_in_numbers(log.records())
     assert {"create", "write", "rename", "mkdir", "unlink"} <= {r["op"] for r in log.records()}
     assert log.log.stat().st_uid == NOBODY
-    assert nobody("status").stdout == "nothing is served\n"
+    assert nobody("status").stdout == "no mounts are served\n"
 
 
 def test_without_root_fusevol_ends_its_own_mount(place: Path, nobody: Nobody) -> None:

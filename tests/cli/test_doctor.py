@@ -72,7 +72,7 @@ def test_without_the_right_to_mount_it_says_so_and_exits_with_5() -> None:
     assert report["serves"] is False
     assert states(report)["mount"] == "missing"
     assert states(report)["mount copies"] == "warning"
-    assert errors == "fusevol: cannot serve here: mount; see above\n"
+    assert errors == "fusevol: cannot serve on this host: mount; see above\n"
 
 
 @needs_root

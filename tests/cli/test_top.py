@@ -227,10 +227,10 @@ def test_what_cannot_be_shown(tmp_path: Path) -> None:
         return done.returncode, done.stderr
 
     assert told() == (
-        2, "fusevol: the live view takes a terminal; use --batch, --once or --json\n",
+        2, "fusevol: the live view requires a terminal; use --batch, --once or --json\n",
     )  # fmt: skip
     assert told("--once", "--volume", "none") == (
-        3, "fusevol: nothing is served as volume none; `fusevol status` lists what is\n",
+        3, "fusevol: no volume named none is mounted; `fusevol status` lists the mounts\n",
     )  # fmt: skip
     foreign = tmp_path / "foreign"
     foreign.mkdir()
@@ -238,7 +238,7 @@ def test_what_cannot_be_shown(tmp_path: Path) -> None:
     code, message = told("--once", FUSEVOL_RUNTIME_DIRECTORY=str(foreign))
     assert (code, "belongs to somebody else" in message) == (4, True)
     text = fusevol("top", "--once", "--interval", "0.1").stdout
-    assert text.splitlines()[1] == "! nothing is served"
+    assert text.splitlines()[1] == "! no mounts are served"
 
 
 class Terminal:
@@ -470,14 +470,14 @@ async def _pause_and_interval(app: Top, pilot: Pilot[None]) -> None:
 def test_a_volume_that_is_looked_into_goes(tmp_path: Path) -> None:
     async def drive(_app: Top, pilot: Pilot[None]) -> None:
         await sees(pilot, "0 volumes")
-        await sees(pilot, "nothing is served")
+        await sees(pilot, "no mounts are served")
         with serve(tmp_path, "--name", EVIL):
             await sees(pilot, re.escape(f"  {SHOWN}"))
             await pilot.press("enter")
             await sees(pilot, re.escape(f" {SHOWN}  "))
         await sees(pilot, "not served now")
         await pilot.press("escape")
-        await sees(pilot, "nothing is served")
+        await sees(pilot, "no mounts are served")
 
     live(drive)
     with pytest.raises(AssertionError):

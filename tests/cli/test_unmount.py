@@ -220,7 +220,7 @@ def test_a_stopped_worker_that_nobody_uses_is_told(served: Served) -> None:
     with stopped(worker):
         said = refused("unmount", served.mountpoint)
         assert (
-            f"{served.mountpoint} is unmounted, but its worker, process {worker}, has not" in said
+            f"{served.mountpoint} is unmounted, but its worker, process {worker}, did not" in said
         )
         assert not is_mounted(served.mountpoint)
     wait_until(lambda: not runs(worker), "end of the worker")

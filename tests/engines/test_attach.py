@@ -226,7 +226,7 @@ def test_what_is_in_use_stays_unless_lazily(running: Running, volume: str, sourc
 
 
 def test_what_is_attached_is_listed(running: Running, volume: str) -> None:
-    assert running.fusevol("attach", "--list") == "nothing is attached\n"
+    assert running.fusevol("attach", "--list") == "no volumes are attached\n"
     running.attach(f"{volume}:/data")
     running.attach(f"{volume}/inner:/mnt/inner:ro")
     first, second = running.listed()

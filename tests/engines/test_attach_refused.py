@@ -179,7 +179,7 @@ def test_detach_after_the_container_unmounted_it_itself(
 ) -> None:
     daemon.cli("attach", "attached", f"{volume}:/data")
     running.unmount("/data")
-    assert "was unmounted from inside before" in daemon.said("detach", "attached", "/data")
+    assert "had already been unmounted from inside" in daemon.said("detach", "attached", "/data")
     assert daemon.references(volume) == {}
     assert attachments(daemon) == []
 
@@ -231,7 +231,7 @@ def test_another_mount_in_its_place_is_left_alone(
     tries = (replaced(daemon, running, volume) for _ in range(_TRIES))
     other = next(filter(None, tries), None)
     assert other is not None, "the id was never used again: the test shows nothing"
-    assert "was unmounted from inside before" in daemon.said("detach", "attached", "/data")
+    assert "had already been unmounted from inside" in daemon.said("detach", "attached", "/data")
     assert [mount for mount in mounts(running.pid) if mount.point == "/data"] == [other]
     running.unmount("/data")
 

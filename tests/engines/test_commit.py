@@ -458,7 +458,7 @@ def test_without_a_pause_it_is_said_that_the_image_may_be_torn(site: Site, tmp_p
             assert process.stderr
             said = process.stderr.read()
     assert said == (
-        "fusevol: torn went on running; what it changed meanwhile may be in the image in part\n"
+        "fusevol: torn kept running; changes made meanwhile may be only partly in the image\n"
     )
     command("umoci", "unpack", "--image", f"{tmp_path}/out:latest", tmp_path / "bundle")
 

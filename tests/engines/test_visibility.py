@@ -161,7 +161,7 @@ def test_a_service_whose_mount_the_host_does_not_see_fails(place: Path) -> None:
     assert done.returncode == 1
     assert "neither the host nor containers see it" in done.stderr
     assert "Private*=" in done.stderr
-    assert fusevol("status").stdout == "nothing is served\n"
+    assert fusevol("status").stdout == "no mounts are served\n"
 
 
 # --- mounting again what lives on elsewhere ---
@@ -190,7 +190,7 @@ def test_what_was_unmounted_and_is_used_elsewhere_is_mounted_again(place: Path) 
         fusevol("unmount", place / "volume")
         other.communicate("\n")
     wait_until(lambda: not runs(worker), "end of the worker")
-    assert fusevol("status").stdout == "nothing is served\n"
+    assert fusevol("status").stdout == "no mounts are served\n"
 
 
 def test_two_mounts_cannot_have_one_name(place: Path) -> None:
@@ -201,7 +201,7 @@ def test_two_mounts_cannot_have_one_name(place: Path) -> None:
         assert "  name   data\n" in fusevol("status").stdout
         refused = fusevol("mount", place / "source", place / "other", *words, check=False)
         assert refused.returncode == 2
-        assert f"data is the name of what is mounted at {place}/volume" in refused.stderr
+        assert f"name data is already used by the mount at {place}/volume" in refused.stderr
     finally:
         fusevol("unmount", place / "volume")
     fusevol("mount", place / "source", place / "other", *words)

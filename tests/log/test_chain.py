@@ -212,7 +212,7 @@ def test_files_that_the_log_agent_removes_are_told_from_files_that_are_gone(tmp_
         wait_until(lambda: len(rotated()) <= 3, "retention")
         _verified(mount.log)
     told = _verified(mount.log)
-    assert "were removed by fusevol, as its options say" in told
+    assert "were removed by fusevol, as its retention options say" in told
     rotated()[0].unlink()
     assert "missing here (older records" in _verified(mount.log, code=1)
 

@@ -184,7 +184,7 @@ def test_formats(log: Path, tmp_path: Path) -> None:
         ).fetchall()
     assert stored == [(9, HOSTILE, "TIMESTAMP WITH TIME ZONE")]
     content = log.read_bytes()
-    with pytest.raises(UsageError, match="it is the log itself"):
+    with pytest.raises(UsageError, match="is the log itself"):
         run(sql, "-o", log, log)
     assert log.read_bytes() == content
     assert sorted(one.name for one in tmp_path.iterdir() if "data.log" not in one.name) == [

@@ -14,7 +14,7 @@ from fusevol.cli.log.verify import verify
 
 @click.group()
 def log() -> None:
-    """Look into access logs: what was done to a volume, by whom, with what result."""
+    """Read access logs: who did what to a volume, and the result."""
 
 
 log.add_command(tail)

@@ -13,18 +13,22 @@ from fusevol.terminal import printable
 @click.argument("file", metavar="FILE.xml", type=click.File("rb"))
 @click.option(
     "--mountpoint", metavar="DIR", default="",
-    help="Where LoggedFS served its directory, which expressions may begin with.",
+    help="Where LoggedFS mounted its directory; expressions may begin with this path.",
 )  # fmt: skip
 @click.option(
-    "--as-option", is_flag=True, help="One word for -o of `fusevol mount`, commas escaped."
+    "--as-option",
+    is_flag=True,
+    help="Print one argument for `fusevol mount -o`, with commas escaped.",
 )
 def import_filter(file: BinaryIO, mountpoint: str, as_option: bool) -> None:
-    """Print the options by which fusevol records what LoggedFS does with FILE.xml.
+    """Translate a LoggedFS filter into fusevol options.
+
+    Prints the options with which fusevol records what LoggedFS would log with FILE.xml.
 
     \b
     fusevol mount /srv/data /mnt/data -o "$(fusevol log import-filter --as-option loggedfs.xml)"
 
-    Where they do not mean quite the same, stderr says so. They print nothing if all is recorded.
+    Differences are reported on stderr. Prints nothing if everything is recorded.
     """
     found = translate(file.read(), mountpoint)
     for note in found.notes:

@@ -7,12 +7,12 @@ from fusevol.proof import keys
 
 
 @click.command()
-@click.option("--public", is_flag=True, help="The public key as PEM; what is shown anyway.")
+@click.option("--public", is_flag=True, help="Print the public key as PEM (the default).")
 def key(public: bool) -> None:
-    """Print the public key that the checkpoints of this host's chained logs are signed with.
+    """Print the public key for verifying chained logs.
 
-    Who has it can verify these signatures elsewhere: fusevol log verify --public-key FILE. The
-    secret one is never shown.
+    With it, the signatures of checkpoints can be verified on another host: fusevol log verify
+    --public-key FILE. The secret key is never shown.
 
     \b
       fusevol log key --public > web1.pem
@@ -22,7 +22,7 @@ def key(public: bool) -> None:
         pem = keys.load().public().pem()
     except NotFoundError:
         raise NotFoundError(
-            f"no log was chained here yet, so there is no key ({keys.key_path()}); the first "
-            f"mount or volume with the option chain makes it"
+            f"no chain key at {keys.key_path()}, as no log on this host is chained; the first "
+            f"mount or volume with the option chain creates it"
         ) from None
     click.echo(pem.decode(), nl=False)

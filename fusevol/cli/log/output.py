@@ -1,4 +1,4 @@
-"""What commands that read logs say: records as lines, names of containers, what was skipped."""
+"""What commands that read logs print: records as lines, names of containers, what was skipped."""
 
 import functools
 import os
@@ -32,13 +32,13 @@ rotated_option = click.option(
     "--rotated/--no-rotated",
     default=True,
     show_default=True,
-    help="Read also what was rotated of FILE, such as FILE.1 and FILE.2.gz.",
+    help="Also read the rotated files of FILE, such as FILE.1 and FILE.2.gz.",
 )
 
 
 @functools.cache
 def container_names() -> "ContainerNames":
-    """Return who knows the names of containers; one for the process."""
+    """Return the lookup for names of containers; one for the process."""
     # Loaded when the first container turns up: most logs have none, and it takes its time.
     from fusevol.containers.names import ContainerNames
 
@@ -91,13 +91,13 @@ def missing_in(
 ) -> Continuity:
     """Return which numbers are missing in the parts of a log, which are in their order.
 
-    Of what comes through a pipe nobody knows what was left out on purpose.
+    From a pipe nothing counts as missing: it may have been filtered on purpose.
     """
     return joined([] if any(map(is_stream, sections)) else parts, wanted)
 
 
 def report_missing(numbers: Continuity) -> None:
-    """Say on stderr which numbers are missing, if any are."""
+    """Report on stderr which numbers are missing, if any are."""
     if not numbers.holes:
         return
     first, last, before, after = numbers.holes[0][1:3] + numbers.holes[0][4:]
@@ -113,7 +113,7 @@ def report_missing(numbers: Continuity) -> None:
 
 
 def report(skipped: Skipped) -> None:
-    """Say on stderr what was skipped, if anything was."""
+    """Report on stderr what was skipped, if anything was."""
     if not skipped.count:
         return
     path, number, reason = skipped.first[0]

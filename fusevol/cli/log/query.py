@@ -54,7 +54,7 @@ Rows = Iterator[tuple[str | None, ...]]
     "script",
     type=click.File(encoding="utf-8"),
     metavar="SCRIPT",
-    help="Take the SQL from this file, or from standard input if it is -.",
+    help="Read the SQL from this file; - is standard input.",
 )
 @click.option(
     "--format",
@@ -62,7 +62,7 @@ Rows = Iterator[tuple[str | None, ...]]
     type=click.Choice(("table", "json", "csv", "parquet")),
     default="table",
     show_default=True,
-    help="table for people, the others for programs, with times in UTC.",
+    help="table is for people; the others are for programs and have times in UTC.",
 )
 @click.option("--json", "format_", flag_value="json", help="The same as --format json.")
 @click.option(
@@ -71,7 +71,7 @@ Rows = Iterator[tuple[str | None, ...]]
     default=STDOUT,
     type=click.Path(allow_dash=True),
     metavar="RESULT",
-    help="Write to this file, which nobody else may read.",
+    help="Write to this file, readable only by you.",
 )
 @rotated_option
 @SOURCE_OPTIONS["volume"]
@@ -89,14 +89,14 @@ def query(
     since: str | None,
     until: str | None,
 ) -> None:
-    """Ask a log a question in SQL.
+    """Query a log with SQL.
 
-    SQL is one SELECT, in the dialect of DuckDB, about the view log, which has a row for each record
-    and a column for each of its keys, or ops, which is log without fusevol's own events. Without
-    SQL it is read from standard input. FILE is an access log, or -, with what was rotated of it.
-    Quote what is a word of SQL, too: "to", "group", "offset".
+    SQL is one SELECT in the dialect of DuckDB. The view log has a row for each record and a column
+    for each of its keys; the view ops is log without fusevol's own events. Without SQL, it is read
+    from standard input. FILE is an access log, or - for standard input; its rotated files are read,
+    too. Quote columns that are keywords of SQL: "to", "group", "offset".
 
-    Besides DuckDB's functions there are under(path, '/etc'), folder(path), and
+    In addition to DuckDB's functions there are under(path, '/etc'), folder(path), and
     container_name(container).
 
     \b
@@ -107,7 +107,7 @@ def query(
     What one process touched last night:
       fusevol log query "SELECT DISTINCT path FROM ops WHERE pid = 4711" \\
         --since yesterday --until today data.log
-    Operations by the minute, for a spreadsheet:
+    Operations per minute, for a spreadsheet:
       fusevol log query "SELECT date_trunc('minute', time) AS minute, count(*)
         FROM ops GROUP BY 1 ORDER BY 1" --format csv -o minutes.csv data.log
     A longer question, kept in a file:
@@ -146,7 +146,7 @@ def _asked(words: tuple[str, ...], script: io.TextIOBase | None) -> tuple[str, t
     """Return the SQL and the names of files.
 
     Raises:
-        UsageError: it is no text.
+        UsageError: it is not text.
     """
     if script is None and words:
         return words[0], words[1:]
@@ -155,7 +155,7 @@ def _asked(words: tuple[str, ...], script: io.TextIOBase | None) -> tuple[str, t
     try:
         return (script or sys.stdin).read(), words
     except UnicodeDecodeError:
-        raise UsageError("SQL: it is not in UTF-8") from None
+        raise UsageError("invalid SQL: not UTF-8") from None
 
 
 def _empty_file(directory: str) -> str:
@@ -165,7 +165,7 @@ def _empty_file(directory: str) -> str:
 
 
 def _write(chunks: Iterator[bytes], output: str, directory: str) -> None:
-    # Nothing is written unless there is a first result: what is wrong with a query is told by then.
+    # Nothing is written before the first result: by then a wrong query has failed.
     first = next(chunks, b"")
     with output_file(output) as file:
         for chunk in itertools.chain((first,), chunks):
@@ -223,7 +223,7 @@ def _csv_lines(rows: Iterable[Any]) -> bytes:
 
 def _parquet(answer: QueryResult, directory: str) -> Iterator[bytes]:
     if sys.stdout.isatty():
-        raise UsageError("--format parquet is not for a terminal; name a file by -o")
+        raise UsageError("cannot write parquet to a terminal; use -o FILE")
     answer.write_parquet(_parquet_path(directory))
     return iter(())
 

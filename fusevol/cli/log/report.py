@@ -41,16 +41,16 @@ _OPTIONS: Final = {
     required=True,
     type=click.Path(allow_dash=True),
     metavar="FILE",
-    help="The page to write, which nobody else may read; - is standard output.",
+    help="File for the page, readable only by you; - is standard output.",
 )
 @rotated_option
 @log_options
 def report(sources: list[str], wanted: Filter, output: str, rotated: bool) -> None:
-    """Make a web page of what happened: how much, by whom, what failed, what was slow.
+    """Create a web page: activity, failures, slow operations.
 
-    FILE is an access log, or - for standard input, with what was rotated of it. The page is one
-    file that loads nothing and can be sent to others. It counts all records that match; the newest
-    of them, and older ones that failed or took long, can be searched in it.
+    FILE is an access log, or - for standard input; its rotated files are read, too. The page is one
+    file that loads nothing and can be sent to others. It counts all records that match. The newest
+    of them, and older ones that failed or were slow, can be searched on the page.
 
     \b
     The last day of a volume:
@@ -59,11 +59,11 @@ def report(sources: list[str], wanted: Filter, output: str, rotated: bool) -> No
       fusevol log report --container web -o web.html /var/log/data.log
     What failed this week:
       fusevol log report --result failed --since 7d -o failed.html data.log
-    To a browser elsewhere:
+    To a browser on another host:
       fusevol log report -o - data.log | ssh desk 'cat > report.html'
     """
     if output == STDOUT and sys.stdout.isatty():
-        raise UsageError("-o -: standard output is a terminal; give a file, or use a pipe")
+        raise UsageError("cannot write the page to a terminal; use -o FILE, or a pipe")
     check_output(output, sources)
     reading = read_log(sources, by_id(wanted), with_rotated=rotated)
     check_output(output, reading.files)
@@ -87,7 +87,7 @@ def _about(sources: Sequence[str], wanted: Filter, rotated: bool) -> About:
 
 
 def _words(wanted: Filter) -> list[str]:
-    """Return the options that mean this filter, whenever they are given."""
+    """Return the options for this filter, with times that do not depend on the present."""
     words = [
         word
         for name, option in _OPTIONS.items()

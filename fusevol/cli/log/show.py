@@ -31,11 +31,11 @@ from fusevol.terminal import printable_json
 _CONVERTERS: Final = {"ecs": ecs, "ocsf": ocsf, "juicefs": juicefs}
 
 _OUTPUT_BYTES: Final = 4 * 1024 * 1024
-"""How much a process puts together before it hands it over."""
+"""How much a process collects before it hands it over."""
 
 
 class _End(NamedTuple):
-    """What there is to tell of a section at its end."""
+    """What to report about a section at its end."""
 
     skipped: Skipped
     numbers: Continuity
@@ -51,29 +51,29 @@ Work = Callable[[Section], Iterator[bytes | _End]]
     type=click.Choice(("text", "json", *_CONVERTERS)),
     default="text",
     show_default=True,
-    help="text for people, json for the records as they are, ecs for Elastic, ocsf for OCSF's File "
-    "System Activity, juicefs for the access log of JuiceFS.",
+    help="text is for people, json prints records as fusevol writes them, ecs is for Elastic, ocsf "
+    "is OCSF's File System Activity, juicefs is the format of JuiceFS's access log.",
 )
 @click.option("--json", "format_", flag_value="json", help="The same as --format json.")
 @rotated_option
 @color_option
 @log_options
 def show(sources: list[str], wanted: Filter, format_: str, rotated: bool, color: str) -> None:
-    """Show all records of a log that match, the oldest first.
+    """Show all matching records of a log, oldest first.
 
-    FILE is an access log, or - for standard input. Rotated files belong to their log, also those
-    compressed by gzip, bzip2, xz or zstd, and all are put in the order of their records. Options
-    that choose records can be repeated (--op read --op write); different ones must all hold. A gap,
-    where operations could not be recorded, is shown whatever they say.
+    FILE is an access log, or - for standard input. Its rotated files are read, too, including those
+    compressed by gzip, bzip2, xz or zstd, and all records are put in order. Filter options can be
+    repeated (--op read --op write); a record must match all the different ones. A gap, where
+    operations could not be recorded, is always shown.
 
     \b
-    All that ever happened to a file:
+    Everything that ever happened to a file:
       fusevol log show --path /a.txt data.log
     Who removed something from /invoices this week:
       fusevol log show --op unlink --op rmdir --path /invoices --since 7d --volume data
     What a container changed, for Elasticsearch:
       fusevol log show --container 4d5e --op write --format ecs data.log > writes.ndjson
-    Where the time went, by JuiceFS's own tool:
+    Where the time went, with JuiceFS's own tool:
       fusevol log show --format juicefs data.log > jfs.log
       juicefs profile --interval 0 jfs.log
     """
@@ -100,7 +100,7 @@ def show(sources: list[str], wanted: Filter, format_: str, rotated: bool, color:
 
 
 def _work(filter_: Filter, shower: Show) -> Work:
-    """Return what makes output of a section, and tells at its end what it skipped or missed."""
+    """Return a function that makes output of a section; its end says what it skipped or missed."""
     keep = filter_.compile()
 
     def lines(section: Section, skipped: Skipped, numbers: Continuity) -> Iterator[bytes]:

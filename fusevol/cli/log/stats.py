@@ -51,23 +51,23 @@ Print = Callable[[Summary, Continuity | None], None]
     type=click.Choice(tuple(GROUPINGS)),
     default="op",
     show_default=True,
-    help="What makes a row.",
+    help="Group by this; each value is a row.",
 )
 @click.option(
     "-n",
     "--rows",
     type=click.IntRange(min=1),
     metavar="N",
-    help=f"How many rows, those that took longest.  [default: {_ROWS}; all with --json]",
+    help=f"Show N rows, those with the highest total time.  [default: {_ROWS}; all with --json]",
 )
 @click.option(
     "--interval",
     "interval_s",
     type=click.FloatRange(min=0, min_open=True, max=86_400),
     metavar="SECONDS",
-    help="Follow the log; show every so often what has come since the last time.",
+    help="Follow the log; every SECONDS, show the records since the last time.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, for each interval.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for each interval.")
 @rotated_option
 @log_options
 def stats(
@@ -79,20 +79,20 @@ def stats(
     as_json: bool,
     rotated: bool,
 ) -> None:
-    """Count the operations of a log: errors, bytes, and how long they took.
+    """Summarize a log: operations, errors, bytes, durations.
 
-    FILE is an access log, or - for standard input, with what was rotated of it. Durations are
-    microseconds in fusevol: what half of the operations, 95 and 99 of a hundred do not exceed, and
-    what all took together; the share is of that.
+    FILE is an access log, or - for standard input; its rotated files are read, too. Durations are
+    the time in fusevol, in microseconds: p50 (median), p95, p99 and total. Share is the row's part
+    of the total time.
 
     \b
-    What the time goes into, every two seconds:
+    Where the time goes, every two seconds:
       fusevol log stats --interval 2 --mount /mnt/data
-    What has failed since yesterday, file by file:
+    What failed since yesterday, by file:
       fusevol log stats --by path --result failed --since yesterday data.log
-    Which container writes how much:
+    How much each container writes:
       fusevol log stats --by container --op write --volume data
-    Reads slower than they should be, for a monitor:
+    p99 of reads, for monitoring:
       fusevol log stats --op read --since 5m --json data.log | jq .groups[].p99_us
     """
     wanted = by_id(wanted)

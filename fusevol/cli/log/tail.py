@@ -20,12 +20,14 @@ def _parse_count(text: str) -> int | None:
     if text == "all":
         return None
     if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{text!r} is no number of records; give one like 10, or all")
+        raise ValueError(f"invalid number {text!r}: expected a number of records, or all")
     return min(int(text), sys.maxsize)
 
 
 @click.command()
-@click.option("-f", "--follow", is_flag=True, help="Go on with records as they are written.")
+@click.option(
+    "-f", "--follow", is_flag=True, help="Keep running and show new records as they are written."
+)
 @click.option(
     "-n",
     "--lines",
@@ -36,7 +38,9 @@ def _parse_count(text: str) -> int | None:
     metavar="N",
     help="How many of the last records to show, or all.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Show the records as they are in the log.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print records as JSON, as fusevol writes them."
+)
 @color_option
 @log_options
 def tail(
@@ -49,20 +53,20 @@ def tail(
 ) -> None:
     """Show the last records of a log.
 
-    FILE is an access log, or - for standard input; several are read one after another. Options
-    that choose records can be repeated (--op read --op write); different ones must all hold. A gap,
-    where operations could not be recorded, is shown whatever they say.
+    FILE is an access log, or - for standard input; several are read one after another. Filter
+    options can be repeated (--op read --op write); a record must match all the different ones. A
+    gap, where operations could not be recorded, is always shown.
 
     \b
     What happens on a mount right now:
       fusevol log tail -f --mount /mnt/data
     What was refused to a container in the last hour:
       fusevol log tail --container 4d5e --result failed --since 1h data.log
-    Who removed something from /invoices today:
+    Who removed files from /invoices today:
       fusevol log tail -n all --op unlink --path /invoices --since today data.log
-    All that ever happened to a name, from rotated logs too:
+    Everything that ever happened to a name, from rotated logs too:
       zcat data.log.2.gz | fusevol log tail -n all --path a.txt - data.log.1 data.log
-    The records as they are, for jq and its like:
+    Records as JSON, for jq and similar tools:
       fusevol log tail -n all --json --op write data.log | jq .path
     """
     if follow and len(sources) > 1:

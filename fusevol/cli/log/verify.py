@@ -27,11 +27,12 @@ from fusevol.terminal import printable
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option(
     "--public-key", metavar="FILE",
-    help="Check the signatures of checkpoints by this key (fusevol log key), without the secret.",
+    help="Check only the signatures of checkpoints, with this key (see fusevol log key); does not "
+    "need the secret key.",
 )  # fmt: skip
 @click.option(
     "--since-seq", "since", type=click.IntRange(min=1), metavar="N",
-    help="Take record N for given, and look at what follows: older ones may be missing.",
+    help="Trust record N and verify from there on; older records may be missing.",
 )  # fmt: skip
 @rotated_option
 @source_options
@@ -45,14 +46,14 @@ def verify(
     since: int | None,
     rotated: bool,
 ) -> None:
-    """Tell whether a chained log is as it was written, and if not, where it begins to differ.
+    """Verify that a chained log is exactly as it was written.
 
-    FILE is the log of a mount or volume with the option chain. What was rotated of it belongs to
-    it, also compressed. Named is the first record that was changed, removed, inserted or put
-    elsewhere. The exit code is 0 if there is none, 1 otherwise.
+    FILE is the log of a mount or volume with the option chain; its rotated and compressed files
+    belong to it. Reports the first record that was changed, removed, inserted or moved. The exit
+    code is 0 if there is none, 1 otherwise.
 
-    A copy of a log in another place says nothing of what its end should be, unless the volume is
-    named: --volume NAME.
+    For a copy of a log in another place, a missing end is only noticed if you name the volume:
+    --volume NAME.
 
     \b
       fusevol log verify --volume data
@@ -60,7 +61,7 @@ def verify(
       fusevol log verify --public-key web1.pem copy-of-data.log
     """
     if STDIN in sources:
-        raise UsageError("a log can be verified as files only, not from standard input")
+        raise UsageError("cannot verify standard input; name the log file")
     question = Question(sources, rotated, volume, since or 0)
     if public_key is not None:
         public = PublicKey.load(public_key)
@@ -81,8 +82,8 @@ def _verified_by_secret(question: Question) -> Report:
         secret = keys.load()
     except NotFoundError:
         raise NotFoundError(
-            f"there is no chain key here ({keys.key_path()}); with the public key of the host that "
-            f"wrote the log, its signatures can be checked: --public-key FILE"
+            f"no chain key at {keys.key_path()}; verify on the host that wrote the log, or check "
+            f"only the signatures, with the public key of that host: --public-key FILE"
         ) from None
     public = secret.public()
 
@@ -119,8 +120,8 @@ def _told(report: Report, *, with_secret: bool) -> Iterator[str]:
         yield (
             f"{report.records} records of volume {report.volume}, up to number "
             f"{report.last_seq}: none is missing, and the signatures of {report.checkpoints} "
-            f"checkpoints are right; what else the records say was not checked, as that takes "
-            f"the secret key"
+            f"checkpoints are valid; the contents of other records were not checked, as that "
+            f"requires the secret key"
         )
     yield from _notes(report, with_secret=with_secret)
 
@@ -133,7 +134,7 @@ def _sentence(finding: Finding) -> str:
         Tampering.CHANGED: f"record {seq} was changed",
         Tampering.REMOVED: f"{several} missing here",
         Tampering.INSERTED: f"inserted before record {seq}",
-        Tampering.REORDERED: f"record {seq} is in another place",
+        Tampering.REORDERED: f"record {seq} was moved",
         Tampering.CUT: f"the end was cut off, {several} missing",
         Tampering.REPLACED: "the log was replaced by another",
     }[finding.kind]
@@ -142,12 +143,15 @@ def _sentence(finding: Finding) -> str:
 
 def _notes(report: Report, *, with_secret: bool) -> Iterator[str]:
     for first, last in report.removed:
-        yield f"records {first} to {last} were removed by fusevol, as its options say"
+        yield f"records {first} to {last} were removed by fusevol, as its retention options say"
     if report.begun_at:
-        yield f"the chain begins with record {report.begun_at}; what is before is not covered"
+        yield f"the chain begins with record {report.begun_at}; records before it are not covered"
     for first, last in report.off:
-        yield f"the chain was off from record {first} to {last}; these are not covered"
+        yield f"chaining was off from record {first} to {last}; these records are not covered"
     for path, line in report.torn:
-        yield f"{path}:{line}: part of a record, left by a crash or a full disk"
+        yield f"{path}:{line}: incomplete record, left by a crash or a full disk"
     if with_secret and report.finding is None and not report.newest:
-        yield "the newest checkpoint is not known here: whether the end is missing cannot be told"
+        yield (
+            "the newest checkpoint is not known on this host: a missing end of the log would not "
+            "be noticed"
+        )
