@@ -6,6 +6,7 @@ from typing import Final
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
+from fusevol.cli.choices import OneOf
 from fusevol.errors import FusevolError
 from fusevol.model import RecordLevel
 
@@ -14,7 +15,7 @@ _VARIABLE: Final = "_FUSEVOL_COMPLETE"
 
 
 @click.command()
-@click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
+@click.argument("shell", type=OneOf(("bash", "zsh", "fish")))
 def completion(shell: str) -> None:
     """Print a script that completes commands and options in SHELL.
 

@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 from fusevol import __version__
+from fusevol.cli.choices import Group
 from fusevol.errors import EXIT_FAILED, FusevolError
 
 SECTIONS: Final = {
@@ -46,7 +47,7 @@ which keeps `fusevol log` from paying for the imports of `fusevol mount`."""
 COMMANDS: Final = {name: where for section in SECTIONS.values() for name, where in section.items()}
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group whose commands are imported when they are called or listed, section by section."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -7,6 +7,7 @@ import sys
 import click
 
 from fusevol.cli.completion import complete_level, complete_path
+from fusevol.cli.option_table import CommandWithOptions, complete_options
 from fusevol.errors import UsageError
 from fusevol.linux.mountinfo import mount_at
 from fusevol.logagent.sinks import parse_all
@@ -19,16 +20,15 @@ from fusevol.options.config import (
     NO_LOG,
     STDOUT_LOG,
     MountConfig,
-    Options,
     log_directory,
-    parse_level,
-    parse_options,
 )
+from fusevol.options.mount_words import Options, parse_options
+from fusevol.options.table import Place, options_of
 from fusevol.processes import starting
 from fusevol.terminal import printable
 
 
-@click.command()
+@click.command(cls=CommandWithOptions, place=Place.MOUNT)
 @click.argument("source", shell_complete=complete_path)
 @click.argument("mountpoint", shell_complete=complete_path)
 @click.option(
@@ -52,12 +52,8 @@ from fusevol.terminal import printable
     "options",
     multiple=True,
     metavar="OPT[,OPT...]",
-    help="Mount options: ro, rw, suid, dev, exec, noexec, symfollow, nosymfollow, noatime and the "
-    "like, allow_other, private, "
-    "on_log_failure=continue|deny, deadline=SECONDS (operations that the source does not answer in "
-    "time fail), log=, record=, name= as above, and for the log format=, sinks=, include=, "
-    "exclude=, success=, failure=, coalesce=, chain, rotate_size=, rotate_age=, compress=, "
-    "keep_files=, keep_age=, quota=, space_warn=, space_act=. Can be repeated.",
+    shell_complete=complete_options(Place.MOUNT),
+    help="Mount options, see below. Can be repeated.",
 )
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground.")
 def mount(
@@ -90,7 +86,7 @@ def mount(
     if log is not None:
         said.log = log
     if record is not None:
-        said.record = parse_level(record)
+        said.record = options_of(Place.MOUNT)["record"].parse(record)
     if name is not None:
         said.name = name
     config = configure(source, mountpoint, said)

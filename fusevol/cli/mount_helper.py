@@ -22,7 +22,7 @@ import click
 from fusevol.cli.mount import configure, serve
 from fusevol.errors import EXIT_MOUNT_FAILURE, FusevolError, MountError, UsageError
 from fusevol.mounts.preflight import check
-from fusevol.options.config import Options, parse_options, split_options
+from fusevol.options.mount_words import Options, parse_options, split_options
 from fusevol.terminal import printable
 
 _EXIT_USAGE: Final = 1

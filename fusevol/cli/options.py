@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 from click.shell_completion import CompletionItem
 
+from fusevol.cli.choices import OneOf, SeveralOf, flattened
 from fusevol.cli.completion import complete_mountpoint
 from fusevol.errors import UsageError
 from fusevol.logs.filter import RESULTS, Filter, parse_result, parse_time, path_matcher
@@ -59,8 +60,8 @@ PATTERN: Final = Parsed("pattern", _parse_pattern)
 
 FILTER_OPTIONS: Final = {
     "ops": click.option(
-        "--op", "ops", multiple=True, type=click.Choice((*OPERATIONS, *EVENTS)), metavar="OP",
-        help="Only this operation, such as write or unlink.",
+        "--op", "ops", multiple=True, type=SeveralOf((*OPERATIONS, *EVENTS)), callback=flattened,
+        metavar="OP[,OP...]", help="Only these operations, such as write,unlink.",
     ),
     "paths": click.option(
         "--path", "paths", multiple=True, type=PATTERN, metavar="PATTERN",
@@ -110,7 +111,7 @@ SOURCE_OPTIONS: Final = {
 
 color_option = click.option(
     "--color",
-    type=click.Choice(("auto", "always", "never")),
+    type=OneOf(("auto", "always", "never")),
     default="auto",
     show_default=True,
     help="Color the text; auto colors it on a terminal unless NO_COLOR is set.",

@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+from fusevol.cli.choices import OneOf
 from fusevol.containers.state import Container, check_free, check_name
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UsageError
 from fusevol.options.binding import Binding, check_places, parse_binding
@@ -44,7 +45,7 @@ _HOST_NAME_MAX: Final = 64
 @click.option("--hostname", help="Host name.", show_default="begin of the id")
 @click.option(
     "--network",
-    type=click.Choice(("none", "host")),
+    type=OneOf(("none", "host")),
     default="none",
     show_default=True,
     help="none: a loopback device only. host: the host's network, which is no protection from it.",

@@ -10,10 +10,12 @@ from typing import Final
 import click
 import msgspec
 
+from fusevol.cli.choices import OneOf
 from fusevol.cli.log.output import name_of
 from fusevol.errors import FusevolError, NotFoundError, UnsupportedError, UsageError
 from fusevol.mounts import registry
 from fusevol.record.record import one_line
+from fusevol.spelling import did_you_mean
 from fusevol.terminal import printable_json
 from fusevol.top.collector import Frame, FrameCollector, Wanted
 from fusevol.top.plain import as_document, as_text
@@ -44,7 +46,7 @@ _ROWS: Final = 10
 @click.option(
     "--sort",
     "by",
-    type=click.Choice([column.name for column in COLUMNS]),
+    type=OneOf([column.name for column in COLUMNS]),
     default=COLUMNS[0].name,
     show_default=True,
     metavar="COLUMN",
@@ -103,9 +105,8 @@ def _wanted(names: tuple[str, ...]) -> Wanted:
     served = {one.name for one in registry.all_served()}
     for name in names:
         if name not in served:
-            raise NotFoundError(
-                f"no volume named {name} is mounted; `fusevol status` lists the mounts"
-            )
+            meant = did_you_mean(name, served) or "; `fusevol status` lists the mounts"
+            raise NotFoundError(f"no volume named {name} is mounted{meant}")
     return lambda one: one.name in names
 
 

@@ -2,19 +2,21 @@
 
 import os
 import sys
-from typing import Final
 
 import click
 
+from fusevol.cli.choices import Group
 from fusevol.cli.completion import complete_level, complete_path
+from fusevol.cli.option_table import CommandWithOptions, complete_options
 from fusevol.errors import UsageError
 from fusevol.mounts.encoding import encode
-from fusevol.options import log as log_options
+from fusevol.options.table import Place
 from fusevol.server.control import Client, VolumeState
+from fusevol.server.volume_options import find
 from fusevol.terminal import printable
 
 
-@click.group()
+@click.group(cls=Group)
 def volume() -> None:
     """Create, list, change and remove named volumes."""
 
@@ -36,20 +38,12 @@ _options = click.option(
     "words",
     multiple=True,
     metavar="NAME=VALUE",
-    help="source=PATH, subpath=DIR, record=all|data, ro=true|false, log=FILE|none, "
-    "on_log_failure=continue|deny, deadline=SECONDS, suid=, dev=, noexec=, exec=true|false, and "
-    "for its log format=, sinks=, include=, exclude=, success=, failure=, coalesce=, chain=, "
-    "rotate_size=, rotate_age=, compress=, keep_files=, keep_age=, quota=, space_warn=, "
-    "space_act=. Can be "
-    "repeated.",
+    shell_complete=complete_options(Place.VOLUME),
+    help="Options of the volume, see below. Can be repeated.",
 )
 
 
-_AT_ONCE: Final = ("deadline", "on_log_failure", *log_options.KNOWN)
-"""Options whose changes take effect immediately, even while a volume is in use."""
-
-
-@volume.command()
+@volume.command(cls=CommandWithOptions, place=Place.VOLUME)
 @click.argument("name", default="")
 @_source
 @_record
@@ -112,7 +106,7 @@ def inspect(names: tuple[str, ...], as_json: bool) -> None:
         _show(one)
 
 
-@volume.command()
+@volume.command(cls=CommandWithOptions, place=Place.VOLUME, shows_changes=True)
 @click.argument("name")
 @_source
 @_record
@@ -127,10 +121,9 @@ def update(
 ) -> None:
     """Change options of a volume.
 
-    deadline, on_log_failure, all options of the log except its name, and a change to record level
-    data take effect immediately, even while the volume is in use: another worker takes over. Other
-    options take effect when the volume is mounted next: immediately if it is not in use, otherwise
-    after its last user has exited.
+    A change that takes effect immediately does so even while the volume is in use: another worker
+    takes over. Other changes take effect when the volume is mounted next: immediately if it is not
+    in use, otherwise after its last user has exited.
     """
     options = _said(words, source, record)
     if read_only is not None:
@@ -139,9 +132,7 @@ def update(
         raise UsageError("nothing to change; give an option, such as --record data")
     with Client() as daemon:
         state = daemon.update(name, options)
-    later = {key for key in options if key not in _AT_ONCE} - {"record"}
-    if options.get("record") == "all":
-        later.add("record")
+    later = {word for word, value in options.items() if not find(word).changes_at_once(value)}
     if later and (state.references or state.state == "serving"):
         click.echo(
             f"{name} is in use: the new {', '.join(sorted(later))} takes effect when the volume is "

@@ -1,15 +1,12 @@
-"""What a mount is made of, and the words after -o that say so."""
+"""What a mount is made of, and where its files are."""
 
 import os
-import re
 from collections.abc import Collection
 from typing import Final
 
 import msgspec
 
-from fusevol.errors import UnsupportedError, UsageError
 from fusevol.linux.mounts import (
-    MS_LAZYTIME,
     MS_NOATIME,
     MS_NODEV,
     MS_NODIRATIME,
@@ -21,53 +18,13 @@ from fusevol.linux.mounts import (
     MS_STRICTATIME,
 )
 from fusevol.model import OnLogFailure, RecordLevel
-from fusevol.options import log as log_options
 from fusevol.options.log import LogOptions
-
-_FLAGS: Final[dict[str, tuple[int, bool]]] = {
-    "ro": (MS_RDONLY, True),
-    "rw": (MS_RDONLY, False),
-    "nosuid": (MS_NOSUID, True),
-    "suid": (MS_NOSUID, False),
-    "nodev": (MS_NODEV, True),
-    "dev": (MS_NODEV, False),
-    "noexec": (MS_NOEXEC, True),
-    "exec": (MS_NOEXEC, False),
-    "nosymfollow": (MS_NOSYMFOLLOW, True),
-    "symfollow": (MS_NOSYMFOLLOW, False),
-    "noatime": (MS_NOATIME, True),
-    "atime": (MS_NOATIME, False),
-    "nodiratime": (MS_NODIRATIME, True),
-    "diratime": (MS_NODIRATIME, False),
-    "relatime": (MS_RELATIME, True),
-    "norelatime": (MS_RELATIME, False),
-    "strictatime": (MS_STRICTATIME, True),
-    "nostrictatime": (MS_STRICTATIME, False),
-    "lazytime": (MS_LAZYTIME, True),
-    "nolazytime": (MS_LAZYTIME, False),
-}
-"""Option -> mount(2) flag, and whether the option sets or clears it."""
-
-_FOR_OTHERS: Final = frozenset(
-    (
-        "defaults", "auto", "noauto", "nofail", "_netdev", "user", "users", "nouser", "owner",
-        "group", "async", "silent", "loud", "default_permissions",
-    )
-)  # fmt: skip
-"""Words that mount(8) and systemd act on, or that say what is the case anyway."""
-
-_VALUES: Final = ("name", "log", "record", "on_log_failure", "deadline")
-_WORDS: Final = ("allow_other", "private")
+from fusevol.options.table import FLAGS
 
 DEFAULT_FLAGS: Final = MS_NOSUID | MS_NODEV
 
 _FORBIDDING: Final = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOSYMFOLLOW
-_CAN_BE_ALLOWED: Final = MS_NOEXEC | MS_NOSYMFOLLOW
 _ATIME: Final = MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME
-
-_DEADLINES_S: Final = (0.1, 3600)
-
-_COMMA: Final = re.compile(r"(?<!\\),")
 
 
 class MountConfig(msgspec.Struct):
@@ -118,14 +75,14 @@ class MountConfig(msgspec.Struct):
 
 def flag_words(flags: int) -> list[str]:
     """Return the options that set `flags` of mount(2)."""
-    return [word for word, (flag, on) in _FLAGS.items() if on and flags & flag]
+    return [word for word, (flag, on) in FLAGS.items() if on and flags & flag]
 
 
 def flags_in(words: Collection[str]) -> int:
     """Return the flags of mount(2) that `words`, those of a line of mountinfo, stand for."""
     found = 0
     for word in words:
-        flag, on = _FLAGS.get(word, (0, False))
+        flag, on = FLAGS.get(word, (0, False))
         found |= flag if on else 0
     return found if found & (MS_NOATIME | MS_RELATIME) else found | MS_STRICTATIME
 
@@ -182,102 +139,3 @@ def _directory(variable: str, of_root: str) -> str:
         return of_root
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     return os.path.join(state, "fusevol")
-
-
-class Options(msgspec.Struct):
-    """What the words after -o say; None where they say nothing."""
-
-    name: str | None = None
-    log: str | None = None
-    record: RecordLevel | None = None
-    on_log_failure: OnLogFailure | None = None
-    flags: int = DEFAULT_FLAGS
-    allowed: int = 0
-    allow_other: bool | None = None
-    deadline: float | None = None
-    logging: LogOptions = LogOptions()
-
-
-def split_options(text: str) -> list[str]:
-    """Return the words of `text`, which commas separate; backslashes stay as they are."""
-    return [word for word in _COMMA.split(text) if word]
-
-
-def parse_options(text: str) -> Options:
-    """Return what `text`, the comma-separated words after -o, says.
-
-    A comma inside a value is written as backslash, comma.
-
-    Raises:
-        UsageError: an unknown word, or a value that is not one of those possible.
-        UnsupportedError: record level `open`.
-    """
-    options = Options()
-    for word in split_options(text):
-        key, equals, value = word.replace("\\,", ",").partition("=")
-        if key in log_options.KNOWN and (value or key == "chain"):
-            options.logging = log_options.changed(options.logging, key, value)
-        elif key in _VALUES and equals:
-            _set_value(options, key, value)
-        elif equals and not key.lower().startswith("x-"):
-            raise _unknown(word)
-        elif key in _FLAGS:
-            flag, on = _FLAGS[key]
-            options.flags = options.flags | flag if on else options.flags & ~flag
-            flag &= _CAN_BE_ALLOWED
-            options.allowed = options.allowed & ~flag if on else options.allowed | flag
-        elif key == "allow_other":
-            options.allow_other = True
-        elif key == "private":
-            options.allow_other = False
-        elif key not in _FOR_OTHERS and not key.lower().startswith(("x-", "comment")):
-            raise _unknown(word)
-    return options
-
-
-def parse_level(value: str) -> RecordLevel:
-    """Return the record level called `value`; UsageError or UnsupportedError if there is none."""
-    if value == "open":
-        raise UnsupportedError(
-            "record level open is not available in this version; use all or data"
-        )
-    try:
-        return RecordLevel(value)
-    except ValueError:
-        raise UsageError(f"unknown record level {value!r}; use all or data") from None
-
-
-def parse_deadline(value: str) -> float:
-    """Return a deadline in seconds; UsageError if it is none that can be meant."""
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = -1.0
-    if seconds == 0 or _DEADLINES_S[0] <= seconds <= _DEADLINES_S[1]:
-        return seconds
-    raise UsageError(
-        f"deadline={value}: seconds, from {_DEADLINES_S[0]} to {_DEADLINES_S[1]}, or 0 for none"
-    )
-
-
-def _set_value(options: Options, key: str, value: str) -> None:
-    if not value:
-        raise UsageError(f"option {key} needs a value: {key}=...")
-    if key == "record":
-        options.record = parse_level(value)
-    elif key == "on_log_failure":
-        try:
-            options.on_log_failure = OnLogFailure(value)
-        except ValueError:
-            raise UsageError(
-                f"unknown policy on_log_failure={value}; use continue or deny"
-            ) from None
-    elif key == "deadline":
-        options.deadline = parse_deadline(value)
-    else:
-        setattr(options, key, value)
-
-
-def _unknown(word: str) -> UsageError:
-    known = ", ".join((*(f"{key}=" for key in _VALUES + log_options.KNOWN), *_WORDS, *_FLAGS))
-    return UsageError(f"unknown mount option {word!r}; known are {known}")

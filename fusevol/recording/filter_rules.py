@@ -26,6 +26,7 @@ from fusevol.logs.filter import parse_result, path_matcher, result_check
 from fusevol.record.bounds import LEFT_OUT
 from fusevol.record.container_ids import container_check
 from fusevol.record.record import OK, OPERATIONS, AccessRecord
+from fusevol.spelling import did_you_mean
 
 Check = Callable[[AccessRecord], bool]
 
@@ -107,10 +108,9 @@ def _rule(words: list[Characters], lenient: bool) -> Rule:
         text = "".join(character for character, _ in word)
         said = _WORD.fullmatch(text)
         if said is None or said["key"] not in _CHECKS:
-            known = ", ".join(_CHECKS)
-            raise ValueError(
-                f"{text!r} is no condition; known are {known}, each with = and a value"
-            )
+            meant = did_you_mean(text.partition("=")[0], _CHECKS)
+            known = f"; known are {', '.join(_CHECKS)}, each with = and a value"
+            raise ValueError(f"{text!r} is no condition{meant or known}")
         for value in _split(word[said.start("value") :], "|"):
             alternative = "".join(character for character, _ in value)
             if not alternative:
@@ -146,7 +146,8 @@ def _has_no_whole_to(record: AccessRecord) -> bool:
 
 def _operation(text: str) -> str:
     if text not in OPERATIONS:
-        raise ValueError(f"{text!r} is no operation; known are {', '.join(OPERATIONS)}")
+        known = did_you_mean(text, OPERATIONS) or f"; known are {', '.join(OPERATIONS)}"
+        raise ValueError(f"{text!r} is no operation{known}")
     return text
 
 

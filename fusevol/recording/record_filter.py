@@ -15,10 +15,11 @@ from typing import Final, Literal
 
 from fusevol.errors import UsageError
 from fusevol.model import OnLogFailure
-from fusevol.options import log
 from fusevol.options.log import LogOptions
+from fusevol.options.log_words import as_words
 from fusevol.record.record import OK, OPERATIONS, AccessRecord
 from fusevol.recording.filter_rules import Check, Rule, parse_rules
+from fusevol.spelling import did_you_mean
 
 Verdict = Literal["always", "never"]
 ALWAYS: Final = "always"
@@ -44,7 +45,7 @@ class RecordFilter:
         self._exclude = parse_rules("exclude", options.exclude)
         self._success = _operations("success", options.success)
         self._failure = _operations("failure", options.failure)
-        words = log.as_words(options)
+        words = as_words(options)
         self.text = " ".join(f"{key}={shlex.quote(words[key])}" for key in _WORDS if key in words)
 
     def of(self, op: str) -> "Check | Verdict":
@@ -93,9 +94,9 @@ def _operations(key: str, text: str) -> frozenset[str]:
     for word in words:
         op = word.removeprefix("!")
         if op not in OPERATIONS and word not in ("all", "!all", "none"):
+            known = f"; use all, none, !OPERATION or {', '.join(OPERATIONS)}"
             raise UsageError(
-                f"{key}={text}: {word!r} is no operation; use all, none, !OPERATION or "
-                f"{', '.join(OPERATIONS)}"
+                f"{key}={text}: {word!r} is no operation{did_you_mean(op, OPERATIONS) or known}"
             )
         named = OPERATIONS if op == "all" else () if op == "none" else (op,)
         if word.startswith("!"):

@@ -4,6 +4,7 @@ from fusevol.errors import NotFoundError
 from fusevol.mounts.registry import all_served, resolved
 from fusevol.options.config import NO_LOG, STDOUT_LOG
 from fusevol.server import store
+from fusevol.spelling import did_you_mean
 
 
 def find_log(mountpoint: str | None, volume: str | None) -> str:
@@ -17,9 +18,9 @@ def find_log(mountpoint: str | None, volume: str | None) -> str:
     if log is None and volume is not None:
         log = log_of_volume(volume)
     if log is None:
-        raise NotFoundError(
-            f"no {what}; `fusevol status` lists mounts, `fusevol volume ls` lists volumes"
-        )
+        meant = "" if volume is None else did_you_mean(volume, _names())
+        known = "; `fusevol status` lists mounts, `fusevol volume ls` lists volumes"
+        raise NotFoundError(f"no {what}{meant or known}")
     if log in (NO_LOG, STDOUT_LOG):
         raise NotFoundError(f"the {what} has no log file (its log is {log}); set one with log=FILE")
     return log
@@ -31,6 +32,12 @@ def log_of_volume(name: str) -> str | None:
         if stored.name == name:
             return stored.log
     return None
+
+
+def _names() -> set[str]:
+    """Return the names of all volumes, served or not."""
+    served = {one.name for one in all_served()}
+    return served | {stored.name for stored in store.load_volumes()}
 
 
 def _served_log(mountpoint: str | None, volume: str | None) -> str | None:

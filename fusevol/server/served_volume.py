@@ -21,7 +21,7 @@ from fusevol.model import RecordLevel
 from fusevol.mounts import mounting, registry
 from fusevol.mounts.preflight import check, check_source
 from fusevol.options.config import DEFAULT_FLAGS, MountConfig, log_directory
-from fusevol.options.log import as_words
+from fusevol.options.log_words import as_words
 from fusevol.processes import starting
 from fusevol.processes.forkserver import ForkServer
 from fusevol.server import store

@@ -16,7 +16,7 @@ interval = 60                     # seconds
 source = "/srv/data"
 record = "data"
 ro = true
-deadline = 30                     # seconds
+deadline = "30s"
 """
 
 import ipaddress
@@ -29,19 +29,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UsageError
+from fusevol.options.kinds import written
+from fusevol.options.table import Option
 from fusevol.server import volume_options
 
 DEFAULT_PATH: Final = "/etc/fusevol/fusevol.toml"
 PLUGIN_SOCKET: Final = "/run/docker/plugins/fusevol.sock"
 """Where dockerd looks for a volume driver called fusevol."""
-
-
-_NUMBERS: Final = frozenset(
-    ("deadline", "coalesce", "rotate_size", "rotate_age", "keep_files", "keep_age", "quota",
-     "space_warn", "space_act")
-)  # fmt: skip
-_LISTS: Final = {"sinks": "+", "include": "; ", "exclude": "; ", "success": " ", "failure": " "}
-"""Option that may be a list -> what separates the words of it elsewhere."""
 
 
 class Docker(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -183,22 +177,18 @@ def options_of(words: Mapping[str, Any]) -> dict[str, str]:
     """Return the options of a volume in the configuration as words for `volume_options.parse`.
 
     Raises:
-        UsageError: a value is not a string, true or false; some may be numbers or lists.
+        UsageError: an unknown option, or a value of another type than the option takes.
     """
-    return {word: _text(word, value) for word, value in words.items()}
+    return {word: _text(volume_options.find(word), value) for word, value in words.items()}
 
 
-def _text(word: str, value: object) -> str:
+def _text(option: Option, value: object) -> str:
+    kind = option.kind
     if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str) or (isinstance(value, int | float) and word in _NUMBERS):
+        return written(value)
+    if isinstance(value, str) or (kind.is_number and isinstance(value, int | float)):
         return str(value)
-    if isinstance(value, list) and word in _LISTS and all(isinstance(one, str) for one in value):
-        return _LISTS[word].join(value)
-    raise UsageError(f"option {word} has to be a string, true or false{_besides(word)}")
-
-
-def _besides(word: str) -> str:
-    if word in _NUMBERS:
-        return ", or a number"
-    return ", or a list of strings" if word in _LISTS else ""
+    if kind.separator and isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return kind.separator.join(value)
+    also = ", or a number" if kind.is_number else ", or a list of strings" if kind.separator else ""
+    raise option.invalid(value, f"a string, true or false{also}")

@@ -9,15 +9,16 @@ import msgspec
 from fusevol.errors import UsageError
 from fusevol.model import OnLogFailure, RecordLevel
 from fusevol.mounts.log_checks import check_log_options
-from fusevol.options import log as log_options
-from fusevol.options.config import NO_LOG, parse_deadline, parse_level
-from fusevol.options.log import LogOptions, parse_boolean
+from fusevol.options.config import NO_LOG
+from fusevol.options.log import LogOptions
+from fusevol.options.log_words import LOG_WORDS, changed
+from fusevol.options.table import Option, Place, options_of, unknown
 
-KNOWN: Final = (
-    "source", "subpath", "record", "ro", "log", "on_log_failure", "suid", "dev", "noexec",
-    "exec", "deadline", *log_options.KNOWN,
-)  # fmt: skip
-_ALIASES: Final = {"device": "source", "read_only": "ro"}
+_OPTIONS: Final = options_of(Place.VOLUME)
+_NAMES: Final = {name: name for name in _OPTIONS} | {
+    alias: option.name for option in _OPTIONS.values() for alias in option.aliases
+}
+KNOWN: Final = tuple(_OPTIONS)
 
 
 class VolumeOptions(msgspec.Struct, frozen=True):
@@ -60,61 +61,39 @@ def parse(words: Mapping[str, str], base: VolumeOptions | None = None) -> Volume
     base = base or VolumeOptions()
     logging = base.logging
     changes: dict[str, Any] = {}
-    for word, value in words.items():
-        key = word.replace("-", "_")
-        key = _ALIASES.get(key, key)
-        if key not in KNOWN:
-            raise UsageError(f"unknown volume option {word!r}; known are {', '.join(KNOWN)}")
-        if key in changes:
-            raise UsageError(f"volume option {key} is given twice")
-        if key in log_options.KNOWN:
-            _refuse_nul(key, value)
-            logging = log_options.changed(logging, key, value)
-            changes[key] = None
+    seen = set()
+    for word, text in words.items():
+        option = find(word)
+        name = option.name
+        if name in seen:
+            raise UsageError(f"volume option {name} is given twice")
+        seen.add(name)
+        if name in LOG_WORDS:
+            logging = changed(logging, name, text)
         else:
-            changes[key] = _value(key, value)
-    changes = {key: value for key, value in changes.items() if key not in log_options.KNOWN}
+            changes[name] = _value(option, text)
     options = msgspec.structs.replace(base, logging=logging, **changes)
     check_log_options(logging, options.log, options.on_log_failure)
     return options
 
 
-def _value(key: str, value: str) -> object:
-    _refuse_nul(key, value)
-    if key in ("ro", "suid", "dev", "noexec", "exec"):
-        return parse_boolean(key, value)
-    if key == "record":
-        return parse_level(value)
-    if key == "deadline":
-        return parse_deadline(value)
-    if key == "on_log_failure":
-        try:
-            return OnLogFailure(value)
-        except ValueError:
-            raise UsageError(
-                f"unknown policy on_log_failure={value}; use continue or deny"
-            ) from None
-    if key == "subpath":
-        return _subpath(value)
-    return _absolute(key, value)
+def find(word: str) -> Option:
+    """Return the option of a volume that goes by a name; a dash stands for an underscore.
+
+    Raises:
+        UsageError: there is none.
+    """
+    name = _NAMES.get(word.replace("-", "_"))
+    if name is None:
+        raise unknown("volume option", word, KNOWN)
+    return _OPTIONS[name]
 
 
-def _refuse_nul(key: str, value: str) -> None:
-    if "\0" in value:
-        raise UsageError(f"volume option {key} cannot hold a NUL byte")
-
-
-def _subpath(value: str) -> str:
-    parts = [part for part in value.split("/") if part not in ("", ".")]
-    if ".." in parts or value.startswith("/"):
-        raise UsageError(f"volume option subpath={value}: a path below the source, without '..'")
-    return "/".join(parts)
-
-
-def _absolute(key: str, value: str) -> str:
-    if key == "log" and value in ("", NO_LOG):
+def _value(option: Option, text: str) -> object:
+    value = option.parse(text)
+    if not option.kind.is_path or (option.name == "log" and text in ("", NO_LOG)):
         return value
-    if not value.startswith("/"):
+    if not text.startswith("/"):
         # The daemon's working directory is not the caller's.
-        raise UsageError(f"volume option {key}={value}: has to be an absolute path")
-    return os.path.normpath(value)
+        raise option.invalid(text, "an absolute path")
+    return os.path.normpath(text)

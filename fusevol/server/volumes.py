@@ -31,6 +31,7 @@ from fusevol.server.served_volume import ServedVolume
 from fusevol.server.settings import Settings, options_of
 from fusevol.server.store import Reference, StoredVolume
 from fusevol.server.volume_options import VolumeOptions, parse
+from fusevol.spelling import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -298,9 +299,8 @@ class Volumes:
             return self._volumes[name]
         except KeyError:
             shown = name if is_volume_name(name) else ascii(name[:80])
-            raise NotFoundError(
-                f"there is no volume {shown}; `fusevol volume ls` lists them"
-            ) from None
+            meant = did_you_mean(name, self._volumes) or "; `fusevol volume ls` lists them"
+            raise NotFoundError(f"there is no volume {shown}{meant}") from None
 
     def _existing(self, name: str, wanted: VolumeOptions) -> VolumeState:
         volume = self._volumes[name]

@@ -75,8 +75,15 @@ def test_record_levels() -> None:
     assert offered("mount", "--record", "d") == ["data"]
 
 
+def test_options_of_mounts_and_volumes() -> None:
+    assert offered("mount", "-o", "on_") == ["on_log_failure=continue", "on_log_failure=deny"]
+    assert offered("mount", "-o", "ro,rotate_") == ["ro,rotate_size=", "ro,rotate_age="]
+    assert offered("volume", "update", "-o", "noex") == ["noexec=true", "noexec=false"]
+
+
 def test_operations_of_the_log() -> None:
     assert offered("log", "tail", "--op", "un") == ["unlink", "unmount"]
+    assert offered("log", "tail", "--op", "read,un") == ["read,unlink", "read,unmount"]
     assert offered("log", "tail", "--result", "EACC") == ["EACCES"]
 
 

@@ -14,7 +14,8 @@ import pytest
 from fusevol.cli import mount_helper
 from fusevol.errors import UsageError
 from fusevol.model import RecordLevel
-from fusevol.options.config import DEFAULT_FLAGS, Options
+from fusevol.options.config import DEFAULT_FLAGS
+from fusevol.options.mount_words import Options
 from tests.patience import PATIENCE_S
 
 BIN = Path(sys.executable).parent

@@ -9,7 +9,7 @@ from fusevol.cli.mount import configure
 from fusevol.errors import UsageError
 from fusevol.mounts import registry
 from fusevol.mounts.mount_lock import alone_at
-from fusevol.options.config import parse_options
+from fusevol.options.mount_words import parse_options
 from fusevol.processes import starting
 from tests.served import Served, fusevol, is_mounted, needs_root, serve
 

@@ -147,7 +147,7 @@ def test_options(plugin: Plugin, source: Path) -> None:
     refusal = plugin.refused("Create", Name="b0", Opts={"colour": "red"})
     assert refusal == f"unknown volume option 'colour'; known are {', '.join(KNOWN)}"
     assert "does not exist" in plugin.refused("Create", Name="b0", Opts={"source": "/nowhere"})
-    assert "use true or false" in plugin.refused("Create", Name="b0", Opts={"ro": "perhaps"})
+    assert "expected true or false" in plugin.refused("Create", Name="b0", Opts={"ro": "perhaps"})
     # As Compose files for the driver `local` have it.
     device = {"type": "none", "o": "bind,ro,record=data", "device": str(source)}
     plugin.do("Create", Name="b0", Opts=device)

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from fusevol.errors import UsageError
-from fusevol.options.log import LogOptions, changed
+from fusevol.options.log import LogOptions
+from fusevol.options.log_words import changed
 from fusevol.recording.loggedfs import translate
 from fusevol.recording.record_filter import check
 from tests.mounted.acting import User, acting_as

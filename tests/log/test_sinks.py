@@ -83,6 +83,8 @@ def test_words(text: str, spec: SinkSpec) -> None:
     [
         ("", "unknown target ''"),
         ("kafka", "unknown target 'kafka'; a sink is .*journald.*syslog.*unix:/SOCKET.*stdout"),
+        ("jurnald", "unknown target 'jurnald'; did you mean journald[?]$"),
+        ("syslog:facility=x", "unknown facility 'x', known are kern"),
         ("xml@syslog", "unknown format 'xml', known are json, ecs, ocsf, juicefs, text"),
         ("@journald", "unknown format ''"),
         ("unix", "path of the socket is missing"),
@@ -91,7 +93,7 @@ def test_words(text: str, spec: SinkSpec) -> None:
         ("journald:", "absolute"),
         ("stdout:/dev/tty", "no path"),
         ("syslog:local3", "'local3' is neither"),
-        ("syslog:facility=local9", "unknown facility 'local9', known are kern"),
+        ("syslog:facility=local9", "unknown facility 'local9'; did you mean local.[?]$"),
         ("syslog:enterprise=0", "number that IANA"),
         ("syslog:enterprise=4294967296", "number that IANA"),
         ("syslog:enterprise=x", "number that IANA"),

@@ -3,12 +3,15 @@
 import itertools
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from fusevol.cli.main import COMMANDS
-from fusevol.options.config import parse_options
+from fusevol.options.mount_words import parse_options
+from fusevol.options.table import OPTIONS, Option
 from fusevol.record.record import EVENTS, AccessRecord, decode
 
 ROOT = Path(__file__).parents[2]
@@ -98,19 +101,18 @@ def test_examples_of_records_are_records() -> None:
         decode(example.encode())
 
 
-def test_mount_options_are_known() -> None:
-    section = (ROOT / "docs/mount-options.md").read_text().partition("\n## ")[0]
-    names = [cell for row in re.findall(r"(?m)^\| (`.*?) \|", section) for cell in row.split(", ")]
-    words = [name.strip("`") for name in names]
-    assert {"ro", "private", "log=FILE", "=deny"} <= set(words)
-    for word in words:
-        parse_options(
-            {
-                "record=LEVEL": "record=all",
-                "deadline=SECONDS": "deadline=30",
-                "=deny": "on_log_failure=deny",
-            }.get(word, word)
-        )
+def test_tables_of_options_are_those_of_the_table() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/option-tables", "--check"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("option", [one for one in OPTIONS if one.page], ids=lambda one: one.name)
+def test_a_page_explains_the_options_that_lead_to_it(option: Option) -> None:
+    text = (ROOT / "docs" / option.page).read_text()
+    assert re.search(rf"(?m)^\|.*`{option.name}[`=]|^## .*`{option.name}|`-o {option.name}", text)
 
 
 def test_fstab_line_is_one() -> None:

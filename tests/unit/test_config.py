@@ -4,15 +4,8 @@ import pytest
 
 from fusevol.errors import UnsupportedError, UsageError
 from fusevol.model import OnLogFailure, RecordLevel
-from fusevol.options.config import (
-    DEFAULT_FLAGS,
-    MountConfig,
-    Options,
-    flags_in,
-    parse_level,
-    parse_options,
-    source_flags,
-)
+from fusevol.options.config import DEFAULT_FLAGS, MountConfig, flags_in, source_flags
+from fusevol.options.mount_words import Options, parse_options
 
 NOEXEC, NOSYMFOLLOW, NOATIME, RELATIME, STRICTATIME = 8, 256, 1024, 1 << 21, 1 << 24
 
@@ -52,12 +45,15 @@ def test_flags(text: str, set_bits: int, cleared: int) -> None:
     assert not flags & cleared
 
 
-@pytest.mark.parametrize(("value", "seconds"), [("5", 5.0), ("0.5", 0.5), ("0", 0.0)])
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("5", 5.0), ("0.5", 0.5), ("0", 0.0), ("30s", 30.0), ("1m", 60.0), ("1e1", 10.0)],
+)
 def test_deadline(value: str, seconds: float) -> None:
     assert parse_options(f"deadline={value}").deadline == seconds
 
 
-@pytest.mark.parametrize("value", ["-1", "0.05", "nan", "inf", "soon", "1e9"])
+@pytest.mark.parametrize("value", ["-1", "0.05", "nan", "inf", "soon", "1e9", "2h"])
 def test_a_deadline_that_cannot_be_meant(value: str) -> None:
     with pytest.raises(UsageError, match="deadline"):
         parse_options(f"deadline={value}")
@@ -81,12 +77,12 @@ def test_anything_else_is_refused_by_name(word: str) -> None:
 
 
 def test_levels() -> None:
-    assert parse_level("all") is RecordLevel.ALL
+    assert parse_options("record=all").record is RecordLevel.ALL
     with pytest.raises(UnsupportedError, match="open"):
-        parse_level("open")
-    with pytest.raises(UsageError, match="use all or data"):
-        parse_level("some")
-    with pytest.raises(UsageError, match="continue or deny"):
+        parse_options("record=open")
+    with pytest.raises(UsageError, match="invalid record=some: expected all or data"):
+        parse_options("record=some")
+    with pytest.raises(UsageError, match="expected continue or deny"):
         parse_options("on_log_failure=ignore")
 
 

@@ -15,7 +15,7 @@ import fusevol
 PACKAGE: Final = Path(fusevol.__file__).parent
 
 FLOORS: Final = (
-    {"errors", "model", "names", "terminal"},
+    {"errors", "model", "names", "spelling", "terminal"},
     {"linux"},
     {"options"},
     {"record"},

@@ -5,17 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusevol.errors import UsageError
-from fusevol.options.config import parse_options
-from fusevol.options.log import (
-    KNOWN,
-    Compression,
-    LogFormat,
-    LogOptions,
-    as_words,
-    changed,
-    parse_duration,
-    parse_size,
-)
+from fusevol.options.kinds import parse_size, parse_time
+from fusevol.options.log import Compression, LogFormat, LogOptions
+from fusevol.options.log_words import LOG_WORDS, as_words, changed
+from fusevol.options.mount_words import parse_options
 from fusevol.server.settings import options_of
 from fusevol.server.volume_options import parse
 
@@ -48,7 +41,7 @@ def test_as_words_and_back(options: LogOptions) -> None:
     assert again == options
 
 
-@pytest.mark.parametrize("key", KNOWN)
+@pytest.mark.parametrize("key", LOG_WORDS)
 def test_nothing_is_the_default(key: str) -> None:
     if key != "chain":
         assert changed(LogOptions(), key, "") == LogOptions()
@@ -59,7 +52,7 @@ def test_nothing_is_the_default(key: str) -> None:
     [("4096", 4096), ("1K", 1024), ("500m", 500 << 20), ("2GiB", 2 << 30), ("1 TB", 1 << 40)],
 )
 def test_sizes(text: str, size: int) -> None:
-    assert parse_size("quota", text) == size
+    assert parse_size(text) == size
 
 
 @pytest.mark.parametrize(
@@ -67,7 +60,7 @@ def test_sizes(text: str, size: int) -> None:
     [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("1d", 86400), ("4w", 2419200)],
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert parse_duration("keep_age", text) == seconds
+    assert parse_time(text) == seconds
 
 
 @pytest.mark.parametrize(

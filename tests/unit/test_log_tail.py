@@ -134,10 +134,20 @@ def test_wrong_usage(log: Path, arguments: list[str], message: str) -> None:
     assert str(error.value).startswith(message)
 
 
+def test_operations_in_one_word_and_in_several(log: Path) -> None:
+    both = shown("-n", "all", "--op", "read", "--op", "write", log)
+    assert len(both) == 30
+    assert shown("-n", "all", "--op", "read,write", log) == both
+    assert shown("-n", "all", "--op", "unlink,write", log) == both[::2]
+
+
 def test_unknown_operation(log: Path) -> None:
     result = CliRunner().invoke(log_command, ["tail", "--op", "delete", str(log)])
     assert result.exit_code == 2
     assert "'delete' is not one of" in result.output
+    result = CliRunner().invoke(log_command, ["tail", "--op", "read,writee", str(log)])
+    assert result.exit_code == 2
+    assert "'writee' is unknown; did you mean write?" in result.output
 
 
 def test_no_log_at_all() -> None:

@@ -173,7 +173,10 @@ def test_a_negative_list_begins_with_all() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"include": "op=wrte"}, "include, rule 1 .op=wrte.: 'wrte' is no operation"),
+        (
+            {"include": "op=wrte"},
+            "rule 1 .op=wrte.: 'wrte' is no operation; did you mean write",
+        ),
         ({"exclude": "op=read; uid=x"}, "exclude, rule 2 .uid=x.: 'x' is no number"),
         ({"exclude": "uid=-1"}, "no number"),
         ({"exclude": "uid=99999999999"}, "no number"),
@@ -185,7 +188,10 @@ def test_a_negative_list_begins_with_all() -> None:
         ({"include": "path~=(x"}, "no regular expression: missing"),
         ({"include": "path=[z-a]"}, "bad character range"),
         ({"include": "result=fine"}, "'fine' is no result"),
-        ({"success": "all !raed"}, "success=all !raed: '!raed' is no operation"),
+        (
+            {"success": "all !raed"},
+            "'!raed' is no operation; did you mean read",
+        ),
         ({"failure": "wrote"}, "failure=wrote: 'wrote' is no operation"),
     ],
 )

@@ -62,7 +62,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
         ('[metrics]\ntoken_file = "here"', "absolute"),
         ('[metrics]\notlp = "collector:4318"', "a URL"),
         ("[metrics]\ninterval = 0.5", "interval"),
-        ("[volumes.data]\nsource = 5", "volume data: option source"),
+        ("[volumes.data]\nsource = 5", "volume data: invalid source=5: expected a string"),
         ("[volumes.data]\nsize = '1G'", "volume data: unknown volume option 'size'"),
     ],
 )
@@ -129,7 +129,7 @@ def test_options_are_parsed_over_what_was_there() -> None:
         ({"source": "/a", "device": "/b"}, UsageError, "given twice"),
         ({"source": "/a\0b"}, UsageError, "NUL"),
         ({"ro": "maybe"}, UsageError, "true or false"),
-        ({"record": "some"}, UsageError, "unknown record level"),
+        ({"record": "some"}, UsageError, "invalid record=some: expected all or data"),
         ({"record": "open"}, UnsupportedError, "not available"),
         ({"subpath": "../x"}, UsageError, "below the source"),
         ({"subpath": "a/../../x"}, UsageError, "below the source"),

@@ -2,6 +2,7 @@
 
 import click
 
+from fusevol.cli.choices import Group
 from fusevol.cli.log.import_filter import import_filter
 from fusevol.cli.log.key import key
 from fusevol.cli.log.query import query
@@ -12,7 +13,7 @@ from fusevol.cli.log.tail import tail
 from fusevol.cli.log.verify import verify
 
 
-@click.group()
+@click.group(cls=Group)
 def log() -> None:
     """Read access logs: who did what to a volume, and the result."""
 

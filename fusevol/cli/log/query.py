@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from fusevol.cli.choices import OneOf
 from fusevol.cli.log.output import (
     container_names,
     missing_in,
@@ -59,7 +60,7 @@ Rows = Iterator[tuple[str | None, ...]]
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(("table", "json", "csv", "parquet")),
+    type=OneOf(("table", "json", "csv", "parquet")),
     default="table",
     show_default=True,
     help="table is for people; the others are for programs and have times in UTC.",

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 import click
 
+from fusevol.cli.choices import OneOf
 from fusevol.cli.log.output import (
     Show,
     by_id,
@@ -48,7 +49,7 @@ Work = Callable[[Section], Iterator[bytes | _End]]
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(("text", "json", *_CONVERTERS)),
+    type=OneOf(("text", "json", *_CONVERTERS)),
     default="text",
     show_default=True,
     help="text is for people, json prints records as fusevol writes them, ecs is for Elastic, ocsf "

@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 import msgspec
 
+from fusevol.cli.choices import OneOf
 from fusevol.cli.log.output import (
     by_id,
     missing_in,
@@ -48,7 +49,7 @@ Print = Callable[[Summary, Continuity | None], None]
 @click.command()
 @click.option(
     "--by",
-    type=click.Choice(tuple(GROUPINGS)),
+    type=OneOf(tuple(GROUPINGS)),
     default="op",
     show_default=True,
     help="Group by this; each value is a row.",

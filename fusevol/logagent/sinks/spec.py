@@ -15,6 +15,7 @@ import msgspec
 
 from fusevol.errors import UsageError
 from fusevol.options.log import LogFormat
+from fusevol.spelling import did_you_mean
 
 FORMS: Final = (
     "journald[:/SOCKET]", "syslog[:/SOCKET][:facility=NAME][:enterprise=NUMBER]", "unix:/SOCKET",
@@ -77,7 +78,7 @@ def parse(text: str) -> SinkSpec:
     try:
         target = SinkKind(name)
     except ValueError:
-        raise _wrong(text, f"unknown target {name!r}") from None
+        raise _wrong(text, f"unknown target {name!r}{did_you_mean(name, SinkKind)}") from None
     spec = SinkSpec(target, _format(text, form) if at else None, _SOCKETS.get(target, ""))
     if target is SinkKind.SYSLOG and colon:
         for word in words.split(":"):
@@ -112,8 +113,8 @@ def _with_word(text: str, spec: SinkSpec, word: str) -> SinkSpec:
         return msgspec.structs.replace(spec, path=_socket(text, word))
     if key == "facility" and equals:
         if value not in FACILITIES:
-            known = ", ".join(FACILITIES)
-            raise _wrong(text, f"unknown facility {value!r}, known are {known}")
+            known = did_you_mean(value, FACILITIES) or f", known are {', '.join(FACILITIES)}"
+            raise _wrong(text, f"unknown facility {value!r}{known}")
         return msgspec.structs.replace(spec, facility=value)
     if key == "enterprise" and equals:
         if not (value.isascii() and value.isdigit()) or not 0 < int(value) <= _LARGEST_ENTERPRISE:
@@ -126,7 +127,8 @@ def _format(text: str, name: str) -> LogFormat:
     try:
         return LogFormat(name)
     except ValueError:
-        raise _wrong(text, f"unknown format {name!r}, known are {', '.join(LogFormat)}") from None
+        known = did_you_mean(name, LogFormat) or f", known are {', '.join(LogFormat)}"
+        raise _wrong(text, f"unknown format {name!r}{known}") from None
 
 
 def _socket(text: str, path: str) -> str:
@@ -138,4 +140,5 @@ def _socket(text: str, path: str) -> str:
 
 
 def _wrong(text: str, why: str) -> UsageError:
-    return UsageError(f"sink {text!r}: {why}; a sink is [FORMAT@] and one of {', '.join(FORMS)}")
+    forms = "" if why.endswith("?") else f"; a sink is [FORMAT@] and one of {', '.join(FORMS)}"
+    return UsageError(f"sink {text!r}: {why}{forms}")
