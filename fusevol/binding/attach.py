@@ -62,10 +62,12 @@ def check(target: RunningContainer, destination: str) -> None:
         FusevolError: it cannot, and why.
     """
     if destination.split("/")[1] in _KERNELS:
-        raise UsageError(f"a volume cannot appear at {destination}, which is the kernel's")
+        raise UsageError(
+            f"a volume cannot be mounted at {destination}, which belongs to the kernel"
+        )
     if _is_of_host(target.process.pid):
         raise UnsupportedError(
-            f"{target.word} has the mounts of the host: what is attached to it would show on the "
+            f"{target.word} shares the mounts of the host: an attached volume would show on the "
             f"whole host; use fusevol mount"
         )
     host = _groups_of_host()
@@ -172,7 +174,7 @@ def _unmount(container: Inside, attachment: Attachment, path: str, lazy: bool) -
         is_on_top = False
     if not is_on_top:
         raise FusevolError(
-            f"{path} of {word} is hidden by another mount; take that away first, inside"
+            f"{path} of {word} is hidden by another mount; unmount that first, inside the container"
         )
     try:
         mounts.umount(name, mounts.UMOUNT_NOFOLLOW | (mounts.MNT_DETACH if lazy else 0))
@@ -181,9 +183,9 @@ def _unmount(container: Inside, attachment: Attachment, path: str, lazy: bool) -
             raise
         below = [one.mountpoint for one in container.mounts()
                  if one.mountpoint.startswith(f"{path}/")]  # fmt: skip
-        why = f"{below[-1]} is mounted on it" if below else "processes use it"
+        why = f"{below[-1]} is mounted on it" if below else "used by processes"
         raise FusevolError(
-            f"{path} of {word} is in use: {why}; end that first, or detach it with --lazy"
+            f"{path} of {word} is in use: {why}; stop that first, or detach with --lazy"
         ) from None
 
 
@@ -196,15 +198,15 @@ def _copy(container: Inside, served: AttachSource) -> tuple[int, int]:
         finally:
             os.close(namespace)
     except FileNotFoundError:
-        raise NotFoundError("fusevol serve has ended; start it again") from None
+        raise NotFoundError("fusevol serve has exited; start it again") from None
     tree = open_subpath(served.mountpoint, served.subpath)
     device = os.fstat(tree).st_dev
     at_place = [m.device for m in container.mounts() if m.mountpoint == served.mountpoint]
     if device not in at_place:
         # What is below the mount point shall never be taken for the volume.
         raise FusevolError(
-            f"volume {served.volume} is not mounted any more; `fusevol volume inspect "
-            f"{served.volume}` tells why"
+            f"volume {served.volume} is no longer mounted; `fusevol volume inspect "
+            f"{served.volume}` shows why"
         )
     return tree, device
 
@@ -217,13 +219,13 @@ def _check_place(
         raise FusevolError(f"{destination} of {target.word} is being changed; try again")
     if place.exists and place.mount.mountpoint == place.path:
         raise FusevolError(
-            f"{place.path} of {target.word} is a mount already ({place.mount.fstype}); choose "
-            f"another place, or take that away first"
+            f"{place.path} of {target.word} is already a mount ({place.mount.fstype}); choose "
+            f"another place, or unmount that first"
         )
     if place.mount.shared in host:
         raise UnsupportedError(
-            f"{place.mount.mountpoint} of {target.word} shares its mounts with the host, where "
-            f"what is attached would show, too; choose another place"
+            f"{place.mount.mountpoint} of {target.word} shares its mounts with the host, so an "
+            f"attached volume would show there, too; choose another place"
         )
 
 

@@ -31,8 +31,8 @@ def open_subpath(mountpoint: str, subpath: str) -> int:
     if mount_at(mountpoint) is None:
         # What is below the mount point shall never be taken for the volume.
         raise FusevolError(
-            f"{mountpoint} is no mount here: it was unmounted, or fusevol serve runs in another "
-            f"mount namespace (Private*= of its unit?); have it run in that of the host"
+            f"{mountpoint} is not mounted here: it was unmounted, or fusevol serve runs in another "
+            f"mount namespace (Private*= of its unit?); run it in the host's mount namespace"
         )
     try:
         if not subpath:
@@ -81,8 +81,8 @@ def bind(tree_fd: int, root_fd: int, destination: str, read_only: bool, is_file:
             os.close(target)
     except OSError as error:
         kind = _KINDS.get(error.errno or 0, FusevolError)
-        hint = "; choose a place that is there already" if error.errno == errno.EROFS else ""
-        raise kind(f"binding at {destination} failed: {error.strerror}{hint}") from None
+        hint = "; choose a place that already exists" if error.errno == errno.EROFS else ""
+        raise kind(f"cannot bind at {destination}: {error.strerror}{hint}") from None
     return made
 
 
@@ -128,7 +128,7 @@ def _make(root_fd: int, path: str, is_file: bool) -> bool:
         # A symbolic link that leads nowhere is there, and yet is not found.
         entry = os.lstat(name, dir_fd=parent_fd)
         if stat.S_ISLNK(entry.st_mode):
-            raise OSError(errno.ENOENT, "it is a symbolic link that leads nowhere", path) from None
+            raise OSError(errno.ENOENT, "it is a broken symbolic link", path) from None
         return False
     finally:
         os.close(parent_fd)

@@ -65,7 +65,7 @@ class Inside:
         for line in self._read(f"fdinfo/{fd}").splitlines():
             if line.startswith(b"mnt_id:"):
                 return int(line.split()[1])
-        raise UnsupportedError("this kernel does not tell the mount of a descriptor (fdinfo)")
+        raise UnsupportedError("this kernel does not report the mount of a descriptor (fdinfo)")
 
     def locate(self, path: str) -> Place:
         """Return where a path of the container leads to, as far as it exists."""
@@ -128,13 +128,13 @@ def _open(target: RunningContainer) -> tuple[int, int]:
             return opened[0], opened[1]
     except PermissionError:
         problem: FusevolError = NotPermittedError(
-            f"{target.word} cannot be entered: permission denied; it takes root, with all the "
+            f"{target.word} cannot be entered: permission denied; this requires root, with all the "
             f"rights that process {pid} has"
         )
     except OSError:
-        problem = NotFoundError(f"{target.word} has ended")
+        problem = NotFoundError(f"{target.word} has exited")
     else:
-        problem = NotFoundError(f"{target.word} has ended")
+        problem = NotFoundError(f"{target.word} has exited")
     for fd in opened:
         os.close(fd)
     raise problem
@@ -155,7 +155,7 @@ def _in_child(what: str, work: Callable[[], bytes]) -> bytes:
 
     def killed(number: int) -> FusevolError:
         why = f"within {_LONGEST_S} s" if number == signal.SIGALRM else f"(signal {number})"
-        return FusevolError(f"{what}: a path of the container could not be looked up {why}")
+        return FusevolError(f"{what}: cannot look up a path of the container {why}")
 
     return in_child(bounded, killed)
 
@@ -163,10 +163,10 @@ def _in_child(what: str, work: Callable[[], bytes]) -> bytes:
 def _explained(what: str, error: OSError) -> FusevolError:
     if error.errno == errno.EPERM:
         return NotPermittedError(
-            f"{what}: not permitted; it takes CAP_SYS_ADMIN, over the container's user namespace "
-            f"too"
+            f"{what}: not permitted; this requires CAP_SYS_ADMIN, also in the container's user "
+            f"namespace"
         )
     if error.errno == errno.ENOSYS:
-        return UnsupportedError(f"{what}: this kernel is too old; it takes Linux 5.12")
+        return UnsupportedError(f"{what}: this kernel is too old; Linux 5.12 is required")
     where = f"{os.fsdecode(error.filename)} of " if error.filename else ""
     return FusevolError(f"{where}{what}: {error.strerror or error}")

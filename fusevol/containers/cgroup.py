@@ -32,13 +32,13 @@ def create(container_id: str, pid: int) -> None:
             made = True
         except OSError as error:
             raise FusevolError(
-                f"control group {path} cannot be used: {error.strerror}; containers are told "
-                f"apart by it"
+                f"control group {path} cannot be used: {error.strerror}; fusevol identifies "
+                f"containers by it"
             ) from None
     if not made:
         raise FusevolError(
-            "no control groups are mounted, by which containers are told apart; mount -t cgroup2 "
-            "none /sys/fs/cgroup"
+            "no control groups are mounted, and fusevol identifies containers by them; mount -t "
+            "cgroup2 none /sys/fs/cgroup"
         )
 
 

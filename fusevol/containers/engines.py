@@ -30,7 +30,7 @@ def docker_container(name: str) -> dict[str, Any]:
     """
     status, answer = _ask_docker(f"/containers/{quote(name, safe='')}/json", _ASK_S)
     if status != 200:
-        raise NotFoundError(f"Docker has no container {name}; `docker ps` lists them")
+        raise NotFoundError(f"no Docker container named {name}; `docker ps` lists them")
     return dict(answer)
 
 
@@ -59,7 +59,7 @@ def podman_container(name: str) -> dict[str, Any]:
     """
     done = _ask_podman(("container", "inspect", "--", name), _ASK_S)
     if done.returncode:
-        raise NotFoundError(f"Podman has no container {name}; `podman ps` lists them")
+        raise NotFoundError(f"no Podman container named {name}; `podman ps` lists them")
     return dict(json.loads(done.stdout)[0])
 
 
@@ -71,10 +71,10 @@ def podman_names(timeout_s: float) -> dict[str, str]:
     """
     if os.geteuid() and not os.path.isdir(os.path.expanduser("~/.local/share/containers/storage")):
         # The mere question would set up Podman's directories and namespaces for this user.
-        raise NotFoundError("this user has no containers of Podman")
+        raise NotFoundError("this user has no Podman containers")
     done = _ask_podman(("ps", "--all", "--no-trunc", "--format", "json"), timeout_s)
     if done.returncode:
-        raise NotFoundError("podman does not list its containers")
+        raise NotFoundError("podman failed to list its containers; try `podman ps`")
     return {found["Id"]: found["Names"][0] for found in json.loads(done.stdout) if found["Names"]}
 
 
@@ -87,8 +87,8 @@ def _ask_docker(path: str, timeout_s: float) -> tuple[int, Any]:
         return response.status, json.loads(response.read())
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise NotFoundError(
-            f"Docker does not answer at {connection.path}: {error}; start it, or name its socket "
-            f"by DOCKER_HOST=unix:///..."
+            f"Docker does not answer at {connection.path}: {error}; start it, or set its socket "
+            f"with DOCKER_HOST=unix:///..."
         ) from None
     finally:
         connection.close()
@@ -114,7 +114,7 @@ class _DockerConnection(http.client.HTTPConnection):
         host = os.environ.get("DOCKER_HOST") or f"{_UNIX}{_DOCKER_SOCKET}"
         if not host.startswith(_UNIX):
             raise UnsupportedError(
-                f"DOCKER_HOST={host} is no Unix socket; containers of another host cannot be "
+                f"DOCKER_HOST={host} is not a Unix socket; containers of another host cannot be "
                 f"reached"
             )
         self.path = host.removeprefix(_UNIX)

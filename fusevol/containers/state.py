@@ -163,15 +163,15 @@ def check_name(name: str) -> None:
     """Raise UsageError if a container cannot be called so."""
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} cannot be a container's name; use letters, digits, '_', '.' and '-', at "
-            f"most 128, and begin with a letter or digit"
+            f"invalid container name {name!r}; use letters, digits, '_', '.' and '-', at most 128, "
+            f"and begin with a letter or digit"
         )
 
 
 def check_free(name: str) -> None:
     """Raise UsageError if there is a container that is called so."""
     if any(found.name == name for found in all_containers()):
-        raise UsageError(f"there is a container {name}; remove it with `fusevol rm {name}`")
+        raise UsageError(f"container {name} already exists; remove it with `fusevol rm {name}`")
 
 
 @contextmanager
@@ -210,7 +210,7 @@ def find_container(word: str) -> Container:
             return container
     begun = [container for container in found if word and container.id.startswith(word)]
     if len(begun) > 1:
-        raise UsageError(f"several containers have an id that begins with {word}; say more of it")
+        raise UsageError(f"several container ids begin with {word}; give more digits")
     if not begun:
-        raise NotFoundError(f"there is no container {word}; `fusevol ps --all` lists them")
+        raise NotFoundError(f"no container {word}; `fusevol ps --all` lists them")
     return begun[0]

@@ -46,21 +46,21 @@ def find_target(word: str) -> RunningContainer:
     if not colon:
         return _own(word)
     if not name:
-        raise UsageError(f"{word!r}: the name of a container is missing")
+        raise UsageError(f"invalid target {word!r}: missing container name")
     if kind in _ENGINES:
         return _of_engine(word, _ENGINES[kind](name))
     if kind == "pid":
         return _of_process(word, name)
     raise UsageError(
-        f"{word!r}: unknown engine {kind!r}; use docker:NAME, podman:NAME, pid:N or the name of a "
-        f"container of `fusevol run`"
+        f"invalid target {word!r}: unknown engine {kind!r}; use docker:NAME, podman:NAME, pid:N or "
+        f"the name of a container of `fusevol run`"
     )
 
 
 def _own(word: str) -> RunningContainer:
     container = find_container(word)
     if container.init is None or not container.is_running:
-        raise FusevolError(f"container {container.name} has ended")
+        raise FusevolError(f"container {container.name} has exited")
     return RunningContainer(word, container.id, container.name, container.init)
 
 
@@ -73,16 +73,16 @@ def _of_engine(word: str, found: dict[str, Any]) -> RunningContainer:
     text = _cgroup(pid)
     if container_id(text) is not None and full_id not in text:
         # The engine has not noticed yet that it ended, and its process id went to another.
-        raise FusevolError(f"container {name} has ended")
+        raise FusevolError(f"container {name} has exited")
     return RunningContainer(word, full_id, name, process)
 
 
 def _of_process(word: str, number: str) -> RunningContainer:
     if not (number.isascii() and number.isdigit()) or len(number) > 10:
-        raise UsageError(f"{word!r}: {number!r} is no process id")
+        raise UsageError(f"invalid target {word!r}: expected a process id, such as pid:1234")
     process = _process(int(number))
     if process is None:
-        raise NotFoundError(f"there is no process {number}")
+        raise NotFoundError(f"no process with id {number}")
     first = min(_companions(process), key=lambda one: (one.start_ticks, one.pid))
     found = container_id(_cgroup(process.pid))
     return RunningContainer(word, found or f"pid-{first.pid}-{first.start_ticks}", word, first)

@@ -70,7 +70,7 @@ def split_digest(digest: str) -> tuple[str, str]:
     """
     match = _DIGEST.fullmatch(digest)
     if match is None:
-        raise FusevolError(f"{digest!r} is no digest of the form sha256:HEX; the image is damaged")
+        raise FusevolError(f"invalid digest {digest!r}: expected sha256:HEX; the image is damaged")
     return match[1] or match[3], match[2] or match[4]
 
 
@@ -98,7 +98,7 @@ class BlobReader:
             self._file.close()
             raise FusevolError(
                 f"blob {descriptor.digest} in {layout} has {size} bytes instead of "
-                f"{descriptor.size}; copy the image anew"
+                f"{descriptor.size}; copy the image again"
             )
 
     def read(self, size: int = CHUNK_BYTES) -> bytes:
@@ -119,7 +119,7 @@ class BlobReader:
         if self._hash.hexdigest() != split_digest(self._descriptor.digest)[1]:
             raise FusevolError(
                 f"blob {self._descriptor.digest} in {self._layout} is damaged: its content has "
-                f"another digest; copy the image anew"
+                f"another digest; copy the image again"
             )
 
     def close(self) -> None:
@@ -143,7 +143,7 @@ def _opened(layout: str, descriptor: BlobDescriptor) -> IO[bytes]:
         return open(blob_path(layout, descriptor.digest), "rb", buffering=0)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFoundError(
-            f"blob {descriptor.digest} is not in {layout}; copy the image anew, with all its layers"
+            f"blob {descriptor.digest} is not in {layout}; copy the image again, with all layers"
         ) from None
     except PermissionError as error:
         raise NotPermittedError(f"{error.filename} cannot be read: {error.strerror}") from None
@@ -161,7 +161,7 @@ def read_document(layout: str, descriptor: BlobDescriptor) -> bytes:
     if not 0 <= descriptor.size <= _DOCUMENT_MAX_BYTES:
         raise FusevolError(
             f"blob {descriptor.digest} in {layout} claims {descriptor.size} bytes, too many for "
-            f"what it should be; the image is damaged"
+            f"its type; the image is damaged"
         )
     with BlobReader(layout, descriptor) as blob:
         data = b"".join(blob)

@@ -109,7 +109,7 @@ class _Writer:
         """Write one entry; return a descriptor of it if it is a directory, else -1."""
         if name.startswith(_WHITEOUT):
             raise UnsupportedError(
-                f"{os.fsdecode(path)} cannot be in a layer, where such names stand for removed "
+                f"{os.fsdecode(path)} cannot be stored in a layer, where such names mark removed "
                 f"files; rename it"
             )
         try:
@@ -249,8 +249,8 @@ class _Way:
         level.fd = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=below)
         if _identity(level.fd) != level.identity:
             raise FusevolError(
-                "a directory was moved while it was read; commit the container with --pause, or "
-                "when it has ended"
+                "a directory was moved while it was read; commit with --pause, or after the "
+                "container has exited"
             )
 
     def close(self) -> None:
@@ -353,8 +353,8 @@ def _xattrs(fd: int, name: bytes) -> Iterator[tuple[str, str]]:
     for key in keys:
         if key in _FOREIGN:
             raise UnsupportedError(
-                f"{os.fsdecode(name)} has the attribute {key.decode()}: the overlay was not made "
-                f"by `fusevol run`, and its changes cannot be read from it"
+                f"{os.fsdecode(name)} has the attribute {key.decode()}: the overlay was not "
+                f"created by `fusevol run`, and its changes cannot be read"
             )
         if key.startswith(_LEFT_OUT):
             continue
@@ -367,7 +367,7 @@ def _xattrs(fd: int, name: bytes) -> Iterator[tuple[str, str]]:
         if b"=" in key or not key.isascii():
             raise UnsupportedError(
                 f"{os.fsdecode(name)} has the attribute {os.fsdecode(key)!r}, a name that a layer "
-                f"cannot hold; remove it with setfattr -x"
+                f"cannot store; remove it with setfattr -x"
             )
         yield f"SCHILY.xattr.{key.decode()}", _text(value)
 

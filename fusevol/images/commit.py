@@ -111,7 +111,7 @@ def _layout_for(target: ImageReference) -> Iterator[str]:
     if os.path.isdir(target.path):
         raise UsageError(f"{target.path} is a directory; give the name of a file, or use oci:DIR")
     if directory and not os.path.isdir(directory):
-        raise UsageError(f"directory {directory} does not exist; make it first")
+        raise UsageError(f"directory {directory} does not exist; create it first")
     try:
         temporary = tempfile.TemporaryDirectory(dir=directory, prefix=".fusevol-commit-")
     except OSError as error:
@@ -132,7 +132,7 @@ def _layer_of_changes(blobs: BlobWriter, container: Container) -> tuple[BlobDesc
         os.lstat(container.upper)
     except FileNotFoundError:
         raise NotFoundError(
-            f"container {container.name} was removed meanwhile; no image is made"
+            f"container {container.name} was removed meanwhile; no image was created"
         ) from None
     return made
 
@@ -238,7 +238,7 @@ def _epoch() -> int | None:
     if not text:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) <= _EPOCH_DIGITS):
-        raise UsageError(f"SOURCE_DATE_EPOCH={text} is no number of seconds")
+        raise UsageError(f"invalid SOURCE_DATE_EPOCH={text}: expected a number of seconds")
     return int(text)
 
 

@@ -137,8 +137,8 @@ def parse_reference(reference: str) -> tuple[str, str]:
     directory, _, tag = rest.partition(":")
     if transport != "oci" or not directory or "\0" in rest:
         raise UsageError(
-            f"{reference!r} is no image; use oci:DIR[:TAG], a directory in OCI image layout "
-            f"(skopeo copy docker://NAME oci:DIR:TAG makes one)"
+            f"invalid image {reference!r}; use oci:DIR[:TAG], a directory in OCI image layout "
+            f"(create one with: skopeo copy docker://NAME oci:DIR:TAG)"
         )
     return os.path.abspath(directory), tag
 
@@ -194,15 +194,17 @@ def _read_index(layout: str) -> Index:
 def _no_layout(layout: str) -> str:
     if not os.path.exists(layout):
         return (
-            f"image layout {layout} does not exist; skopeo copy docker://NAME oci:DIR:TAG makes one"
+            f"image layout {layout} does not exist; create one with: skopeo copy docker://NAME "
+            f"oci:DIR:TAG"
         )
     if os.path.isfile(layout):
         return (
-            f"{layout} is a file, not an OCI image layout; skopeo copy oci-archive:{layout} "
-            f"oci:DIR:TAG (or docker-archive:) makes one of it"
+            f"{layout} is a file, not an OCI image layout; convert it with: skopeo copy "
+            f"oci-archive:{layout} oci:DIR:TAG (or docker-archive:)"
         )
     return (
-        f"{layout} is no OCI image layout: it has no index.json; use --rootfs for a plain directory"
+        f"{layout} is not an OCI image layout, as it has no index.json; for a plain directory use "
+        f"--rootfs"
     )
 
 
@@ -212,7 +214,7 @@ def _tagged(layout: str, index: Index, tag: str) -> list[BlobDescriptor]:
     known = ", ".join(sorted(name for name in names if name)) or "none"
     if not tag:
         if len(names) > 1:
-            raise UsageError(f"{layout} holds several images; add one of the tags {known}")
+            raise UsageError(f"{layout} contains several images; add one of the tags {known}")
         return index.manifests
     found = [entry for entry in index.manifests if (entry.annotations or {}).get(REF_NAME) == tag]
     if not found:
@@ -228,7 +230,7 @@ def _select(
         raise FusevolError(f"{what}: indexes are nested too deeply; the image is damaged")
     images = [entry for entry in entries if entry.platform is None or entry.platform.os != _UNKNOWN]
     if not images:
-        raise NotFoundError(f"{what} holds no image")
+        raise NotFoundError(f"{what} contains no image")
     here = this_platform()
     best = max(images, key=lambda entry: _rank(entry.platform, here))
     if _rank(best.platform, here) < 0:
@@ -271,7 +273,7 @@ def _manifest_with_digest(layout: str, index: Index, digest: str) -> BlobDescrip
     try:
         size = os.stat(os.path.join(layout, "blobs", algorithm, name)).st_size
     except OSError:
-        raise NotFoundError(f"image layout {layout} no longer holds the image {digest}") from None
+        raise NotFoundError(f"image layout {layout} no longer contains image {digest}") from None
     return BlobDescriptor(digest, size, OCI_MANIFEST)
 
 
@@ -281,7 +283,7 @@ def _open_manifest(layout: str, tag: str, chosen: BlobDescriptor) -> Image:
     manifest: Manifest = decoded(data, Manifest, what)
     if manifest.config.media_type not in CONFIGS:
         raise UnsupportedError(
-            f"{what} is no container image: its config is of type "
+            f"{what} is not a container image: its config is of type "
             f"{manifest.config.media_type or 'unknown'}"
         )
     config_data = read_document(layout, manifest.config)

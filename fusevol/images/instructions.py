@@ -40,9 +40,11 @@ def _split(change: str) -> tuple[str, str, str]:
     name, _, rest = change.strip().partition(" ")
     if name.upper() not in _INSTRUCTIONS:
         known = ", ".join(_INSTRUCTIONS)
-        raise UsageError(f"--change {change!r}: {name!r} is no instruction; use one of {known}")
+        raise UsageError(
+            f"invalid --change {change!r}: unknown instruction {name!r}; use one of {known}"
+        )
     if not rest.strip():
-        raise UsageError(f"--change {change!r}: {name} needs a value")
+        raise UsageError(f"invalid --change {change!r}: {name} needs a value")
     return name.upper(), rest.strip(), change
 
 
@@ -59,7 +61,9 @@ def _words(rest: str, change: str) -> list[str]:
     except ValueError:
         words = None
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise UsageError(f'--change {change!r}: use a list such as ["sh", "-c", "true"], or a line')
+        raise UsageError(
+            f'invalid --change {change!r}: expected a list such as ["sh", "-c", "true"], or a line'
+        )
     return words
 
 
@@ -86,7 +90,9 @@ def _pairs(rest: str, change: str) -> dict[str, str]:
     except ValueError:
         words = [""]
     if any(word.find("=") < 1 for word in words):
-        raise UsageError(f"--change {change!r}: use NAME=VALUE, with quotes around spaces")
+        raise UsageError(
+            f"invalid --change {change!r}: expected NAME=VALUE, with quotes around spaces"
+        )
     return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
@@ -101,7 +107,7 @@ def _workdir(settings: Settings, rest: str, _change: str) -> None:
 
 def _stop_signal(settings: Settings, rest: str, change: str) -> None:
     if not _SIGNAL.fullmatch(rest):
-        raise UsageError(f"--change {change!r}: {rest!r} is no signal; use one such as SIGTERM")
+        raise UsageError(f"invalid --change {change!r}: expected a signal such as SIGTERM")
     settings["StopSignal"] = rest
 
 
@@ -109,14 +115,14 @@ def _expose(settings: Settings, rest: str, change: str) -> None:
     ports = dict(settings.get("ExposedPorts") or {})
     for word in rest.split():
         if not _PORT.fullmatch(word):
-            raise UsageError(f"--change {change!r}: {word!r} is no port; use one such as 80/tcp")
+            raise UsageError(f"invalid --change {change!r}: {word!r} is not a port such as 80/tcp")
         ports[word if "/" in word else f"{word}/tcp"] = {}
     settings["ExposedPorts"] = ports
 
 
 def _single(rest: str, change: str) -> str:
     if len(rest.split()) != 1:
-        raise UsageError(f"--change {change!r}: one word is needed")
+        raise UsageError(f"invalid --change {change!r}: expected one word")
     return rest
 
 

@@ -148,7 +148,7 @@ class _Padded:
             return
         end = archive.offset if last.issparse() else last.offset_data + last.size
         if self._size < end:
-            raise tarfile.ReadError(f"it ends inside of {last.name}")
+            raise tarfile.ReadError(f"it ends within {last.name}")
 
 
 class _Hashed:
@@ -209,7 +209,7 @@ def _unpack_here(blob: BlobReader, layer: Layer, directory: str) -> bytes:
         ) as archive:  # fmt: skip
             padded.check_end(archive, Unpacker().unpack(archive))
         if hashed.hexdigest() != digits:
-            raise FusevolError(f"layer {digest} is damaged: it does not hold {layer.diff_id}")
+            raise FusevolError(f"layer {digest} is damaged: its content is not {layer.diff_id}")
     except _DAMAGES as error:
         raise FusevolError(f"layer {digest} cannot be unpacked: {error}") from None
     except OSError as error:

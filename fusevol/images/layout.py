@@ -66,14 +66,14 @@ def prepare_layout(path: str) -> None:
             os.makedirs(path, exist_ok=True)
     except FusevolError:
         if os.path.exists(path) and not os.path.isdir(path):
-            raise UsageError(f"{path} is no directory; oci-archive:FILE writes a file") from None
+            raise UsageError(f"{path} is not a directory; oci-archive:FILE writes a file") from None
         raise
     with _locked(path):
         if os.path.exists(os.path.join(path, "oci-layout")):
             return
         if os.listdir(path) and not os.path.exists(os.path.join(path, "index.json")):
             raise UsageError(
-                f"{path} is no OCI image layout and not empty; choose another directory"
+                f"{path} is neither an OCI image layout nor empty; choose another directory"
             )
         _replace(path, "oci-layout", _LAYOUT)
 
@@ -278,7 +278,7 @@ def _index(path: str) -> dict[str, Any]:
     except ValueError as error:
         raise FusevolError(f"{path} cannot be read: {error}") from None
     if not isinstance(index, dict) or not isinstance(index.get("manifests"), list):
-        raise FusevolError(f"{path} is no index of images; choose another directory")
+        raise FusevolError(f"{path} is not an index of images; choose another directory")
     return index
 
 

@@ -47,7 +47,7 @@ def parse_target(text: str) -> ImageReference:
     path, _, name = rest.partition(":")
     if form not in _FORMS or not path or "\0" in rest or (form == "oci" and path == "-"):
         raise UsageError(
-            f"{text!r} is no place for an image; use oci:DIR[:TAG], oci-archive:FILE[:NAME] or "
+            f"invalid image {text!r}; use oci:DIR[:TAG], oci-archive:FILE[:NAME] or "
             f"docker-archive:FILE[:NAME[:TAG]]"
         )
     if path != "-":
@@ -58,7 +58,9 @@ def parse_target(text: str) -> ImageReference:
         if form == "oci":
             name = name or _DEFAULT_TAG
         if name and not _OCI_NAME.fullmatch(name):
-            raise UsageError(f"{text!r}: {name!r} cannot be a tag; use letters, digits, . _ and -")
+            raise UsageError(
+                f"invalid image {text!r}: {name!r} is not a tag; use letters, digits, . _ and -"
+            )
         # A tag alone is a name in index.json only; a whole name is one for Docker, too.
         is_name = form == "oci-archive" and (":" in name or "/" in name)
         docker_name = _docker_name(name, text) if is_name else ""
@@ -69,8 +71,8 @@ def _docker_name(name: str, text: str) -> str:
     match = _DOCKER_NAME.fullmatch(name)
     if match is None:
         raise UsageError(
-            f"{text!r}: {name!r} cannot be the name of an image; use one such as web:1, in small "
-            f"letters"
+            f"invalid image {text!r}: {name!r} is not an image name; use one such as web:1, in "
+            f"lower case"
         )
     return f"{match['name']}:{match['tag'] or _DEFAULT_TAG}"
 

@@ -93,7 +93,7 @@ class Unpacker:
             if not self._make_file(archive, member, parent, name):
                 return
         else:
-            raise OSError(errno.ENOTDIR, "the root is no directory")
+            raise OSError(errno.ENOTDIR, "the root is not a directory")
         _describe(name, member)
         if member.isdir():
             ino = os.lstat(name).st_ino
@@ -164,7 +164,7 @@ class Unpacker:
             return
         hidden = name.removeprefix(WHITEOUT)
         if hidden in (b"", b".", b".."):
-            raise OSError(errno.EINVAL, "a whiteout of nothing")
+            raise OSError(errno.EINVAL, "a whiteout without a name")
         try:
             status = os.lstat(hidden)
         except FileNotFoundError:

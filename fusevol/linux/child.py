@@ -12,7 +12,7 @@ from fusevol.linux.process import die_with_parent
 
 
 def _killed(number: int) -> FusevolError:
-    return FusevolError(f"a process of fusevol was ended by signal {number}; try again")
+    return FusevolError(f"a process of fusevol was killed by signal {number}; try again")
 
 
 def in_child(work: Callable[[], bytes], killed: Callable[[int], FusevolError] = _killed) -> bytes:

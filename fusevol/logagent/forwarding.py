@@ -90,7 +90,7 @@ class Forwarder(threading.Thread):
                     self._has_sent(position_after(entries[sent - 1][1]))
                     self._works()
                 else:
-                    self._failed("it takes no records")
+                    self._failed("it accepts no records")
                     if self._ending.is_set():
                         return
                 entries = entries[sent:]
@@ -108,7 +108,7 @@ class Forwarder(threading.Thread):
 
     def _failed(self, why: str) -> None:
         if why != self.error:
-            logger.warning("%s: sink %s: %s; tried again until it works", self._log, self.sink, why)
+            logger.warning("%s: sink %s: %s; retrying until it works", self._log, self.sink, why)
         if not self.error:
             self.error_since = time.time()
         self.error = why

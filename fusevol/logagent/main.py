@@ -72,8 +72,7 @@ class Agent:
         kept = self._kept
         if kept is None:
             logger.error(
-                "access log %s: it is not known how far sink %s has got: all that there is of the "
-                "log is sent",
+                "access log %s: the position of sink %s is lost; sending it the whole log again",
                 self._log, sink,
             )  # fmt: skip
             return Forwarder(sink, self._log, Position(0))
@@ -99,7 +98,7 @@ class Agent:
                     retain_at = now
             if now >= retain_at:
                 retain_at = now + _RETAIN_S
-                with self._explained("look after rotated files"):
+                with self._explained("check the rotated files"):
                     self._retention.go_on()
             if now >= keep_at:
                 keep_at = now + _KEEP_S
@@ -124,7 +123,7 @@ class Agent:
         for forwarder in self._forwarders:
             forwarder.join(max(0.0, end - time.monotonic()))
         self._keep()
-        with self._explained("leave one to read"):
+        with self._explained("leave a file of records"):
             self._rotation.leave_a_file()
         status.remove(self._log)
 
@@ -133,8 +132,8 @@ class Agent:
             seq = one.position.seq
             if seq < self._newest:
                 logger.warning(
-                    "access log %s: the mount has ended before sink %s has got records %d to %d; "
-                    "they are sent when the log is written again with this sink",
+                    "access log %s: the mount ended before sink %s received records %d to %d; they "
+                    "are sent when the log is next written with this sink",
                     self._log, one.sink, seq + 1, self._newest,
                 )  # fmt: skip
 
@@ -142,7 +141,7 @@ class Agent:
         if self._forwarders:
             self._look_for_newest()
         self._keep_positions()
-        with self._explained("tell how it is"):
+        with self._explained("save its status"):
             status.write(self._status())
 
     def _keep_positions(self) -> None:
@@ -150,7 +149,7 @@ class Agent:
             one.sink: msgspec.structs.replace(one.position, newest=one.newest)
             for one in self._forwarders
         }
-        with self._explained("keep positions"):
+        with self._explained("save positions"):
             if positions != self._kept:
                 self._positions.save(positions)
                 self._kept = positions
@@ -174,7 +173,7 @@ class Agent:
     def _look_for_newest(self) -> None:
         """Note the number of the newest record, also if its file was rotated away since."""
         seq = known_of(self._log).seq
-        with self._explained("look for its end"), contextlib.suppress(NotFoundError):
+        with self._explained("read its end"), contextlib.suppress(NotFoundError):
             newest = last_record(self._log)
             if newest is not None:
                 seq = max(seq, newest.seq)
@@ -190,8 +189,8 @@ class Agent:
             for one in behind:
                 if one.position.seq < last:
                     logger.warning(
-                        "access log %s: %s goes, of which sink %s has got records up to %d; it "
-                        "will be told how many are missing",
+                        "access log %s: removing %s, of which sink %s has received records only up "
+                        "to %d; it gets a gap record with the number of missing records",
                         self._log, os.path.basename(path), one.sink, one.position.seq,
                     )  # fmt: skip
 

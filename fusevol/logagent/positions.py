@@ -61,7 +61,7 @@ class PositionsFile:
             os.makedirs(directory, mode=0o700, exist_ok=True)
             self._lock = os.open(self._path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise FusevolError(f"cannot keep positions in {directory}: {error.strerror}") from None
+            raise FusevolError(f"cannot save positions in {directory}: {error.strerror}") from None
         self._await_lock()
 
     def _await_lock(self) -> None:
@@ -72,7 +72,7 @@ class PositionsFile:
                 return
             except BlockingIOError:
                 if time.monotonic() > end:
-                    raise FusevolError(f"another agent is at work on {self._log}") from None
+                    raise FusevolError(f"another agent is already working on {self._log}") from None
                 time.sleep(_POLL_S)
 
     def close(self) -> None:

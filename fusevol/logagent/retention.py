@@ -33,7 +33,9 @@ def compressor() -> Any:
     Raises:
         UnsupportedError: it is not installed.
     """
-    return zstandard("compress=zstd takes the Python module zstandard; pip install 'fusevol[zstd]'")
+    return zstandard(
+        "compress=zstd requires the Python module zstandard; pip install 'fusevol[zstd]'"
+    )
 
 
 class Retention:
@@ -115,15 +117,15 @@ class Retention:
                 break
             if self._remove(path):
                 logger.warning(
-                    "access log %s: only %d bytes are free (space_act=%d): removed %s",
+                    "access log %s: only %d bytes were free (space_act=%d): removed %s",
                     self._path, self.free, options.space_act, os.path.basename(path),
                 )  # fmt: skip
             self.free = _free(folder)
         is_at_end = self.free < options.space_act
         if is_at_end and not self._is_at_end:
             logger.error(
-                "access log %s: only %d bytes are free, and no rotated file of it is left to "
-                "remove; when none are free, on_log_failure decides",
+                "access log %s: only %d bytes are free, and it has no rotated file left to remove; "
+                "when the disk is full, on_log_failure applies",
                 self._path, self.free,
             )  # fmt: skip
         self._is_at_end = is_at_end
@@ -132,7 +134,7 @@ class Retention:
         if self.free < self._options.space_warn and not self._is_short:
             self._is_short = True
             logger.warning(
-                "access log %s: only %d bytes are free in %s (space_warn=%d); make room",
+                "access log %s: only %d bytes are free in %s (space_warn=%d); free up space",
                 self._path, self.free, folder, self._options.space_warn,
             )  # fmt: skip
         elif self._is_short and self.free > self._options.space_warn * _RELIEF:

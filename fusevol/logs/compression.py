@@ -34,7 +34,7 @@ def zstandard(why_not: str) -> Any:
 
 def _open_zstd(path: str) -> Any:
     module = zstandard(
-        "cannot read what zstd has compressed: the Python module zstandard is missing; install it, "
+        "cannot read files compressed by zstd: the Python module zstandard is missing; install it, "
         "or use: zstdcat FILE | fusevol log show -"
     )
     # A file may be several frames one after the other, as with gzip.

@@ -174,7 +174,7 @@ def path_matcher(pattern: str) -> Callable[[str], bool]:
         ValueError: `pattern` is empty or has a set like `[z-a]`.
     """
     if not pattern:
-        raise ValueError("the pattern is empty; give `/` for everything")
+        raise ValueError("empty pattern; use `/` for everything")
     # An argument with bytes that are not UTF-8 becomes what the log writes for them.
     pattern = os.fsencode(pattern).decode("utf-8", "backslashreplace")
     parts = [part for part in pattern.split("/") if part]
@@ -187,7 +187,7 @@ def path_matcher(pattern: str) -> Callable[[str], bool]:
     try:
         matches = re.compile(expression, re.DOTALL).fullmatch
     except re.error as error:
-        raise ValueError(f"{pattern!r} cannot be matched: {error.msg}") from None
+        raise ValueError(f"invalid pattern {pattern!r}: {error.msg}") from None
     return lambda path: matches(path) is not None
 
 
@@ -237,7 +237,7 @@ def parse_time(text: str, now: datetime) -> str:
         moment = _moment(text.strip(), now).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError(
-            f"{text!r} is no time; give one like 2026-11-23T10:00, 10:00, yesterday or 15m"
+            f"invalid time {text!r}: expected one such as 2026-11-23T10:00, 10:00, yesterday or 15m"
         ) from None
     return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
@@ -265,4 +265,4 @@ def parse_result(text: str) -> str:
     number = getattr(errno, text.upper(), None)
     if isinstance(number, int):
         return errno.errorcode[number]
-    raise ValueError(f"{text!r} is no result; give ok, failed or an error like ENOENT")
+    raise ValueError(f"invalid result {text!r}: expected ok, failed or an error such as ENOENT")

@@ -39,10 +39,10 @@ def explained(path: str) -> Iterator[None]:
         raise NotFoundError(f"{what}: no such file; check the name") from None
     except PermissionError:
         raise NotPermittedError(
-            f"{what}: permission denied; run as root or as the user who serves the volume"
+            f"{what}: permission denied; run as root or as the user who mounted the volume"
         ) from None
     except IsADirectoryError:
-        raise FusevolError(f"{what}: it is a directory; name the file itself") from None
+        raise FusevolError(f"{what}: it is a directory; name a file") from None
     except OSError as error:
         raise FusevolError(f"{what}: {error.strerror}; check the disk it is on") from None
 

@@ -94,7 +94,7 @@ def _results(receiver: Connection) -> Iterator[Any]:
             message = receiver.recv()
         except (EOFError, OSError):  # before a message, or in the middle of one
             raise FusevolError(
-                "a process that was reading the log ended unexpectedly; see its messages"
+                "a process that was reading the log exited unexpectedly; see its messages"
             ) from None
         if message is None:
             return

@@ -132,6 +132,6 @@ def _told(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise FusevolError(
-            f"cannot copy the log to {os.path.dirname(name)}: {error.strerror}; a log that is "
-            "compressed, or not all JSON, needs room there: set TMPDIR to another directory"
+            f"cannot copy the log to {os.path.dirname(name)}: {error.strerror}; logs that are "
+            "compressed or not JSON need space there: set TMPDIR to another directory"
         ) from None

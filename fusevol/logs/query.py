@@ -102,7 +102,7 @@ def answered(
     with _explained(duckdb):
         statements = duckdb.extract_statements(sql)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-            raise UsageError("SQL: give one SELECT; a log is read, never changed")
+            raise UsageError("invalid SQL: expected one SELECT; queries never change a log")
         config = {
             "threads": usable_processors(),
             "memory_limit": _MEMORY,
@@ -129,7 +129,7 @@ def imported() -> Any:
         return importlib.import_module("duckdb")
     except ImportError:
         raise UnsupportedError(
-            "queries need DuckDB, which is not installed; pip install 'fusevol[analytics]'"
+            "queries require DuckDB, which is not installed; pip install 'fusevol[analytics]'"
         ) from None
 
 
@@ -192,15 +192,15 @@ def _explained(duckdb: Any) -> Iterator[None]:
         raise KeyboardInterrupt from None
     except duckdb.OutOfMemoryException:
         raise FusevolError(
-            f"the query needs more than {_MEMORY} of memory and the room on the disk; ask for less,"
-            " or set TMPDIR to a directory with more room"
+            f"the query needs more than {_MEMORY} of memory and more disk space than there is; ask "
+            "for less, or set TMPDIR to a directory with more space"
         ) from None
     except duckdb.IOException as error:
         raise FusevolError(
-            f"the query fails: {_line(error)}; is there room where TMPDIR is?"
+            f"the query failed: {_line(error)}; check the free space in TMPDIR"
         ) from None
     except duckdb.Error as error:
-        raise UsageError(f"SQL: {_line(error)}") from None
+        raise UsageError(f"invalid SQL: {_line(error)}") from None
 
 
 def _line(error: Exception) -> str:

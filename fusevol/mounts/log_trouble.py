@@ -1,4 +1,4 @@
-"""What `fusevol status` and `fusevol reload --logs` say of a log that is in trouble.
+"""What `fusevol status` and `fusevol reload --logs` say about a log that is in trouble.
 
 Read from the recovery state: nothing is asked of a worker, which may hang.
 """
@@ -15,7 +15,7 @@ from fusevol.recovery.log_trouble import LogTrouble
 
 
 def of(served: registry.MountEntry) -> LogTrouble | None:
-    """Return how it stands with the log of a mount; None if that cannot be known."""
+    """Return the state of a mount's log; None if it is not known."""
     fd = registry.open_state(served)
     if fd < 0:
         return None
@@ -28,13 +28,15 @@ def of(served: registry.MountEntry) -> LogTrouble | None:
 
 
 def why_not_opened(log: str, trouble: LogTrouble) -> str:
-    """Return why a log could not be opened anew, and what that means."""
-    means = "records have no file" if trouble.is_nameless else "records go on in the old file"
+    """Return why a log could not be reopened, and what that means."""
+    means = (
+        "records are not in any file" if trouble.is_nameless else "records still go to the old file"
+    )
     return f"{why_not(log, trouble.fault)}; {means}"
 
 
 def in_words(served: registry.MountEntry) -> str:
-    """Return what stands in the way of a mount's log, and what has become of it; "" for nothing."""
+    """Return what is wrong with a mount's log, and what happens to its records; "" for nothing."""
     trouble = of(served)
     return "; ".join(_words(served.log, trouble)) if trouble is not None else ""
 
@@ -49,5 +51,5 @@ def _words(log: str, trouble: LogTrouble) -> Iterator[str]:
         yield why_not_opened(log, trouble)
     if trouble.deleted_ns:
         when = times.of(trouble.deleted_ns)
-        rest = "" if trouble.is_nameless else ", and was begun anew"
-        yield f"the log was deleted while it was written, noticed {when}{rest}"
+        rest = "" if trouble.is_nameless else "; a new file was started"
+        yield f"the log was deleted while in use, noticed {when}{rest}"

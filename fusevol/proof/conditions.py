@@ -19,9 +19,9 @@ def check(options: LogOptions, log: str) -> None:
     if not options.chain:
         return
     if options.format is not LogFormat.JSON:
-        raise UsageError(f"chain needs format=json; {options.format} has no place for a hash")
+        raise UsageError(f"chain requires format=json, as {options.format} has no place for a hash")
     if log in (NO_LOG, STDOUT_LOG):
-        raise UsageError(f"chain needs a file for the log, not {log}")
+        raise UsageError(f"chain requires a file for the log, not {log}")
     require_signing()
     with contextlib.suppress(NotFoundError):
         load()

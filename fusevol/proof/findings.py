@@ -87,7 +87,7 @@ def _of_unhashed(mismatch: Mismatch, expected: int) -> tuple[Tampering, str]:
     if seq_of(spot.line) == expected:
         return Tampering.INSERTED, what
     if between.seq == expected or between.seq is None:
-        return Tampering.CHANGED, f"there is {what}"
+        return Tampering.CHANGED, f"found {what}"
     return Tampering.INSERTED, what
 
 
@@ -97,6 +97,6 @@ def _early(seq: int) -> str:
 
 def _what(line: bytes) -> str:
     if not is_record(line):
-        return "a line that is no record"
+        return "a line that is not a record"
     again = f"record {seq_of(line)}"
     return again if is_hashed(line) else f"{again} without a hash"

@@ -56,7 +56,8 @@ class PublicKey:
             key = None
         if not isinstance(key, ed25519.Ed25519PublicKey):
             raise FusevolError(
-                f"public key {path} is no Ed25519 key in PEM; make it by: fusevol log key > FILE"
+                f"public key {path} is not an Ed25519 key in PEM; create it with: fusevol log key "
+                f"> FILE"
             )
         return cls(key)
 
@@ -143,7 +144,7 @@ def load() -> Keys:
     path = key_path()
     secret = _read(path, f"chain key {path}", secret=True)
     if len(secret) != _SECRET_BYTES:
-        raise FusevolError(f"chain key {path} is damaged: restore it from a backup")
+        raise FusevolError(f"chain key {path} is damaged; restore it from a backup")
     return Keys(secret)
 
 
@@ -160,8 +161,8 @@ def load_or_make() -> Keys:
         if heads():
             # By another key, what stands in the logs would look as if it had been changed.
             raise FusevolError(
-                f"chain key {key_path()} is gone, and logs were chained with it: restore it from a "
-                f"backup; if it is lost, move {directory()} away to begin new chains"
+                f"chain key {key_path()} is gone, but logs were chained with it; restore it from a "
+                f"backup, or if it is lost, move {directory()} away to start new chains"
             ) from None
         _make()
     return load()
@@ -194,7 +195,7 @@ def _make() -> None:
         finally:
             os.unlink(temporary)
     except OSError as error:
-        raise FusevolError(f"cannot make the chain key {path}: {error.strerror}") from None
+        raise FusevolError(f"cannot create the chain key {path}: {error.strerror}") from None
 
 
 def _read(path: str, what: str, *, secret: bool = False) -> bytes:
@@ -217,12 +218,12 @@ def _check_is_ours(status: os.stat_result, path: str, forbidden: int) -> None:
     mode = stat.S_IMODE(status.st_mode)
     if status.st_uid != os.geteuid():
         raise NotPermittedError(
-            f"{path} belongs to user {status.st_uid}, so what it says proves nothing to you"
+            f"{path} belongs to user {status.st_uid}, so it proves nothing to you"
         )
     if mode & forbidden:
         raise NotPermittedError(
-            f"{path} has the mode {mode:04o}, so others may know or change the chain key; if you "
-            f"are sure that nobody has: chmod {mode & ~forbidden:o} {path}"
+            f"{path} has mode {mode:04o}, so others may know or change the chain key; if you are "
+            f"sure that nobody has: chmod {mode & ~forbidden:o} {path}"
         )
 
 
@@ -243,5 +244,5 @@ def _cryptography(name: str) -> Any:
 
 def _missing() -> UnsupportedError:
     return UnsupportedError(
-        "the option chain takes the Python package cryptography; pip install 'fusevol[proof]'"
+        "the option chain requires the Python package cryptography; pip install 'fusevol[proof]'"
     )

@@ -203,7 +203,7 @@ def check_signatures(public: PublicKey, head: Head | None, marks: list[Mark]) ->
     for kept in (head, *marks):
         if kept is not None and not public.accepts(kept.signature, *kept.words):
             raise FusevolError(
-                f"what is kept of the chain in {directory()} was not written with this key"
+                f"the state of the chain in {directory()} was not written with this key"
             )
 
 
@@ -216,7 +216,7 @@ def _read(path: str, kind: type[Kept]) -> Kept | None:
     except OSError as error:
         raise FusevolError(f"cannot read {path}: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise FusevolError(f"{path} is damaged; remove it to begin anew") from None
+        raise FusevolError(f"{path} is damaged; remove it to start over") from None
 
 
 def _write(path: str, content: msgspec.Struct) -> None:

@@ -113,7 +113,7 @@ class Sealer:
             digits = self._previous.decode()
             self._ledger.keep_head(self._keys, self._volume, seq, digits, self._begun)
         except (OSError, FusevolError) as error:
-            logger.error("a checkpoint could not be kept: %s", error)
+            logger.error("a checkpoint could not be saved: %s", error)
 
 
 def stop(log: str, end: LogEnd) -> None:
@@ -121,7 +121,7 @@ def stop(log: str, end: LogEnd) -> None:
     try:
         Ledger(log).stop(end.seq, end.hash.decode())
     except (OSError, FusevolError) as error:
-        logger.error("the end of the chain of %s could not be kept: %s", log, error)
+        logger.error("the end of the chain of %s could not be saved: %s", log, error)
 
 
 def volume_in_records(name: str) -> str:

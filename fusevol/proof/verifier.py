@@ -151,8 +151,8 @@ class _Pass:
             report.volume = last.volume if last is not None else ""
         elif report.finding is None and self._head is None:
             raise FusevolError(
-                "no record of this log has a hash, so nothing can be verified; the option chain "
-                "gives records one from then on"
+                "cannot verify this log, as none of its records has a hash; with the option chain, "
+                "new records get one"
             )
         report.finding = report.finding or self._whose() or self._at_the_end()
         return report
@@ -205,7 +205,7 @@ class _Pass:
                 Tampering.CHANGED,
                 seq_of(run.last) or 0,
                 *self._place,
-                detail="its line is not ended",
+                detail="its line has no end",
             )
         return None
 
@@ -255,7 +255,7 @@ class _Pass:
         finding = classify(mismatch, path, self._judge, self._is_elsewhere, expected)
         if mismatch.previous is None and finding.kind is Tampering.REMOVED:
             finding.detail = (
-                f"older records; if that is right: --since-seq {(finding.until or 0) + 1}"
+                f"older records; if this is expected, use --since-seq {(finding.until or 0) + 1}"
             )
         return finding
 
@@ -276,7 +276,7 @@ class _Pass:
         report = self._report
         if not self._volume or not report.volume or report.volume == self._volume:
             return None
-        detail = f"it is the log of volume {report.volume}, not of {self._volume}"
+        detail = f"this is the log of volume {report.volume}, not of {self._volume}"
         return Finding(Tampering.REPLACED, report.last_seq, *self._place, detail=detail)
 
     def _at_the_end(self) -> Finding | None:
@@ -285,7 +285,7 @@ class _Pass:
         if between.count and not self._is_off():
             kind = Tampering.CHANGED if between.seq == last + 1 else Tampering.INSERTED
             detail = (
-                "a line that is no record" if between.seq is None else "a record without a hash"
+                "a line that is not a record" if between.seq is None else "a record without a hash"
             )
             return Finding(kind, last + 1, between.path, between.number, detail=detail)
         if between.count and between.seq is not None:
@@ -298,7 +298,7 @@ class _Pass:
                 detail=f"there were {head.seq} at {head.time}",
             )  # fmt: skip
         if not self._saw_head:
-            detail = f"record {head.seq} is not the one that there was at {head.time}"
+            detail = f"record {head.seq} is not the one of {head.time}"
             return Finding(Tampering.REPLACED, head.seq, *self._place, detail=detail)
         return None
 

@@ -74,7 +74,7 @@ def parse_rules(key: str, text: str, *, lenient: bool = False) -> tuple[Rule, ..
             rules.append(_rule(words, lenient))
         except ValueError as error:
             said = "".join(character for character, _ in characters).strip()
-            raise UsageError(f"{key}, rule {number} ({said}): {error}") from None
+            raise UsageError(f"invalid {key}=, rule {number} ({said}): {error}") from None
     return tuple(rules)
 
 
@@ -89,7 +89,7 @@ def _unquoted(key: str, text: str) -> Characters:
         else:
             characters.append((character, bool(quote)))
     if quote:
-        raise UsageError(f"{key}={text}: the quotation {quote} has no end")
+        raise UsageError(f"invalid {key}={text}: missing closing {quote}")
     return characters
 
 
@@ -109,12 +109,12 @@ def _rule(words: list[Characters], lenient: bool) -> Rule:
         said = _WORD.fullmatch(text)
         if said is None or said["key"] not in _CHECKS:
             meant = did_you_mean(text.partition("=")[0], _CHECKS)
-            known = f"; known are {', '.join(_CHECKS)}, each with = and a value"
-            raise ValueError(f"{text!r} is no condition{meant or known}")
+            known = f"; expected KEY=VALUE with one of the keys {', '.join(_CHECKS)}"
+            raise ValueError(f"unknown condition {text!r}{meant or known}")
         for value in _split(word[said.start("value") :], "|"):
             alternative = "".join(character for character, _ in value)
             if not alternative:
-                raise ValueError(f"{said['key']} has an empty value")
+                raise ValueError(f"{said['key']}= needs a value")
             values.setdefault(said["key"], []).append(alternative)
     ops = frozenset(_operation(op) for op in values.pop("op", OPERATIONS))
     results = [parse_result(text) for text in values.get("result", [])]
@@ -146,15 +146,15 @@ def _has_no_whole_to(record: AccessRecord) -> bool:
 
 def _operation(text: str) -> str:
     if text not in OPERATIONS:
-        known = did_you_mean(text, OPERATIONS) or f"; known are {', '.join(OPERATIONS)}"
-        raise ValueError(f"{text!r} is no operation{known}")
+        known = did_you_mean(text, OPERATIONS) or f"; expected one of {', '.join(OPERATIONS)}"
+        raise ValueError(f"unknown operation {text!r}{known}")
     return text
 
 
 def _numbers(texts: list[str]) -> frozenset[int]:
     for text in texts:
         if not (text.isascii() and text.isdigit()) or int(text) > _HIGHEST_ID:
-            raise ValueError(f"{text!r} is no number from 0 to {_HIGHEST_ID}")
+            raise ValueError(f"{text!r} is not a number from 0 to {_HIGHEST_ID}")
     return frozenset(map(int, texts))
 
 
@@ -206,7 +206,7 @@ def _searches(expressions: list[str]) -> list[Callable[[str], object]]:
     try:
         return [re.compile(expression, re.DOTALL).search for expression in expressions]
     except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"no regular expression: {error}") from None
+        raise ValueError(f"invalid regular expression: {error}") from None
 
 
 def _any(matchers: Sequence[Callable[[str], object]]) -> Callable[[str], bool]:
@@ -218,7 +218,7 @@ def _any(matchers: Sequence[Callable[[str], object]]) -> Callable[[str], bool]:
 
 
 def _nothing(_texts: list[str]) -> Check:
-    raise AssertionError("operations are looked at beforehand")
+    raise AssertionError("operations are handled above")
 
 
 _CHECKS: Final[dict[str, Callable[[list[str]], Check]]] = {

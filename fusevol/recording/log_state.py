@@ -80,8 +80,9 @@ class LogState:
             raise
         except OSError as error:
             logger.warning(
-                "nothing can be kept of access log %s in %s (%s): if its files are moved away, its "
-                "numbers begin anew, and what is lost when the mount ends is not told in it",
+                "the state of access log %s cannot be saved in %s (%s): if its files are moved "
+                "away, its numbers start over, and records lost at the end of the mount are not "
+                "reported in it",
                 log, directory(), error.strerror,
             )  # fmt: skip
         return cls(log, fd)
@@ -102,7 +103,7 @@ class LogState:
             return Known()
         magic, seq, first, lost, number, since_ns, digits = _LAYOUT.unpack(content)
         if magic != _MAGIC:
-            logger.warning("what is kept of access log %s is damaged: not used", self._log)
+            logger.warning("the saved state of access log %s is damaged and is ignored", self._log)
             return Known()
         return Known(seq, first, lost, number, since_ns, digits.rstrip(b"\0"))
 
@@ -115,7 +116,7 @@ class LogState:
         except OSError as error:
             if not self._failed:
                 logger.warning(
-                    "what is known of access log %s cannot be kept in %s (%s); it is tried again",
+                    "the state of access log %s cannot be saved in %s (%s); retrying",
                     self._log, directory(), error.strerror,
                 )  # fmt: skip
             self._failed = True

@@ -78,9 +78,11 @@ def translate(content: bytes, mountpoint: str = "") -> Translation:
     try:
         root = ET.fromstring(content)
     except (ET.ParseError, ValueError, LookupError) as error:
-        raise UsageError(f"no configuration of LoggedFS: {error}") from None
+        raise UsageError(f"invalid configuration of LoggedFS: {error}") from None
     if root.tag != "loggedFS":
-        raise UsageError(f"no configuration of LoggedFS: it begins with <{root.tag}>")
+        raise UsageError(
+            f"invalid configuration of LoggedFS: it begins with <{root.tag}>, not <loggedFS>"
+        )
     found = Translation()
     includes, excludes = list(root.iter("include")), list(root.iter("exclude"))
     rules = {
@@ -98,7 +100,7 @@ def translate(content: bytes, mountpoint: str = "") -> Translation:
         if "" in rules["exclude"]:
             found.options = {"success": "none", "failure": "none"}
     elif excludes:
-        found.notes.append("without <include>, LoggedFS records all and ignores <exclude>")
+        found.notes.append("without <include>, LoggedFS records everything and ignores <exclude>")
     found.notes = list(dict.fromkeys(found.notes))
     return found
 
@@ -107,10 +109,12 @@ def _rules(elements: list[ET.Element], found: Translation, mountpoint: str) -> I
     """Yield a rule or two for each element that can match anything at all."""
     for element in elements:
         if missing := [name for name in _ATTRIBUTES if name not in element.attrib]:
-            raise UsageError(f"<{element.tag}> of LoggedFS lacks {', '.join(missing)}")
+            raise UsageError(f"invalid <{element.tag}> of LoggedFS: missing {', '.join(missing)}")
         expression, uid, action, result = (element.attrib[name] for name in _ATTRIBUTES)
         if not _UID.fullmatch(uid):
-            raise UsageError(f"<{element.tag}> of LoggedFS: uid={uid!r} is neither * nor a number")
+            raise UsageError(
+                f"invalid <{element.tag}> of LoggedFS: uid={uid!r} is neither * nor a number"
+            )
         ops = _operations(action, found)
         results = _matching(result, ("SUCCESS", "FAILURE"))
         if not ops or not results:
@@ -144,7 +148,7 @@ def _operations(action: str, found: Translation) -> list[str]:
         group = [name for name, ops in _OPERATIONS.items() if op in ops]
         chosen = [name for name in group if name in actions]
         if 0 < len(chosen) < len(group):
-            found.notes.append(f"action={action!r}: {op} stands for {', '.join(group)} alike")
+            found.notes.append(f"action={action!r}: {op} covers all of {', '.join(group)}")
     meant = {op for name in actions for op in _OPERATIONS[name]}
     return [op for op in OPERATIONS if op in meant]
 
@@ -153,7 +157,7 @@ def _matching(expression: str, names: tuple[str, ...]) -> list[str]:
     try:
         compiled = re.compile(expression)
     except re.error as error:
-        raise UsageError(f"expression {expression!r} of LoggedFS: {error}") from None
+        raise UsageError(f"invalid expression {expression!r} of LoggedFS: {error}") from None
     return [name for name in names if compiled.search(name)]
 
 
@@ -166,8 +170,8 @@ def _relative(expression: str, mountpoint: str, found: Translation) -> str:
             return "^" + expression.removeprefix(beginning)
     if expression.startswith("^"):
         found.notes.append(
-            f"extension={expression!r} begins at LoggedFS's mount point (--mountpoint), which is "
-            f"no part of the paths in fusevol's log"
+            f"extension={expression!r} begins at LoggedFS's mount point, which is not part of the "
+            f"paths in fusevol's log; give the mount point with --mountpoint"
         )
     return expression
 

@@ -76,8 +76,8 @@ def check(options: LogOptions, on_failure: OnLogFailure = OnLogFailure.CONTINUE)
     RecordFilter(options)
     if options.coalesce and on_failure is OnLogFailure.DENY:
         raise UsageError(
-            "coalesce= and on_log_failure=deny exclude each other, since a record that comes later "
-            "may find no room; leave one of them out"
+            "coalesce= and on_log_failure=deny exclude each other, as there may be no space left "
+            "for a record that is written later; leave one of them out"
         )
 
 
@@ -96,7 +96,8 @@ def _operations(key: str, text: str) -> frozenset[str]:
         if op not in OPERATIONS and word not in ("all", "!all", "none"):
             known = f"; use all, none, !OPERATION or {', '.join(OPERATIONS)}"
             raise UsageError(
-                f"{key}={text}: {word!r} is no operation{did_you_mean(op, OPERATIONS) or known}"
+                f"invalid {key}={text}: unknown operation {word!r}"
+                f"{did_you_mean(op, OPERATIONS) or known}"
             )
         named = OPERATIONS if op == "all" else () if op == "none" else (op,)
         if word.startswith("!"):

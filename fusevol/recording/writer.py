@@ -148,7 +148,7 @@ class LogWriter:
                 is_taken_over = cells is not None and cells[SEQ] > 0
                 if config.on_log_failure is OnLogFailure.DENY or not is_taken_over:
                     raise
-                logger.error("access log %s goes on without hashes: %s", config.log, error)
+                logger.error("access log %s continues without hashes: %s", config.log, error)
         return cls(
             config.log, config.name, config.on_log_failure, cells, encoder(logging_.format), chain
         )
@@ -262,7 +262,7 @@ class LogWriter:
             if not known.seq and not self._cells[SEQ]:
                 raise
             newest = max(known.seq, self._cells[SEQ] - 1)
-            logger.warning("%s; numbers go on behind %d", error, newest)
+            logger.warning("%s; numbers continue after %d", error, newest)
             return LogEnd(0, b"", b"")
 
     def _first_in(self, path: str) -> int:
@@ -425,7 +425,7 @@ class LogWriter:
     def _not_begun_anew(self, number: int, is_nameless: bool) -> None:
         if self._cells[FAULT] != number:
             rest = (
-                "there is no other file, and operations go unrecorded" if is_nameless
+                "operations go unrecorded, as there is no other file" if is_nameless
                 else "still writing to the old file"
             )  # fmt: skip
             logger.error("%s; %s", why_not(self.path, number), rest)
@@ -459,8 +459,8 @@ class LogWriter:
         except FusevolError as error:
             logger.error("%s", error)
         logger.warning(
-            "access log %s was deleted while it was written; begun anew, with the %d records that "
-            "were written since", self.path, following - begin,
+            "access log %s was deleted while in use; started a new file with the %d records "
+            "written since", self.path, following - begin,
         )  # fmt: skip
         if following < self.next_seq:
             self._lose(self.next_seq - following, number)

@@ -137,7 +137,7 @@ def read(fd: int) -> Snapshot:
     header = _words(fd, 0, HEADER_WORDS)
     words = _words(fd, COUNTERS, _WORDS)
     if len(header) < HEADER_WORDS or len(words) < _WORDS:
-        raise FusevolError("recovery state of another version")
+        raise FusevolError("the recovery state is of another version")
     return Snapshot(
         operations={op: counts for op, code in CODES.items() if (counts := _counts(words, code))},
         bytes_read=words[BYTES_READ - COUNTERS],

@@ -97,7 +97,7 @@ def check_header(fd: int) -> None:
     """
     wanted = _HEADER.pack(_MAGIC, layout.version())
     if os.fstat(fd).st_size != _BYTES or os.pread(fd, len(wanted), _MAGIC_AT * WORD) != wanted:
-        raise FusevolError("recovery state of another version; unmount and mount anew")
+        raise FusevolError("the recovery state is of another version; unmount and mount again")
 
 
 class Note(NamedTuple):

@@ -216,7 +216,7 @@ def test_what_is_in_use_stays_unless_lazily(running: Running, volume: str, sourc
     running("mkfifo /tmp/go; (read x </tmp/go; echo late; sync) >>/mnt/busy/log & true")
     said = running.refused("detach", running.target, "/mnt/busy")
     assert "/mnt/busy" in said
-    assert "in use: processes use it" in said
+    assert "in use: used by processes" in said
     assert "--lazy" in said
     assert running.daemon.references(volume) == {f"{running.container.id}:/mnt/busy": 1}
     running.detach("/mnt/busy", "--lazy")
@@ -256,4 +256,4 @@ def test_the_end_of_the_container_ends_it(
     wait_until(lambda: daemon.references(volume) == {}, "end of the reference")
     assert running.listed() == []
     said = running.refused("attach", running.target, f"{volume}:/data")
-    assert any(word in said for word in ("no container", "no process", "has ended", "not running"))
+    assert any(word in said for word in ("no container", "no process", "has exited", "not running"))

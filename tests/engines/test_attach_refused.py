@@ -91,16 +91,20 @@ def inside_of(pid: int, *words: str | Path) -> str:
         ("attached", "/nowhere:/mnt/x", "does not exist"),
         ("attached", "{volume}:/data/original", "Not a directory"),
         ("attached", "{volume}:/etc/passwd/x", "Not a directory"),
-        ("attached", "{volume}:/dev", "is a mount already (tmpfs)"),
-        ("none", "{volume}:/data", "there is no container none"),
+        ("attached", "{volume}:/dev", "is already a mount (tmpfs)"),
+        ("none", "{volume}:/data", "no container none"),
         ("lxc:web", "{volume}:/data", "unknown engine"),
-        ("docker:", "{volume}:/data", "name of a container is missing"),
+        ("docker:", "{volume}:/data", "missing container name"),
         ("docker:web", "{volume}:/data", "Docker does not answer at /nowhere/docker.sock"),
-        ("podman:no-such-container", "{volume}:/data", "Podman has no container"),
-        ("pid:one", "{volume}:/data", "no process id"),
-        ("pid:0", "{volume}:/data", "there is no process 0"),
-        ("pid:99999999999", "{volume}:/data", "no process id"),
-        ("pid:4194305", "{volume}:/data", "there is no process"),
+        (
+            "podman:no-such-container",
+            "{volume}:/data",
+            "no Podman container named no-such-container",
+        ),
+        ("pid:one", "{volume}:/data", "invalid target 'pid:one': expected a process id"),
+        ("pid:0", "{volume}:/data", "no process with id 0"),
+        ("pid:99999999999", "{volume}:/data", "expected a process id"),
+        ("pid:4194305", "{volume}:/data", "no process with id 4194305"),
         ("pid:1", "{volume}:/data", "the mounts of the host"),
         ("pid:{self}", "{volume}:/data", "the mounts of the host"),
     ],
@@ -121,7 +125,7 @@ def test_docker_on_another_host_cannot_be_reached(daemon: Daemon, volume: str) -
     env = {**daemon.env, "DOCKER_HOST": "tcp://192.0.2.1:2375"}
     done = command(FUSEVOL, "attach", "docker:web", f"{volume}:/data", env=env, check=False)
     assert done.returncode == 5
-    assert "is no Unix socket" in done.stderr
+    assert "is not a Unix socket" in done.stderr
 
 
 def test_a_place_is_taken_once(daemon: Daemon, running: Container, volume: str) -> None:
@@ -129,7 +133,7 @@ def test_a_place_is_taken_once(daemon: Daemon, running: Container, volume: str) 
     daemon.cli("attach", "attached", f"{volume}:/data")
     for place in ("/data", "/mnt/to-data", "/mnt/../data/"):
         said = daemon.refused("attach", "attached", f"{volume}:{place}")
-        assert "/data of attached is a mount already (fuse.fusevol)" in said
+        assert "/data of attached is already a mount (fuse.fusevol)" in said
     daemon.cli("attach", "attached", f"{volume}:/data/within")
     assert daemon.references(volume) == {
         f"{running.id}:/data": 1, f"{running.id}:/data/within": 1,

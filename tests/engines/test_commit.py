@@ -422,7 +422,10 @@ def test_the_same_changes_make_the_same_image(site: Site, changed: str, tmp_path
     status, said = site.refused(
         "commit", changed, f"oci-archive:{tmp_path}/x.tar", SOURCE_DATE_EPOCH="soon"
     )
-    assert (status, said) == (2, "fusevol: SOURCE_DATE_EPOCH=soon is no number of seconds")
+    assert (status, said) == (
+        2,
+        "fusevol: invalid SOURCE_DATE_EPOCH=soon: expected a number of seconds",
+    )
 
 
 # --- running containers ----------------------------------------------------------------------
@@ -488,17 +491,17 @@ def test_a_container_goes_on_when_its_commit_is_killed(
 @pytest.mark.parametrize(
     ("image", "status", "said"),
     [
-        ("web", 2, "'web' is no place for an image; use oci:DIR[:TAG]"),
-        ("docker-archive:", 2, "'docker-archive:' is no place"),
-        ("oci:-", 2, "'oci:-' is no place"),
-        ("docker-archive:{tmp}/a.tar:Web:1", 2, "'Web:1' cannot be the name of an image"),
-        ("oci:{tmp}/out:a b", 2, "'a b' cannot be a tag"),
-        ("oci-archive:{tmp}/none/a.tar", 2, "directory {tmp}/none does not exist; make it first"),
+        ("web", 2, "invalid image 'web'; use oci:DIR[:TAG]"),
+        ("docker-archive:", 2, "invalid image 'docker-archive:'"),
+        ("oci:-", 2, "invalid image 'oci:-'"),
+        ("docker-archive:{tmp}/a.tar:Web:1", 2, "'Web:1' is not an image name"),
+        ("oci:{tmp}/out:a b", 2, "'a b' is not a tag"),
+        ("oci-archive:{tmp}/none/a.tar", 2, "directory {tmp}/none does not exist; create it first"),
         ("oci-archive:{tmp}/full", 2, "{tmp}/full is a directory"),
-        ("oci:{tmp}/full", 2, "{tmp}/full is no OCI image layout and not empty"),
-        ("oci:{tmp}/file", 2, "{tmp}/file is no directory"),
+        ("oci:{tmp}/full", 2, "{tmp}/full is neither an OCI image layout nor empty"),
+        ("oci:{tmp}/file", 2, "{tmp}/file is not a directory"),
         ("oci:{tmp}/broken", 1, "{tmp}/broken/index.json cannot be read"),
-        ("oci:{tmp}/odd", 1, "{tmp}/odd/index.json is no index of images"),
+        ("oci:{tmp}/odd", 1, "{tmp}/odd/index.json is not an index of images"),
         ("oci-archive:/proc/a.tar", 1, "/proc cannot be written"),
         ("oci:/proc/a", 1, "/proc/a cannot be written"),
     ],
@@ -541,10 +544,10 @@ def test_an_unknown_container_and_a_wrong_instruction_are_refused(
     site: Site, changed: str, tmp_path: Path
 ) -> None:
     status, said = site.refused("commit", "nobody", f"oci:{tmp_path}/out")
-    assert (status, "there is no container nobody" in said) == (3, True)
+    assert (status, "no container nobody" in said) == (3, True)
     status, said = site.refused("commit", changed, f"oci:{tmp_path}/out", "-c", "VOLUME /x")
     assert status == 2
-    assert "'VOLUME' is no instruction; use one of CMD" in said
+    assert "unknown instruction 'VOLUME'; use one of CMD" in said
     assert list(tmp_path.iterdir()) == []
 
 

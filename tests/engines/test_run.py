@@ -243,7 +243,7 @@ def test_a_symbolic_link_in_the_image_leads_nowhere_else(
         (["--hostname", "x" * 65, "--", "true"], "64 bytes"),
         (["--hostname", "", "--", "true"], "64 bytes"),
         (["--", ""], "no command to run"),
-        (["--name", "../x", "--", "true"], "cannot be a container's name"),
+        (["--name", "../x", "--", "true"], "invalid container name '../x'"),
         ([], "no command to run"),
     ],
 )

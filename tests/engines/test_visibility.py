@@ -105,7 +105,7 @@ def test_a_container_of_fusevol_run_never_gets_what_is_below_the_mount_point(
         text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "is no mount here" in done.stderr
+    assert "is not mounted here" in done.stderr
     wait_until(lambda: daemon.references(volume) == {}, "end of the reference")
 
 

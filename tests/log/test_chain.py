@@ -167,7 +167,7 @@ def test_a_volume_is_chained_and_not_any_more_while_it_is_used(tmp_path: Path) -
     with plain_daemon() as daemon, daemon.client() as client:
         for options in ("format=ecs", "log=none"):
             said = daemon.refused("volume", "create", "other", "-o", "chain=true", "-o", options)
-            assert "chain needs" in said
+            assert "chain requires" in said
         daemon.create("data", source)
         place = Path(client.mount("data", "one").mountpoint)
 
@@ -223,9 +223,9 @@ def test_files_that_the_log_agent_removes_are_told_from_files_that_are_gone(tmp_
 @pytest.mark.parametrize(
     ("options", "log", "why"),
     [
-        ("chain,format=ecs", "access.log", "chain needs format=json"),
-        ("chain", "none", "chain needs a file"),
-        ("chain", "-", "chain needs a file"),
+        ("chain,format=ecs", "access.log", "chain requires format=json"),
+        ("chain", "none", "chain requires a file"),
+        ("chain", "-", "chain requires a file"),
     ],
 )
 def test_what_has_no_place_for_hashes_is_refused(

@@ -340,7 +340,7 @@ def test_a_log_without_any_hash_left_is_found(log: Path) -> None:
     assert (finding.kind, finding.seq) == (Tampering.CHANGED, 1)
     other = log.with_name("other.log")
     _session(other, chain=False)
-    with pytest.raises(FusevolError, match="no record of this log has a hash"):
+    with pytest.raises(FusevolError, match="none of its records has a hash"):
         verified(other)
 
 

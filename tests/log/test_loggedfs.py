@@ -185,9 +185,9 @@ def test_what_a_configuration_means(rules: str, options: dict[str, str]) -> None
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("nonsense", "no configuration of LoggedFS"),
+        ("nonsense", "invalid configuration of LoggedFS"),
         ("<html/>", "begins with <html>"),
-        ('<loggedFS><include uid="*"/></loggedFS>', "lacks extension, action, retname"),
+        ('<loggedFS><include uid="*"/></loggedFS>', "missing extension, action, retname"),
         (
             '<loggedFS><include extension="(" uid="*" action="read" retname=""/></loggedFS>',
             "expression '[(]'",

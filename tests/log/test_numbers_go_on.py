@@ -144,7 +144,7 @@ def test_without_a_state_directory_the_files_count(
     monkeypatch.setenv("FUSEVOL_STATE_DIRECTORY", "/dev/null/state")
     session(log)
     (said,) = [one for one in caplog.records if one.levelno == logging.WARNING]
-    assert "nothing can be kept of access log" in said.getMessage()
+    assert "cannot be saved in" in said.getMessage()
     log.rename(f"{log}.1")
     session(log)
     assert numbers(log) == list(range(11, 21))
@@ -378,7 +378,7 @@ def test_what_was_written_since_is_brought_over(
     write(one, 5)
     one.close()
     assert numbers(log) == list(range(11, 21))
-    assert "was deleted while it was written; begun anew, with the 5 records" in caplog.text
+    assert "was deleted while in use; started a new file with the 5 records" in caplog.text
 
 
 def test_what_cannot_be_brought_over_is_told(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -505,15 +505,15 @@ def test_a_mount_tells_of_its_log(tmp_path: Path) -> None:
         said = fusevol("reload", "--logs", mount.mountpoint, check=False)
         assert said.returncode == 1
         why = f"cannot open access log {logs}/access.log: its directory does not exist; create it"
-        assert said.stderr == f"fusevol: {mount.mountpoint}: {why}; records have no file\n"
+        assert said.stderr == f"fusevol: {mount.mountpoint}: {why}; records are not in any file\n"
         assert why in status_of(mount.mountpoint)["log_message"]
         assert why in fusevol("status").stdout
         logs.mkdir()
         fusevol("reload", "--logs", mount.mountpoint)
         (mount.mountpoint / "c").mkdir()
         told = status_of(mount.mountpoint)["log_message"]
-        assert told.startswith("the log was deleted while it was written, noticed ")
-        assert told.endswith("and was begun anew")
+        assert told.startswith("the log was deleted while in use, noticed ")
+        assert told.endswith("; a new file was started")
         names = {record.get("path") for record in mount.records() if record["op"] == "mkdir"}
         assert "/c" in names
         assert not (mount.source / "b").exists()

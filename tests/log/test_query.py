@@ -196,8 +196,8 @@ def test_formats(log: Path, tmp_path: Path) -> None:
     ("sql", "message"),
     [
         ("SELEC 1", 'SQL: Parser Error: syntax error at or near "SELEC"'),
-        ("", "SQL: give one SELECT"),
-        ("SELECT 1; SELECT 2", "SQL: give one SELECT"),
+        ("", "SQL: expected one SELECT"),
+        ("SELECT 1; SELECT 2", "SQL: expected one SELECT"),
         ("SELECT nothing FROM log", "SQL: Binder Error: Referenced column"),
         ("SELECT * FROM other", "SQL: Catalog Error: Table with name other does not exist"),
         ("SELECT CAST(op AS INTEGER) FROM log", "SQL: Conversion Error"),

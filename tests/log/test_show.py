@@ -210,7 +210,7 @@ def test_record_that_a_format_cannot_tell_is_skipped(log: Path) -> None:
     log.write_bytes(line(1) + line(2).replace(b"2026-11-01T", b"yesterday ") + line(3))
     result = run("--format", "ecs", log)
     assert len(result.stdout.splitlines()) == 2
-    assert f"1 line skipped, first at line 2 of {log}: time is not like" in result.stderr
+    assert f"1 line skipped, first at line 2 of {log}: expected a time such as" in result.stderr
 
 
 HOSTILE: Final = encode_name(

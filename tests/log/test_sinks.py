@@ -82,10 +82,10 @@ def test_words(text: str, spec: SinkSpec) -> None:
     ("text", "why"),
     [
         ("", "unknown target ''"),
-        ("kafka", "unknown target 'kafka'; a sink is .*journald.*syslog.*unix:/SOCKET.*stdout"),
+        ("kafka", "unknown target 'kafka'; use .*journald.*syslog.*unix:/SOCKET.*stdout"),
         ("jurnald", "unknown target 'jurnald'; did you mean journald[?]$"),
-        ("syslog:facility=x", "unknown facility 'x', known are kern"),
-        ("xml@syslog", "unknown format 'xml', known are json, ecs, ocsf, juicefs, text"),
+        ("syslog:facility=x", "unknown facility 'x', expected one of kern"),
+        ("xml@syslog", "unknown format 'xml', expected one of json, ecs, ocsf, juicefs, text"),
         ("@journald", "unknown format ''"),
         ("unix", "path of the socket is missing"),
         ("unix:run/a", "absolute"),

@@ -174,7 +174,7 @@ def test_what_waits_at_the_end_of_a_mount_is_told_and_sent_by_the_next(
             agent = status.read(str(served.log))
             assert agent is not None
             messages = Path(registry.messages_path(str(served.mountpoint)))
-            wait_until(lambda: "takes no records" in messages.read_text(), "a full socket")
+            wait_until(lambda: "accepts no records" in messages.read_text(), "a full socket")
             # As if nothing had been said: who keeps the mount then removes the file.
             os.truncate(messages, 0)
         if is_killed:

@@ -232,7 +232,7 @@ def test_a_disk_that_fills_up(small_disk: Path, caplog: pytest.LogCaptureFixture
     retention.go_on()
     retention.go_on()
     assert names(log) == [""]
-    ends = [message for message in caplog.messages if "on_log_failure decides" in message]
+    ends = [message for message in caplog.messages if "on_log_failure applies" in message]
     assert len(ends) == 1
     (small_disk / "other").unlink()
     (small_disk / "more").unlink()

@@ -39,7 +39,7 @@ def test_no_key_is_made_where_logs_were_chained_with_another(path: Path) -> None
     (path.parent / "0123.head").touch()
     secret = path.read_bytes()
     path.unlink()
-    with pytest.raises(FusevolError, match="is gone, and logs were chained with it"):
+    with pytest.raises(FusevolError, match="is gone, but logs were chained with it"):
         keys.load_or_make()
     path.touch(0o600)
     path.write_bytes(secret)
@@ -92,5 +92,5 @@ def test_signatures_are_over_words_and_by_this_key(tmp_path: Path) -> None:
     for wrong in (None, "", "?", signature[:-4], keys.Keys(b"x" * 32).sign("checkpoint", "v", 5)):
         assert not public.accepts(wrong, "checkpoint", "v", 5, "ab")
     pem.write_bytes(b"no key")
-    with pytest.raises(FusevolError, match="no Ed25519 key"):
+    with pytest.raises(FusevolError, match="not an Ed25519 key"):
         keys.PublicKey.load(str(pem))

@@ -120,10 +120,10 @@ def test_filters(log: Path, count: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--since", "soon"], "--since: 'soon' is no time; give one like"),
-        (["--until", "soon"], "--until: 'soon' is no time; give one like"),
-        (["--result", "fine"], "--result: 'fine' is no result; give ok, failed"),
-        (["--path", ""], "--path: the pattern is empty; give `/`"),
+        (["--since", "soon"], "--since: invalid time 'soon': expected one such as"),
+        (["--until", "soon"], "--until: invalid time 'soon': expected one such as"),
+        (["--result", "fine"], "--result: invalid result 'fine': expected ok, failed"),
+        (["--path", ""], "--path: empty pattern; use `/`"),
         (["-f", "other.log"], "--follow: only one log can be followed; give one FILE"),
         (["--mount", "/mnt"], "--mount already selects a log; leave out FILE"),
     ],

@@ -71,7 +71,7 @@ def parse(text: str) -> SinkSpec:
     """Return the sink that `text` names.
 
     Raises:
-        UsageError: it names none.
+        UsageError: it is not a valid sink.
     """
     beginning, colon, words = text.partition(":")
     form, at, name = beginning.rpartition("@")
@@ -96,7 +96,7 @@ def parse_all(texts: Iterable[str]) -> tuple[SinkSpec, ...]:
     """Return the sinks that `texts` name.
 
     Raises:
-        UsageError: one of them names none, or two name the same.
+        UsageError: one of them is not valid, or two are the same.
     """
     specs: list[SinkSpec] = []
     for text in texts:
@@ -113,12 +113,12 @@ def _with_word(text: str, spec: SinkSpec, word: str) -> SinkSpec:
         return msgspec.structs.replace(spec, path=_socket(text, word))
     if key == "facility" and equals:
         if value not in FACILITIES:
-            known = did_you_mean(value, FACILITIES) or f", known are {', '.join(FACILITIES)}"
+            known = did_you_mean(value, FACILITIES) or f", expected one of {', '.join(FACILITIES)}"
             raise _wrong(text, f"unknown facility {value!r}{known}")
         return msgspec.structs.replace(spec, facility=value)
     if key == "enterprise" and equals:
         if not (value.isascii() and value.isdigit()) or not 0 < int(value) <= _LARGEST_ENTERPRISE:
-            raise _wrong(text, "enterprise is the number that IANA gave you")
+            raise _wrong(text, "expected enterprise=N, the number that IANA assigned to you")
         return msgspec.structs.replace(spec, enterprise=int(value))
     raise _wrong(text, f"{word!r} is neither an absolute path nor a known option")
 
@@ -127,18 +127,18 @@ def _format(text: str, name: str) -> LogFormat:
     try:
         return LogFormat(name)
     except ValueError:
-        known = did_you_mean(name, LogFormat) or f", known are {', '.join(LogFormat)}"
+        known = did_you_mean(name, LogFormat) or f", expected one of {', '.join(LogFormat)}"
         raise _wrong(text, f"unknown format {name!r}{known}") from None
 
 
 def _socket(text: str, path: str) -> str:
     if not path.startswith("/") or "\0" in path:
-        raise _wrong(text, "the path of the socket has to be an absolute one")
+        raise _wrong(text, "the path of the socket must be absolute")
     if len(os.fsencode(path)) > _LONGEST_PATH:
-        raise _wrong(text, f"the path of a socket has {_LONGEST_PATH} bytes at most")
+        raise _wrong(text, f"the path of a socket can have at most {_LONGEST_PATH} bytes")
     return path
 
 
 def _wrong(text: str, why: str) -> UsageError:
-    forms = "" if why.endswith("?") else f"; a sink is [FORMAT@] and one of {', '.join(FORMS)}"
-    return UsageError(f"sink {text!r}: {why}{forms}")
+    forms = "" if why.endswith("?") else f"; use [FORMAT@] and one of {', '.join(FORMS)}"
+    return UsageError(f"invalid sink {text!r}: {why}{forms}")

@@ -109,7 +109,7 @@ def epoch_us(time: str) -> int:
         or time[-1] != "Z"
         or not (fraction.isascii() and fraction.isdigit())
     ):
-        raise MalformedRecordError("time is not like 2026-11-24T02:03:07.816459Z")
+        raise MalformedRecordError("expected a time such as 2026-11-24T02:03:07.816459Z")
     return _second(time[:_SECOND_LENGTH]) * 1_000_000 + int(fraction)
 
 
@@ -118,7 +118,7 @@ def _second(text: str) -> int:
     try:
         moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC)
     except ValueError:
-        raise MalformedRecordError("time is not like 2026-11-24T02:03:07.816459Z") from None
+        raise MalformedRecordError("expected a time such as 2026-11-24T02:03:07.816459Z") from None
     # Years before 1970 count, too: whole seconds, so that no float loses anything.
     return int(moment.timestamp())
 

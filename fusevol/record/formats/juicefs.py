@@ -60,7 +60,7 @@ def encode(record: AccessRecord) -> bytes:
         f" - {_OK if result == OK else result} <{seconds}.{fraction:06d}>"
     ).encode()
     if len(line) > MAX_LINE_BYTES:
-        raise MalformedRecordError(f"longer than the {MAX_LINE_BYTES} bytes that JuiceFS reads")
+        raise MalformedRecordError(f"longer than the {MAX_LINE_BYTES} bytes that JuiceFS can read")
     return line
 
 
@@ -70,7 +70,7 @@ def decode(line: bytes) -> AccessRecord:
     Raises:
         MalformedRecordError: it is none.
     """
-    parts = matched(_LINE, line, "not like a line of JuiceFS's access log")
+    parts = matched(_LINE, line, "not a line of a JuiceFS access log")
     date, _, clock = parts["time"].partition(" ")
     own: Document = {
         "time": f"{date.replace('.', '-')}T{clock}Z",

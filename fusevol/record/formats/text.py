@@ -56,7 +56,7 @@ def decode(line: bytes) -> AccessRecord:
     Raises:
         MalformedRecordError: it is none.
     """
-    parts = matched(_LINE, line, "not like a line of fusevol's text format")
+    parts = matched(_LINE, line, "not a line of fusevol's text format")
     own: Document = {key: _text(parts[key]) for key in ("time", "volume", "op", "result")}
     own["seq"] = _number(parts["seq"])
     own["us"] = _number(parts["us"])
