@@ -95,7 +95,7 @@ class Coalescer:
             at = entry.at
             if words[at] == recorded:
                 return
-            if number or record is None or opened is None or self._log.lost:
+            if number or record is None or opened is None or self._log.losses.count:
                 if opened is not None:
                     self.end(opened.fh)
                 finish(entry, record, started, number, opened)
@@ -205,7 +205,7 @@ class Coalescer:
     def _write(self, place: int, record: AccessRecord) -> None:
         log, entries = self._log, self._entries
         try:
-            if log.lost:
+            if log.losses.count:
                 log.catch_up()
             entries.writing(place, log.next_seq)
             log.append(record, 0)

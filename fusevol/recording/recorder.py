@@ -140,7 +140,7 @@ def counting(op: str, counters: Counters, *, left_out: bool = False) -> Finish:
 
 def recording(op: str, counters: Counters, log: "LogWriter") -> Finish:
     """Return what finishes an operation with a record."""
-    words, count = counters.words, counters.count
+    words, count, losses = counters.words, counters.count, log.losses
     code = CODES[op]
     logging_, recorded = code | LOGGING, code | RECORDED
     conclude_without = counting(op, counters)
@@ -161,7 +161,7 @@ def recording(op: str, counters: Counters, log: "LogWriter") -> Finish:
         try:
             if number:
                 record.result = errno_name(number)
-            if log.lost:
+            if losses.count:
                 log.catch_up()
             words[at + ERRNO] = number
             words[at + SEQ] = log.next_seq

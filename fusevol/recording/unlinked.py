@@ -5,12 +5,16 @@ since; and who compresses a log has read it up to some record, and may remove so
 """
 
 import errno
+import logging
 import os
 from collections.abc import Iterator
 
+from fusevol.errors import FusevolError
 from fusevol.logs.follow import GrowingLog
 from fusevol.logs.log_end import end_of_log, first_seq
 from fusevol.logs.reader import Skipped
+
+logger = logging.getLogger(__name__)
 
 
 def first_unnamed(path: str, volume: str, nameless: str, unseen: int) -> int:
@@ -22,21 +26,36 @@ def first_unnamed(path: str, volume: str, nameless: str, unseen: int) -> int:
         nameless: a way to the file that has lost its name.
         unseen: number of the first record that was written since it was last seen to have one.
 
-    Raises:
-        NotFoundError, NotPermittedError, FusevolError: a file of the log cannot be read.
+    What the files of the log do not tell is taken to be `unseen`.
     """
-    end = end_of_log(path, volume=volume).seq
+    try:
+        end = end_of_log(path, volume=volume).seq
+        first = first_seq(nameless)
+    except FusevolError:
+        return unseen
     # There is a copy of it, up to there: compressed, most often.
-    return end + 1 if end >= max(1, first_seq(nameless)) else unseen
+    return end + 1 if end >= max(1, first) else unseen
 
 
-def bring_over(nameless: str, seq: int, fd: int) -> Iterator[int]:
-    """Write the records from number `seq` on to another file; yield the number of each.
+def bring_over(nameless: str, seq: int, fd: int) -> tuple[int, int]:
+    """Write the records from number `seq` on to another file.
 
-    Raises:
-        OSError: one could not be written; no part of it was.
-        NotFoundError, NotPermittedError, FusevolError: the file cannot be read.
+    Returns:
+        The number that follows the last one written, and the errno of what ended it, EIO if there
+        is none. No part of a record is left behind.
     """
+    following, number = seq, errno.EIO
+    try:
+        for written in _moved(nameless, seq, fd):
+            following = written + 1
+    except OSError as error:
+        number = error.errno or errno.EIO
+    except FusevolError as error:
+        logger.error("%s", error)
+    return following, number
+
+
+def _moved(nameless: str, seq: int, fd: int) -> Iterator[int]:
     with GrowingLog(nameless, Skipped()) as log:
         log.skip_to(seq - 1)
         for line, record in log.appended(is_complete=True):

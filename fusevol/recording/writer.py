@@ -6,7 +6,6 @@ makes room for a record before each operation and refuses the operation if there
 """
 
 import array
-import contextlib
 import errno
 import logging
 import os
@@ -14,8 +13,7 @@ from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Final
 
 from fusevol.errors import FusevolError
-from fusevol.linux.files import reserve
-from fusevol.logs.log_end import LogEnd, end_of_file, end_of_log, first_seq
+from fusevol.logs.log_end import LogEnd, end_of_file
 from fusevol.model import OnLogFailure
 from fusevol.names import encode_name
 from fusevol.options.config import STDOUT_LOG, MountConfig
@@ -25,8 +23,11 @@ from fusevol.record.formats import encoder
 from fusevol.record.record import OK, AccessRecord
 from fusevol.record.record import encode as encode_json
 from fusevol.record.times import Timestamps
+from fusevol.recording.continuation import continuation, first_in
+from fusevol.recording.log_file import LogFile
 from fusevol.recording.log_state import Known, LogState
-from fusevol.recording.opening import cut_torn_line, is_regular, open_to_write, why_not
+from fusevol.recording.losses import Losses
+from fusevol.recording.opening import cut_torn_line, open_to_write, why_not
 from fusevol.recording.unlinked import bring_over, first_unnamed
 from fusevol.recovery.log_cells import (
     BYTES,
@@ -34,15 +35,11 @@ from fusevol.recovery.log_cells import (
     DELETED_NS,
     FAULT,
     FD,
-    LOST,
-    LOST_ERRNO,
-    LOST_SINCE,
     NAMELESS,
     RECORDS,
     SEEN,
     SEQ,
     STATE_FD,
-    UNRECORDED,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +57,6 @@ _LOOK_NS: Final = 50_000_000
 """How often to look whether the file still has a name, while records are written."""
 _HIDDEN_NS: Final = 1_000_000_000
 """How long to wait before a file at the log's path that cannot be opened is tried again."""
-_TRUNCATED: Final = "records at the end of the log are gone"
 
 _UNBOUNDED: Final = ("source", "filter", "reason")
 """Keys of events whose values nothing else bounds."""
@@ -72,7 +68,7 @@ class LogWriter:
     Attributes:
         admit: raises OSError EIO if an operation must be refused now; None under `continue`. It
             takes the number of operations that were admitted before and have no record yet.
-        lost: operations without a record since the last `gap` record.
+        losses: operations without a record since the last `gap` record.
         next_seq: number of the next record.
         on_written: called now and then when there are new records: `keep` is due soon.
     """
@@ -105,7 +101,7 @@ class LogWriter:
         self._encode = encode if chain is None else chain.encode
         self._volume = encode_name(os.fsencode(volume))
         self._cells = memoryview(array.array("Q", bytes(8 * COUNT))) if cells is None else cells
-        self.lost = 0
+        self.losses = Losses(self._cells)
         self._bytes, self._records = self._cells[BYTES], self._cells[RECORDS]
         self._timestamps = Timestamps()
         self._retry_ns = 0
@@ -119,12 +115,13 @@ class LogWriter:
         self._has_state = False
         self.on_written: Callable[[], None] = _nothing
         self.next_seq = 1
-        self._fd = self._cells[FD] - 1
+        self._file = LogFile.missing(path)
         self.admit: Callable[[int], None] | None = None
         if on_failure is OnLogFailure.DENY:
             self.admit = self._admit
-        if self._fd >= 0:
-            self._go_on()
+        inherited = self._cells[FD] - 1
+        if inherited >= 0:
+            self._go_on(inherited)
         elif path == STDOUT_LOG:
             self._use(os.dup(1))
         else:
@@ -154,9 +151,7 @@ class LogWriter:
         )
 
     def _use(self, fd: int) -> None:
-        self._fd = fd
-        self._is_file = self._regular = is_regular(fd)
-        self._place = self._path_of_file() if self._is_at_its_path() else ""
+        self._file = LogFile(self.path, fd)
         self._cells[FD] = fd + 1
 
     def _begin(self) -> None:
@@ -192,9 +187,9 @@ class LogWriter:
         """Serve a mount that is in use although its log cannot be opened, as errno tells."""
         cells = self._cells
         known = self._state.load()
-        self._fd = -1
-        self._is_file = self._regular = self._nameless = self._stopped = True
-        self.lost = cells[LOST]
+        self._file = LogFile.missing(self.path)
+        self._nameless = self._stopped = True
+        self.losses.resume()
         self.next_seq = cells[SEQ] = max(known.seq + 1, cells[SEQ])
         self._first = known.first
         if self._chain is not None:
@@ -204,23 +199,22 @@ class LogWriter:
 
     def _begin_late(self) -> None:
         """Open the log that could not be opened when this writer began; OSError if that fails."""
-        cells = self._cells
-        lost, number, since_ns = self.lost, cells[LOST_ERRNO], cells[LOST_SINCE]
+        losses = self.losses
+        before = losses.count, losses.errno, losses.since_ns
         self._open()
-        if lost > self.lost:
-            self.lost = cells[LOST] = lost
-            cells[LOST_ERRNO], cells[LOST_SINCE] = number, since_ns
+        if before[0] > losses.count:
+            losses.restore(*before)
             self._stopped = True
             self.keep()
 
-    def _go_on(self) -> None:
+    def _go_on(self, fd: int) -> None:
         """Go on where another writer ended, maybe within a record."""
-        self._use(self._fd)
+        self._use(fd)
         self.next_seq = max(1, self._cells[SEQ])
-        if self._is_file and self.path != STDOUT_LOG:
+        if self._file.is_file and self.path != STDOUT_LOG:
             self._open_state()
-            cut_torn_line(self._fd)
-            self._find_end(f"/proc/self/fd/{self._fd}")
+            cut_torn_line(fd)
+            self._find_end(self._file.way)
 
     def _find_end(self, current: str) -> None:
         """Find the number of the newest record, and what was lost; a chain goes on behind it.
@@ -228,55 +222,27 @@ class LogWriter:
         Args:
             current: the way to the file that is being written.
         """
-        known, cells = self._state.load(), self._cells
-        end = self._end_of_files(current, known)
-        first = self._first_in(current)
-        newest = max(known.seq, cells[SEQ] - 1)
-        # What was lost is told by the record behind the newest one, if that is there.
-        untold = [(0, 0, 0)]
-        if end.seq < cells[SEQ]:
-            untold.append((cells[LOST], cells[LOST_ERRNO], cells[LOST_SINCE]))
-        if end.seq <= known.seq:
-            untold.append((known.lost, known.errno, known.since_ns))
-        self.lost, number, since_ns = max(untold)
-        cells[LOST_ERRNO], cells[LOST_SINCE] = (number, since_ns) if self.lost else (0, 0)
-        if first and first == known.first and end.seq < newest:
-            self.lost += newest - end.seq
-        self._stopped = self._stopped or self.lost > 0
-        cells[LOST] = self.lost
-        if end.seq < known.seq:
-            end = LogEnd(known.seq, known.hash, b"")
+        cells = self._cells
+        found = continuation(
+            self.path, self._volume, self._file, current, self._state.load(), cells
+        )
+        self.losses.restore(found.lost, found.errno, found.since_ns)
+        self._stopped = self._stopped or found.lost > 0
         if self._chain is not None:
-            number = self._chain.go_on(end)
+            number = self._chain.go_on(found.end)
         else:
-            number = end.seq
-            sealer.stop(self.path, end)
-        self.next_seq = cells[SEQ] = max(number, newest) + 1
-        self._first = first or self.next_seq
+            number = found.end.seq
+            sealer.stop(self.path, found.end)
+        self.next_seq = cells[SEQ] = max(number, found.newest) + 1
+        self._first = found.first or self.next_seq
         self.keep()
-
-    def _end_of_files(self, current: str, known: Known) -> LogEnd:
-        try:
-            return end_of_log(self.path, current, self._volume)
-        except FusevolError as error:
-            if not known.seq and not self._cells[SEQ]:
-                raise
-            newest = max(known.seq, self._cells[SEQ] - 1)
-            logger.warning("%s; numbers continue after %d", error, newest)
-            return LogEnd(0, b"", b"")
-
-    def _first_in(self, path: str) -> int:
-        if self._is_file:
-            with contextlib.suppress(FusevolError):
-                return first_seq(path)
-        return 0
 
     def keep(self) -> None:
         """Keep what has to be known of the log whatever becomes of its files."""
-        cells = self._cells
+        losses = self.losses
         self._state.save(
             Known(
-                self.next_seq - 1, self._first, self.lost, cells[LOST_ERRNO], cells[LOST_SINCE],
+                self.next_seq - 1, self._first, losses.count, losses.errno, losses.since_ns,
                 self._chain.newest if self._chain is not None else b"",
             )
         )  # fmt: skip
@@ -303,7 +269,7 @@ class LogWriter:
         record.seq = self.next_seq
         line = self._encode(record) + b"\n"
         try:
-            written = os.write(self._fd, line)
+            written = os.write(self._file.fd, line)
         except OSError as error:
             self._failed(error, record.count or 1)
             return
@@ -317,10 +283,10 @@ class LogWriter:
         self._records = cells[RECORDS] = self._records + 1
 
     def catch_up(self) -> None:
-        """Report what is `lost`, if writing works again; to be called before `append` then."""
+        """Report `losses`, if writing works again; to be called before `append` then."""
         if self._stopped and (now := perf_counter_ns()) >= self._retry_ns:
             self._look(now)
-            if self.lost and not self._nameless:
+            if self.losses.count and not self._nameless:
                 self._report_gap()
 
     def event(self, record: AccessRecord) -> None:
@@ -354,71 +320,51 @@ class LogWriter:
         """Open the file anew, after it was renamed (logrotate); keep the old one if that fails."""
         if self.path == STDOUT_LOG:
             return
-        if self._is_at_its_path():
+        if self._file.is_at_its_path():
             self._cells[FAULT] = 0
             return
         self.checkpoint()
         # What was written just now may have found that the file is gone.
-        if not self._is_at_its_path():
+        if not self._file.is_at_its_path():
             self._begin_anew()
-
-    def _is_at_its_path(self) -> bool:
-        """Tell whether the file was not renamed; its own lock would keep it from being reopened."""
-        try:
-            return os.path.samestat(os.stat(self.path), os.fstat(self._fd))
-        except OSError:
-            return False
 
     def _look(self, now: int) -> None:
         """See whether the file still has a name; if not, go on in a new one."""
         self._look_ns = now + _LOOK_NS
         self.on_written()
-        if not self._is_file or self.path == STDOUT_LOG:
+        if not self._file.is_file or self.path == STDOUT_LOG:
             return
-        if self._is_nameless():
+        if self._file.is_nameless():
             if not self._nameless or now >= self._retry_ns:
                 self._begin_anew()
-        elif self._path_of_file() == self._place and not self._is_at_its_path():
-            # Another file system was mounted above it.
+        elif self._file.is_hidden():
             self._look_ns = now + _HIDDEN_NS
             self._begin_anew()
         else:
             self._cells[SEEN] = self.next_seq
 
-    def _is_nameless(self) -> bool:
-        try:
-            return os.fstat(self._fd).st_nlink == 0
-        except OSError:
-            return True
-
-    def _path_of_file(self) -> str:
-        """Return where the file is, as the kernel knows it."""
-        with contextlib.suppress(OSError):
-            return os.readlink(f"/proc/self/fd/{self._fd}")
-        return ""
-
     def _begin_anew(self) -> None:
         """Go on in the file at the log's path, which another has taken the place of."""
-        is_nameless = self._is_nameless()
+        is_nameless = self._file.is_nameless()
         try:
-            if self._fd < 0:
+            if self._file.fd < 0:
                 self._begin_late()
                 return
             fd = open_to_write(self.path)
         except OSError as error:
             self._not_begun_anew(error.errno or errno.EIO, is_nameless)
             return
-        old, was_counted = self._fd, self._nameless
+        old, was_counted = self._file.fd, self._nameless
         self._nameless = False
         self._cells[NAMELESS] = self._cells[FAULT] = 0
-        self._stopped = self.lost > 0
+        self._stopped = self.losses.count > 0
         if is_nameless and not was_counted:
             self._bring_over(fd)
         self._use(fd)
         os.close(old)
         self._reserved = 0
         self._torn = False
-        self._first = self._first_in(self.path) or self.next_seq
+        self._first = first_in(self._file, self.path) or self.next_seq
         self._cells[SEEN] = self.next_seq
         self.keep()
 
@@ -441,23 +387,13 @@ class LogWriter:
 
     def _first_unnamed(self) -> int:
         seen = self._cells[SEEN] or self.next_seq
-        try:
-            return first_unnamed(self.path, self._volume, f"/proc/self/fd/{self._fd}", seen)
-        except FusevolError:
-            return seen
+        return first_unnamed(self.path, self._volume, self._file.way, seen)
 
     def _bring_over(self, fd: int) -> None:
         """Write to `fd` what was written to a file since it has lost its name."""
         self._cells[DELETED_NS] = time_ns()
-        begin = following = self._first_unnamed()
-        number = errno.EIO
-        try:
-            for seq in bring_over(f"/proc/self/fd/{self._fd}", begin, fd):
-                following = seq + 1
-        except OSError as error:
-            number = error.errno or errno.EIO
-        except FusevolError as error:
-            logger.error("%s", error)
+        begin = self._first_unnamed()
+        following, number = bring_over(self._file.way, begin, fd)
         logger.warning(
             "access log %s was deleted while in use; started a new file with the %d records "
             "written since", self.path, following - begin,
@@ -468,28 +404,24 @@ class LogWriter:
     def close(self) -> None:
         """Close the log; a loss that could not be reported in it is told by the next one."""
         self._look(perf_counter_ns())
-        if self.lost and not self._nameless:
+        if self.losses.count and not self._nameless:
             self._report_gap()
-        if self.lost:
+        if self.losses.count:
             logger.error(
                 "access log %s: %d operations since %s were not recorded (%s)",
-                self.path, self.lost, self._lost_since() or "an unknown time", self._lost_why(),
+                self.path, self.losses.count, self.losses.since() or "an unknown time",
+                self.losses.why(),
             )  # fmt: skip
         self.checkpoint()
         self.keep()
         self._state.close()
         self._cells[FD] = self._cells[STATE_FD] = 0
-        if self._fd >= 0:
-            os.close(self._fd)
+        if self._file.fd >= 0:
+            os.close(self._file.fd)
 
     def _take_back(self, written: int, operations: int) -> None:
         """Remove the part of a record that was written, for a line is whole or not there."""
-        if self._regular:
-            try:
-                os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
-            except OSError:
-                self._torn = True
-        else:
+        if not self._file.take_back(written):
             self._torn = True
         self._failed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), operations)
 
@@ -504,41 +436,30 @@ class LogWriter:
 
     def _lose(self, operations: int, number: int) -> None:
         """Count operations that get no record, because of errno `number`."""
-        cells = self._cells
-        if not self.lost:
-            cells[LOST_ERRNO], cells[LOST_SINCE] = number, time_ns()
+        if not self.losses.count:
             self._retry_ns = perf_counter_ns() + _RETRY_NS
         self._stopped = True
-        self.lost += operations
-        cells[LOST] = self.lost
-        cells[UNRECORDED] += operations
+        self.losses.add(operations, number)
         self.keep()
 
-    def _lost_since(self) -> str | None:
-        since_ns = self._cells[LOST_SINCE]
-        return self._timestamps.of(since_ns) if since_ns else None
-
-    def _lost_why(self) -> str:
-        number = self._cells[LOST_ERRNO]
-        return os.strerror(number) if number else _TRUNCATED
-
     def _report_gap(self) -> None:
-        """Write the `gap` record; nothing is `lost` any more if that works."""
+        """Write the `gap` record; there are no `losses` any more if that works."""
+        losses = self.losses
         gap = AccessRecord(
             time=self._timestamps.of(time_ns()), seq=self.next_seq, volume=self._volume, op="gap",
-            result=OK, us=0, reason=self._lost_why(), lost=self.lost, since=self._lost_since(),
+            result=OK, us=0, reason=losses.why(), lost=losses.count, since=losses.since(),
         )  # fmt: skip
         line = self._line_of_gap(gap)
         try:
-            written = os.write(self._fd, line)
+            written = os.write(self._file.fd, line)
         except OSError:
             written = -1
         if written == len(line):
             logger.warning(
-                "access log %s works again; %d operations lost", self.path, self.lost
+                "access log %s works again; %d operations lost", self.path, losses.count
             )  # fmt: skip
             self._torn = self._stopped = False
-            self.lost = self._cells[LOST] = 0
+            losses.clear()
             self.next_seq = self._cells[SEQ] = gap.seq + 1
             self._reserved -= written
             self._bytes = self._cells[BYTES] = self._bytes + written
@@ -548,21 +469,15 @@ class LogWriter:
         if self._chain is not None:
             self._chain.take_back()
         self._retry_ns = perf_counter_ns() + _RETRY_NS
-        if written > 0:
+        if written > 0 and not self._file.take_back(written):
             self._torn = True
-            if self._regular:
-                try:
-                    os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
-                    self._torn = False
-                except OSError:
-                    pass
 
     def _line_of_gap(self, gap: AccessRecord) -> bytes:
         if not self._torn:
             return self._encode(gap) + b"\n"
         if self._chain is None:
             return b"\n" + self._encode(gap) + b"\n"
-        torn = end_of_file(f"/proc/self/fd/{self._fd}").after
+        torn = end_of_file(self._file.way).after
         return b"\n" + self._chain.encode_behind(gap, torn) + b"\n"
 
     def _admit(self, pending: int) -> None:
@@ -575,17 +490,8 @@ class LogWriter:
         self.catch_up()
         if self._stopped:
             raise OSError(errno.EIO, "access log cannot be written")
-        self._reserve(needed + _RESERVE_RECORDS * LONGEST_LINE_BYTES)
-
-    def _reserve(self, length: int) -> None:
-        if self._regular:
-            size = os.fstat(self._fd).st_size
-            try:
-                reserve(self._fd, size, length)
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
-                    raise OSError(errno.EIO, "access log cannot be written") from error
-                self._regular = False
+        length = needed + _RESERVE_RECORDS * LONGEST_LINE_BYTES
+        self._file.reserve(length)
         self._reserved = length
 
 

@@ -151,7 +151,7 @@ def test_room_holds_what_waits_and_one_more(disk: Path) -> None:
     longest = path_text([b"\x01" * 255] * 16)
     for _ in range(8):
         log.append(AccessRecord(op="rename", path=longest, result="ok", to=longest), 0)
-    assert not log.lost
+    assert not log.losses.count
     # Room for more than the disk has.
     with pytest.raises(OSError, match="access log"):
         log.admit(100)

@@ -52,15 +52,15 @@ def session(log: Path, count: int = 10, *, chain: bool = False) -> None:
 
 def kill(one: LogWriter) -> None:
     """Let go of a writer as the end of all processes does."""
-    os.close(one._fd)
+    os.close(one._file.fd)
     one._state.close()
 
 
 def fill_disk(one: LogWriter) -> int:
     """Let nothing be written any more; return what writes again, if it is put in place."""
-    aside = os.dup(one._fd)
+    aside = os.dup(one._file.fd)
     with open("/dev/full", "wb") as device:
-        os.dup2(device.fileno(), one._fd)
+        os.dup2(device.fileno(), one._file.fd)
     return aside
 
 
@@ -211,7 +211,7 @@ def test_a_loss_is_told_once(log: Path, tmp_path: Path, taken_over: bool) -> Non
     write(one, 5)
     aside = fill_disk(one)
     write(one, 7)
-    os.dup2(aside, one._fd)
+    os.dup2(aside, one._file.fd)
     os.close(aside)
     (kept,) = (tmp_path / "state/logs").glob("*.numbers")
     before, cells_before = kept.read_bytes(), cells.tolist()
@@ -223,7 +223,7 @@ def test_a_loss_is_told_once(log: Path, tmp_path: Path, taken_over: bool) -> Non
     if not taken_over:
         kill(one)
     two = writer(log, chain=False, cells=cells if taken_over else None)
-    assert (two.lost, two.next_seq) == (0, 7)
+    assert (two.losses.count, two.next_seq) == (0, 7)
     write(two, 1)
     two.close()
     assert [one.op for one in records(log)].count("gap") == 1
@@ -245,7 +245,7 @@ def test_a_mount_goes_on_although_its_log_cannot_be_opened(
     # Its worker dies, and everything once more.
     one = _revived(writer(log, chain=chain, cells=one._cells), chain)
     write(one, 4)
-    assert one.lost == 7
+    assert one.losses.count == 7
     if after == "moved back":
         away.rename(log.parent)
     else:
@@ -300,7 +300,7 @@ def test_a_mount_whose_log_was_taken_by_another_goes_on(log: Path) -> None:
     other = writer(log, chain=False)
     one = writer(log, chain=False, cells=cells)
     write(one, 3)
-    assert one.lost == 3
+    assert one.losses.count == 3
     other.close()
     one.catch_up()
     one.close()
@@ -312,8 +312,8 @@ def _revived(one: LogWriter, chain: bool) -> LogWriter:
 
 
 def _left_by_the_killed(one: LogWriter) -> memoryview:
-    if one._fd >= 0:
-        os.close(one._fd)
+    if one._file.fd >= 0:
+        os.close(one._file.fd)
     one._state.close()
     one._cells[FD] = one._cells[STATE_FD] = 0
     return one._cells
@@ -413,11 +413,11 @@ def test_a_directory_that_is_gone(log: Path) -> None:
     one._look(0)
     shutil.rmtree(log.parent)
     write(one, 7)
-    assert one.lost == 7
+    assert one.losses.count == 7
     # And by the next worker, before there is a directory again.
     two = writer(log, chain=False, cells=one._cells)
     write(two, 2)
-    assert two.lost == 9
+    assert two.losses.count == 9
     log.parent.mkdir()
     two.catch_up()
     write(two, 3)
