@@ -5,7 +5,7 @@
 
     worker  -> keeper   Prepared | Failed           source and log are open, or why not
     keeper  -> worker   one byte                    it is mounted, /dev/fuse is open
-    worker  -> keeper   Serving                     requests are served
+    worker  -> keeper   Ready                       requests are served
 
 Afterwards the channels are closed. Who is gone before that is known by the end of the channel.
 """
@@ -59,7 +59,7 @@ class Prepared(msgspec.Struct, tag=True):
     flags: int = 0
 
 
-class Serving(msgspec.Struct, tag=True):
+class Ready(msgspec.Struct, tag=True):
     """Requests are being served."""
 
 

@@ -20,8 +20,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import Final
 
 import msgspec
 
@@ -31,8 +30,6 @@ from fusevol.linux.mountinfo import mount_at
 from fusevol.linux.mounts import make_shared
 from fusevol.linux.process import (
     avoid_oom_killer,
-    fork_sharing_descriptors,
-    has_ended,
     reap_all_but,
     serve_reclaim,
     start_ticks,
@@ -44,9 +41,10 @@ from fusevol.mounts.connection import Connection, connection_of
 from fusevol.mounts.encoding import decode, encode
 from fusevol.processes import forkserver, handover, worker
 from fusevol.processes.agent_supervisor import AgentSupervisor
-from fusevol.processes.channel import BYTES, Failed, Mounted, Prepared, Serving, Start, pack, unpack
+from fusevol.processes.channel import BYTES, Failed, Mounted, Prepared, Ready, Start, pack, unpack
 from fusevol.processes.own_descriptors import OwnDescriptors, Pidfd
 from fusevol.processes.unmounting import Unmounting
+from fusevol.processes.worker_process import WorkerProcess
 from fusevol.processes.worker_recovery import WorkerRecovery, why_ended
 from fusevol.protocol.init import Flag
 from fusevol.record.record import OK
@@ -67,10 +65,7 @@ from fusevol.recovery.region import (
 )
 
 _OOM_SCORE: Final = -900
-_REAP_S: Final = 5.0
 _FAILED_S: Final = 1.0
-_DRAIN_S: Final = 4.0
-"""How long a worker may take to make room for another; it takes half of that by itself."""
 
 logger = logging.getLogger(__name__)
 
@@ -86,13 +81,12 @@ class Keeper:
         self._signals = _signals(self._own)
         self._own.watch(self._signals, self._obey)
         self._watch_owner(start)
-        self._worker: Pidfd | None = None
+        self._worker = WorkerProcess(self._own)
         self._respawn_at: float | None = None
         self._enter_at: float | None = None
         self._unprepared: int | None = None
         """How the last worker ended, if it was not yet seen what it left undone."""
         self._reload = False
-        self._drained_by: float | None = None
         self._message = ""
         self._unmounting = Unmounting(self._config)
         self._recovery = WorkerRecovery(self._config, region, self._own)
@@ -112,16 +106,15 @@ class Keeper:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:
             try:
-                self._fork(worker.begin, self._config, self._region, theirs, self._pidfd)
+                self._worker.fork(worker.begin, self._config, self._region, theirs, self._pidfd)
                 prepared = unpack(self._receive(ours, starter), Prepared)
                 self._make_mount(prepared)
                 ours.send(b"+")
-                unpack(self._receive(ours, starter), Serving)
+                unpack(self._receive(ours, starter), Ready)
                 self._enter()
             except BaseException as error:
                 self._unmounting.detach()
-                if self._worker is not None:
-                    _kill(self._worker.pid)
+                self._worker.kill()
                 if isinstance(error, OSError):
                     raise FusevolError(f"the mount cannot be kept: {error}") from None
                 raise
@@ -137,7 +130,7 @@ class Keeper:
         """Return the worker's next message, as long as it and the starter are there."""
         with selectors.DefaultSelector() as selector:
             # The end of the worker does not end its socket: this process has it open, too.
-            for source in (ours, self._worker, starter):
+            for source in (ours, self._worker.pidfd, starter):
                 assert source is not None
                 selector.register(source, selectors.EVENT_READ)
             ready = [key.fileobj for key, _ in selector.select()]
@@ -187,8 +180,8 @@ class Keeper:
         """Keep the mount until it is unmounted; return the exit status."""
         while True:
             self._own.wait(self._timeout())
-            if self._worker is not None and has_ended(self._worker.fileno()):
-                status = self._reap(self._worker)
+            status = self._worker.reap()
+            if status is not None:
                 if status == 0 or self._unmounting.forced:
                     return self._ended(status)
                 if not self._worker_ended(status):
@@ -201,11 +194,8 @@ class Keeper:
             if self._enter_at is not None and time.monotonic() >= self._enter_at:
                 self._update_entry()
             self._agent.go_on()
-            reap_all_but({self._agent.pid, self._worker.pid if self._worker else 0})
-            if self._drained_by is not None and time.monotonic() >= self._drained_by:
-                # It may have been starting still, and not have seen the signal.
-                self._drained_by = None
-                self._signal_worker(signal.SIGKILL)
+            reap_all_but({self._agent.pid, self._worker.pid})
+            self._worker.kill_if_due()
             if self._unmounting.is_due():
                 self._end_worker()
                 # The worker may wait for its source, and cannot be killed then.
@@ -221,7 +211,7 @@ class Keeper:
 
     def _timeout(self) -> float | None:
         wanted = (
-            self._respawn_at, self._drained_by, self._unmounting.next_moment(),
+            self._respawn_at, self._worker.next_moment(), self._unmounting.next_moment(),
             self._agent.next_moment(), self._enter_at,
         )  # fmt: skip
         moments = [when for when in wanted if when is not None]
@@ -238,7 +228,7 @@ class Keeper:
 
     def _reopen_log(self) -> None:
         self._region.words[LOG_WANTED] += 1
-        self._signal_worker(signal.SIGHUP)
+        self._worker.send(signal.SIGHUP)
 
     def _watch_owner(self, start: Start) -> None:
         """End with the process that the mount is for."""
@@ -264,9 +254,8 @@ class Keeper:
             self._update_entry()
             return
         self._reload = True
-        if self._worker:
-            self._signal_worker(worker.DRAIN)
-            self._drained_by = time.monotonic() + _DRAIN_S
+        if self._worker.pid:
+            self._worker.drain()
         else:
             self._become_new()
 
@@ -317,7 +306,7 @@ class Keeper:
         self._respawn_at = None
         leftovers = self._recovery.leftovers
         try:
-            self._fork(worker.go_on, self._config, self._region, leftovers, self._pidfd)
+            self._worker.fork(worker.go_on, self._config, self._region, leftovers, self._pidfd)
         except OSError as error:
             self._respawn_at = time.monotonic() + _FAILED_S
             self._message = (
@@ -329,39 +318,9 @@ class Keeper:
             self._message = ""
         self._update_entry()
 
-    def _fork(self, run: Callable[..., int], *args: object) -> None:
-        """Have a worker run; it begins with `handover.SIGNALS` blocked, lest it loses one.
-
-        Raises:
-            OSError: there is no process or descriptor to be had.
-        """
-        signal.pthread_sigmask(signal.SIG_BLOCK, handover.SIGNALS)
-        try:
-            pid = fork_sharing_descriptors()
-            if pid == 0:
-                _exit_with(run, *args)
-            try:
-                self._worker = Pidfd(pid)
-            except OSError:
-                _kill(pid)
-                raise
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, handover.SIGNALS)
-        self._own.watch(self._worker, lambda: None)
-
-    def _reap(self, ended: Pidfd) -> int:
-        self._own.close(ended)
-        _, status = os.waitpid(ended.pid, 0)
-        self._worker, self._drained_by = None, None
-        return os.waitstatus_to_exitcode(status)
-
-    def _signal_worker(self, number: signal.Signals) -> None:
-        if self._worker is not None:
-            os.kill(self._worker.pid, number)
-
     def _end_worker(self) -> None:
-        if self._worker is not None:
-            self._signal_worker(signal.SIGKILL)
+        if self._worker.pid:
+            self._worker.send(signal.SIGKILL)
         else:
             self._succeed()
 
@@ -388,7 +347,7 @@ class Keeper:
         if not (before and trouble):
             result, reason = ("EIO", trouble) if trouble else (OK, "agent at work again")
             self._region.add_note(Note("agent", result, reason))
-            self._signal_worker(signal.SIGHUP)
+            self._worker.send(signal.SIGHUP)
         self._update_entry()
 
     def _update_entry(self) -> None:
@@ -412,7 +371,7 @@ class Keeper:
                 level=config.level.value,
                 device=self._unmounting.device,
                 pid=os.getpid(),
-                worker=self._worker.pid if self._worker is not None else 0,
+                worker=self._worker.pid,
                 restarts=self._region.words[RESTARTS],
                 message=self._message,
                 agent_trouble=self._agent.trouble,
@@ -442,24 +401,6 @@ def _signals(own: OwnDescriptors) -> socket.socket:
         signal.signal(number, lambda _number, _frame: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, handover.SIGNALS)
     return reading
-
-
-def _kill(pid: int) -> None:
-    """End a worker; one that waits for a hung source ends later."""
-    os.kill(pid, signal.SIGKILL)
-    end = time.monotonic() + _REAP_S
-    while os.waitpid(pid, os.WNOHANG) == (0, 0) and time.monotonic() < end:
-        time.sleep(0.001)
-
-
-def _exit_with(run: Callable[..., int], *args: object) -> NoReturn:
-    status = 1
-    try:
-        status = run(*args)
-    except BaseException:
-        logger.exception("the worker failed")
-    finally:
-        os._exit(status)
 
 
 def _start(channel_fd: int) -> Keeper | None:

@@ -18,7 +18,7 @@ from fusevol.errors import FusevolError
 from fusevol.fuse.session import Session
 from fusevol.options.config import MountConfig
 from fusevol.processes import handover
-from fusevol.processes.channel import Failed, Prepared, Serving, pack
+from fusevol.processes.channel import Failed, Prepared, Ready, pack
 from fusevol.proof.sealer import CHECKPOINT_S
 from fusevol.protocol.resend import Leftovers
 from fusevol.recovery.region import FUSE_FD, INIT, Region
@@ -75,7 +75,7 @@ def _serve(
 
     def started() -> None:
         if channel is not None:
-            channel.send(pack(Serving()))
+            channel.send(pack(Ready()))
 
     async def serve() -> None:
         async with trio.open_nursery() as nursery:

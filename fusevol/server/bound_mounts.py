@@ -2,8 +2,16 @@
 
 import os
 
+import trio
+
 from fusevol.linux.mountinfo import mount_tables
 from fusevol.mounts.registry import FSTYPE
+from fusevol.server import store
+
+
+async def scan() -> dict[int, int]:
+    """Return `bound_devices` of the daemon's volumes; it waits on a thread."""
+    return await trio.to_thread.run_sync(bound_devices, store.mountpoints_directory())
 
 
 def bound_devices(directory: str) -> dict[int, int]:

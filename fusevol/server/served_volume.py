@@ -25,7 +25,7 @@ from fusevol.options.log_words import as_words
 from fusevol.processes import starting
 from fusevol.processes.forkserver import ForkServer
 from fusevol.server import store
-from fusevol.server.bound_mounts import bound_devices
+from fusevol.server.bound_mounts import scan
 from fusevol.server.control import VolumeState
 from fusevol.server.served_mount import ServedMount
 from fusevol.server.store import Reference, StoredVolume
@@ -308,7 +308,7 @@ class ServedVolume:
             FusevolError: somebody does, who would not see what the new one does.
         """
         users = sum(reference.count for reference in self.references.values())
-        bound = await trio.to_thread.run_sync(bound_devices, store.mountpoints_directory())
+        bound = await scan()
         if users > 1 or mount.device in bound or not await mount.unmount():
             path = self._config(self.source).served_path
             self._notice = f"its source {path} was replaced, and it still serves the old one"

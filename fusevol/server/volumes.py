@@ -4,15 +4,12 @@ What is asked about volumes is answered from memory, whatever their sources do. 
 to trio's thread.
 
 A volume is served from its first reference on, and for a while after the last one was given back.
-References whose holders are gone without a word are found out: by the process they named, or by
-there being no bind of the volume in any mount namespace any more (Docker does not unmount what it
-had mounted before it was killed).
+References whose holders are gone without a word are found out (`holders`).
 """
 
 import logging
 import secrets
-import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final, Never
@@ -25,11 +22,12 @@ from fusevol.options.binding import is_volume_name
 from fusevol.processes import starting
 from fusevol.processes.forkserver import ForkServer
 from fusevol.server import store
-from fusevol.server.bound_mounts import bound_devices
+from fusevol.server.bound_mounts import scan
 from fusevol.server.control import VolumeState
+from fusevol.server.holders import TEND_S, Holders, is_settled
 from fusevol.server.served_volume import ServedVolume
 from fusevol.server.settings import Settings, options_of
-from fusevol.server.store import Reference, StoredVolume
+from fusevol.server.store import StoredVolume
 from fusevol.server.volume_options import VolumeOptions, parse
 from fusevol.spelling import did_you_mean
 
@@ -42,14 +40,6 @@ _MOUNT_S: Final = 90.0
 _STOP_S: Final = 20.0
 _LOOKS: Final = 50
 """How often a volume is tried to be unmounted that is removed."""
-_TEND_S: Final = 1.0
-_SCAN_S: Final = 10.0
-_MISSING_S: Final = 10.0
-"""How long a holder may be seen without its bind before it is taken to be gone."""
-_SETTLED_S: Final = 30.0
-"""Who holds a volume for longer without having bound it is not about to start a container."""
-_COPYING_S: Final = 900.0
-"""How long Docker may take to fill a new volume from the image before it binds it."""
 _UNCLAIMED_S: Final = 60.0
 """How long an anonymous volume waits for its first reference."""
 
@@ -69,8 +59,7 @@ class Volumes:
         self._forks = ForkServer()
         self._volumes: dict[str, ServedVolume] = {}
         self._changing = trio.Lock()
-        self._missing: dict[tuple[str, str], float] = {}
-        self._started = time.time()
+        self._holders = Holders(self._volumes, self._save_references)
         self._stopping: set[str] = set()
 
     async def load(self) -> None:
@@ -87,7 +76,7 @@ class Volumes:
                 self._volumes[name].references = references
         for volume in self._volumes.values():
             volume.adopt()
-        await self._reconcile(self._is_settled)
+        await self._holders.reconcile(is_settled)
         self._nursery.start_soon(trio.to_thread.run_sync, store.empty_trash)
         await self.declare(self._settings)
 
@@ -167,9 +156,9 @@ class Volumes:
         """
         volume = self._find(name)
         if volume.references:
-            await self._reconcile(
+            await self._holders.reconcile(
                 lambda other, holder, reference: (
-                    (by_engine and other is volume) or self._is_settled(other, holder, reference)
+                    (by_engine and other is volume) or is_settled(other, holder, reference)
                 )
             )
         if volume.references:
@@ -258,12 +247,12 @@ class Volumes:
         """Find out references that have ended, and stop what nobody uses; for as long as we run."""
         scanned = trio.current_time()
         while True:
-            await trio.sleep(_TEND_S)
+            await trio.sleep(TEND_S)
             try:
-                self._drop(lambda _volume, _holder, reference: reference.has_ended)
-                if trio.current_time() - scanned >= self._scan_interval_s():
+                self._holders.drop(lambda _volume, _holder, reference: reference.has_ended)
+                if trio.current_time() - scanned >= self._holders.scan_interval_s():
                     scanned = trio.current_time()
-                    await self._reconcile(self._is_missing)
+                    await self._holders.reconcile(self._holders.is_missing)
                 self._stop_unused()
             except Exception:
                 logger.exception("looking after volumes failed; it is tried again")
@@ -273,8 +262,8 @@ class Volumes:
 
         Who has mounted a volume a moment ago has yet to bind it, and would bind an empty directory.
         """
-        await self._reconcile(self._is_settled)
-        devices = await _scan()
+        await self._holders.reconcile(is_settled)
+        devices = await scan()
         with trio.move_on_after(_STOP_S):
             async with trio.open_nursery() as nursery:
                 for volume in self._volumes.values():
@@ -338,7 +327,7 @@ class Volumes:
 
     async def _end_unreferenced(self, volume: ServedVolume) -> None:
         """End what a stopped volume lives on by; FusevolError if it is bound somewhere."""
-        if volume.is_alive and (pid := (await _scan()).get(volume.device)):
+        if volume.is_alive and (pid := (await scan()).get(volume.device)):
             raise FusevolError(
                 f"volume {volume.name} is bound where process {pid} runs; end it, or unmount it "
                 f"there"
@@ -371,66 +360,6 @@ class Volumes:
         except OSError as error:
             logger.error("%s cannot be written: %s", error.filename, error.strerror)
 
-    async def _reconcile(self, is_gone: Callable[[ServedVolume, str, Reference], bool]) -> None:
-        """Drop references without a process whose volume is bound nowhere, as `is_gone` decides."""
-        if not any(volume.references for volume in self._volumes.values()):
-            return
-        devices = await _scan()
-        if self._note_bound(devices):
-            self._save_references()
-        self._drop(
-            lambda volume, holder, reference: reference.has_ended or (
-                not reference.pid and volume.device not in devices
-                and is_gone(volume, holder, reference)
-            )
-        )  # fmt: skip
-
-    def _note_bound(self, devices: Container[int]) -> bool:
-        """Note which references have their volume bound; return whether any is new in that."""
-        is_new = False
-        for volume in self._volumes.values():
-            if volume.device in devices:
-                for holder, reference in volume.references.items():
-                    is_new |= not reference.bound
-                    reference.bound = True
-                    self._missing.pop((volume.name, holder), None)
-        return is_new
-
-    def _scan_interval_s(self) -> float:
-        """Return how long to wait between looks: a new reference is soon bound, or never."""
-        now = time.time()
-        waiting = any(
-            not reference.pid and not reference.bound and now - reference.since < _SETTLED_S
-            for volume in self._volumes.values()
-            for reference in volume.references.values()
-        )
-        return _TEND_S if waiting else _SCAN_S
-
-    def _is_missing(self, volume: ServedVolume, holder: str, reference: Reference) -> bool:
-        """Whether it had the volume bound and has not any more, or never came to bind it."""
-        if not reference.bound:
-            # Who was answered by an earlier daemon may have ended while there was none.
-            limit_s = _SETTLED_S if reference.since < self._started else _COPYING_S
-            return time.time() - reference.since > limit_s
-        now = trio.current_time()
-        return now - self._missing.setdefault((volume.name, holder), now) >= _MISSING_S
-
-    @staticmethod
-    def _is_settled(_volume: ServedVolume, _holder: str, reference: Reference) -> bool:
-        return reference.bound or time.time() - reference.since > _SETTLED_S
-
-    def _drop(self, has_gone: Callable[[ServedVolume, str, Reference], bool]) -> None:
-        dropped = False
-        for volume in list(self._volumes.values()):
-            for holder, reference in list(volume.references.items()):
-                if has_gone(volume, holder, reference):
-                    logger.info("volume %s: %s is gone", volume.name, holder)
-                    volume.unrefer(holder, whole=True)
-                    self._missing.pop((volume.name, holder), None)
-                    dropped = True
-        if dropped:
-            self._save_references()
-
     def _stop_unused(self) -> None:
         now = trio.current_time()
         for volume in self._volumes.values():
@@ -452,7 +381,7 @@ class Volumes:
 
     async def _stop_if_unbound(self, volume: ServedVolume) -> None:
         """Stop it, unless somebody uses it that we were not told of."""
-        if volume.is_serving and volume.device not in await _scan() and not volume.references:
+        if volume.is_serving and volume.device not in await scan() and not volume.references:
             await volume.stop()
 
     async def _remove_unused(self, volume: ServedVolume) -> None:
@@ -460,7 +389,7 @@ class Volumes:
             return
         self._stopping.add(volume.name)
         try:
-            if not volume.is_serving or volume.device not in await _scan():
+            if not volume.is_serving or volume.device not in await scan():
                 await self.remove(volume.name)
         except FusevolError as error:
             logger.info("%s", error)
@@ -475,10 +404,6 @@ async def _stop(volume: ServedVolume) -> bool:
             return True
         await trio.sleep(starting.POLL_S)
     return False
-
-
-async def _scan() -> dict[int, int]:
-    return await trio.to_thread.run_sync(bound_devices, store.mountpoints_directory())
 
 
 def _check_name(name: str) -> None:

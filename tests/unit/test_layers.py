@@ -4,6 +4,7 @@ import ast
 import graphlib
 import importlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -48,7 +49,9 @@ RESERVED: Final = {
 BANNED_NAMES: Final = {"common", "helper", "helpers", "misc", "util", "utils"}
 """A module named after nothing in particular becomes a drawer for everything."""
 
-MAX_LINES: Final = 600
+MAX_LINES: Final = 500
+MAX_LINES_OF_ROOM: Final = 3000
+"""Of a folder, without those in it."""
 
 
 def room_of(module: str) -> str:
@@ -124,6 +127,10 @@ def test_what_is_loaded_by_a_string_is_there() -> None:
 def test_modules_have_sizes_and_names_of_their_own() -> None:
     lines = {module: len(source.splitlines()) for module, source in MODULES.items()}
     assert {module for module, count in lines.items() if count > MAX_LINES} == set()
+    folders = Counter[Path]()
+    for path in PACKAGE.rglob("*.py"):
+        folders[path.parent] += lines[module_name(path)]
+    assert {folder for folder, count in folders.items() if count > MAX_LINES_OF_ROOM} == set()
     assert {module for module in MODULES if BANNED_NAMES & set(module.split("."))} == set()
 
 
