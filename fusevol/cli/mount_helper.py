@@ -19,8 +19,9 @@ from typing import Final, NoReturn
 
 import click
 
-from fusevol.cli.mount import configure, serve
+from fusevol.cli.mount import serve
 from fusevol.errors import EXIT_MOUNT_FAILURE, FusevolError, MountError, UsageError
+from fusevol.mounts.configure import configure
 from fusevol.mounts.preflight import check
 from fusevol.options.mount_words import Options, parse_options, split_options
 from fusevol.terminal import printable
@@ -77,14 +78,13 @@ def _run(arguments: list[str]) -> None:
         )
     words = ",".join(value for option, value in given if option == "-o")
     source, mountpoint = names
-    config = configure(source, mountpoint, read_options(words, sloppy="-s" in switches))
+    options = read_options(words, sloppy="-s" in switches)
+    config = configure(source, mountpoint, options, in_background=True)
     if "-v" in switches:
         click.echo(
             f"mount.fusevol: {config.source} on {config.mountpoint}, level {config.level}, "
             f"log {config.log}"
         )
-    if config.log == "-":
-        raise UsageError("log=- writes to stdout, which only `fusevol mount -f` can do")
     try:
         if "-f" in switches:
             check(config)

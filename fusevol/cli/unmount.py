@@ -19,7 +19,7 @@ from fusevol.linux.mount_users import MountUser, users
 from fusevol.linux.mountinfo import Mount, is_below, mount_at, mount_tables, mounts
 from fusevol.mounts import mounting, registry
 from fusevol.mounts.connection import Connection
-from fusevol.mounts.preflight import Liveness, answer, remove_dead
+from fusevol.mounts.liveness import Liveness, answer, remove_dead
 from fusevol.server import store
 from fusevol.terminal import printable
 

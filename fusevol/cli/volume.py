@@ -11,8 +11,8 @@ from fusevol.cli.option_table import CommandWithOptions, complete_options
 from fusevol.errors import UsageError
 from fusevol.mounts.encoding import encode
 from fusevol.options.table import Place
+from fusevol.options.volume_words import find
 from fusevol.server.control import Client, VolumeState
-from fusevol.server.volume_options import find
 from fusevol.terminal import printable
 
 

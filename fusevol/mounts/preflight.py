@@ -1,42 +1,35 @@
 """What is wrong with a mount before it is made: each finding is one clear error."""
 
-import enum
 import errno
 import os
 import stat
-import subprocess
-import sys
-from typing import Final
 
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UsageError
 from fusevol.linux.mountinfo import Mount, is_below, mount_at, mounts
-from fusevol.logagent import sinks
+from fusevol.logagent import retention, sinks
+from fusevol.model import OnLogFailure
 from fusevol.mounts import registry
-from fusevol.mounts.log_checks import check_log_options
-from fusevol.mounts.mounting import unmount
+from fusevol.mounts.liveness import Liveness, answer
 from fusevol.options.config import NO_LOG, STDOUT_LOG, MountConfig
+from fusevol.options.log import Compression, LogOptions
+from fusevol.proof import keys
 from fusevol.record.bounds import LONGEST_VOLUME_BYTES
-
-_ANSWER_S: Final = 2.0
-"""How long a mount may take to answer; one that is dead says so at once."""
-_DEAD: Final = 3
-_ASK: Final = f"""\
-import errno, os, sys
-try:
-    os.statvfs(sys.argv[1])
-except OSError as error:
-    sys.exit({_DEAD} if error.errno in (errno.ENOTCONN, errno.ECONNABORTED) else 0)
-"""
+from fusevol.recording import record_filter
 
 
-def check(config: MountConfig) -> None:
-    """Check source, mount point and log against each other and the host.
+def check(config: MountConfig, *, is_name_shared: bool = False) -> None:
+    """Check the options, then source, mount point and log against each other and the host.
+
+    Every way of mounting comes through here, and gets the first finding.
+
+    Args:
+        is_name_shared: other mounts may have the same name; their records and metrics are mixed.
 
     Raises:
-        UsageError, NotFoundError, NotPermittedError, FusevolError: what is wrong.
+        UsageError, NotFoundError, NotPermittedError, UnsupportedError, FusevolError: what is wrong.
     """
-    check_log_options(config.logging, config.log, config.on_log_failure)
-    _check_name(config.name)
+    check_options(config.logging, config.log, config.on_log_failure)
+    _check_name(config, is_name_shared)
     source = check_source(config.served_path)
     _check_overlap(config)
     _check_mountpoint(config, source)
@@ -44,13 +37,42 @@ def check(config: MountConfig) -> None:
     _check_sinks(config)
 
 
-def _check_name(name: str) -> None:
+def check_options(options: LogOptions, log: str, on_log_failure: OnLogFailure) -> None:
+    """Check what can be known of a log before there is a mount.
+
+    Args:
+        options: of the log.
+        log: a file, "-", "none", or empty for a file of fusevol's choice.
+        on_log_failure: the policy.
+
+    Raises:
+        UsageError: the options make no sense, and why.
+        UnsupportedError: a package is missing, and which.
+        FusevolError: the key of the chain cannot be used.
+    """
+    options.check(log)
+    record_filter.check(options, on_log_failure)
+    sinks.parse_all(options.sinks)
+    if options.chain:
+        keys.check_usable()
+    if options.compress is Compression.ZSTD:
+        retention.compressor()
+
+
+def _check_name(config: MountConfig, is_shared: bool) -> None:
+    name = config.name
     length = len(os.fsencode(name))
     if length > LONGEST_VOLUME_BYTES:
         raise UsageError(
             f"the name of the volume, {name[:40]}..., has {length} bytes and stands in each "
             f"record; give one of at most {LONGEST_VOLUME_BYTES} by --name"
         )
+    for other in registry.all_served() if not is_shared else ():
+        if other.name == name and other.mountpoint != config.mountpoint:
+            raise UsageError(
+                f"name {name} is already used by the mount at {other.mountpoint}; choose another "
+                f"with --name"
+            )
 
 
 def check_source(source: str) -> os.stat_result:
@@ -131,33 +153,6 @@ def _occupied(mountpoint: str, mount: Mount) -> FusevolError:
     return UsageError(f"{mountpoint} is already served by fusevol (source {mount.source})")
 
 
-class Liveness(enum.Enum):
-    """What a FUSE mount says when it is asked."""
-
-    LIVE = "live"
-    DEAD = "dead"
-    """Nobody serves it any more."""
-    NONE = "none"
-    """It does not answer in time: its source hangs, or its worker was stopped."""
-
-
-def answer(mountpoint: str) -> Liveness:
-    """Ask the FUSE mount at `mountpoint`, for some seconds at most.
-
-    A connection without a server answers at once with ENOTCONN (fs/fuse/dev.c). One whose server
-    hangs does not answer, and who asks cannot always be killed; so another process asks.
-    """
-    asking = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _ASK, mountpoint],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
-    )  # fmt: skip
-    try:
-        return Liveness.DEAD if asking.wait(_ANSWER_S) == _DEAD else Liveness.LIVE
-    except subprocess.TimeoutExpired:
-        asking.kill()
-        return Liveness.NONE
-
-
 def _check_log(config: MountConfig) -> None:
     if config.log in (STDOUT_LOG, NO_LOG):
         return
@@ -186,9 +181,3 @@ def _check_sinks(config: MountConfig) -> None:
                     f"socket {spec.path} of sink {spec.target} is below the {why} {place}, where "
                     f"those who are logged could take its place; choose one outside"
                 )
-
-
-def remove_dead(mountpoint: str) -> None:
-    """Remove a dead mount of ours."""
-    unmount(mountpoint, lazily=True)
-    registry.remove(mountpoint)

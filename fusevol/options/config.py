@@ -132,6 +132,11 @@ def log_directory() -> str:
     return _directory("FUSEVOL_LOG_DIRECTORY", "/var/log/fusevol")
 
 
+def default_log(name: str) -> str:
+    """Return where the records of a mount go by default, given its name."""
+    return os.path.join(log_directory(), name.strip("/").replace("/", "-") + ".log")
+
+
 def _directory(variable: str, of_root: str) -> str:
     if directory := os.environ.get(variable):
         return directory

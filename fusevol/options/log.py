@@ -93,6 +93,12 @@ class LogOptions(msgspec.Struct, frozen=True):
                 f"{idle[0]} is about files that fusevol has rotated; give rotate_size, rotate_age "
                 f"or quota, too"
             )
+        if self.chain and self.format is not LogFormat.JSON:
+            raise UsageError(
+                f"chain requires format=json, as {self.format} has no place for a hash"
+            )
+        if self.chain and log in _NO_FILES:
+            raise UsageError(f"chain requires a file for the log, not {log}")
         if log in _NO_FILES and self.needs_agent:
             key = next(key for key in _OF_FILES if getattr(self, key))
             raise UsageError(f"{key} takes a log that is a file, and log={log} is none")

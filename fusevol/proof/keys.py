@@ -8,6 +8,7 @@ when the first signature is made.
 """
 
 import base64
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -132,6 +133,18 @@ def require_signing() -> None:
         found = None
     if found is None:
         raise _missing()
+
+
+def check_usable() -> None:
+    """Check that a log can be chained here, by the keys of this host or by new ones.
+
+    Raises:
+        UnsupportedError: the package that signs is missing.
+        NotPermittedError, FusevolError: the key cannot be read, or others could.
+    """
+    require_signing()
+    with contextlib.suppress(NotFoundError):
+        load()
 
 
 def load() -> Keys:

@@ -21,7 +21,6 @@ from fusevol.errors import FusevolError
 from fusevol.linux.mountinfo import is_below, mounts
 from fusevol.linux.mounts import MNT_DETACH, umount
 from fusevol.mounts import registry
-from fusevol.mounts.preflight import check
 from fusevol.options.binding import Binding
 from fusevol.options.config import MountConfig, log_directory
 from fusevol.processes import starting
@@ -195,10 +194,10 @@ class ServedVolumes:
                 pass
         else:
             os.mkdir(config.mountpoint, 0o000)
-        os.makedirs(log_directory(), mode=0o700, exist_ok=True)
-        check(config)
         messages = registry.messages_path(config.mountpoint)
-        self._servers[config.mountpoint] = starting.start(config, messages, owner=os.getpid())
+        self._servers[config.mountpoint] = starting.start(
+            config, messages, owner=os.getpid(), is_name_shared=True
+        )
         return config.mountpoint
 
     def _config(self, binding: Binding) -> MountConfig:

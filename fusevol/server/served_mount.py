@@ -22,9 +22,9 @@ from fusevol.linux.mountinfo import mount_at
 from fusevol.linux.process import Process, has_ended
 from fusevol.mounts import mounting, registry
 from fusevol.mounts.encoding import encode
-from fusevol.mounts.preflight import Liveness, answer
+from fusevol.mounts.liveness import Liveness, answer
 from fusevol.options.config import MountConfig
-from fusevol.processes import starting
+from fusevol.processes import succession
 from fusevol.processes.channel import Mounted, Start, pack, receive
 from fusevol.processes.fdstore import FdStore
 from fusevol.processes.forkserver import ForkServer
@@ -122,10 +122,10 @@ class ServedMount:
             if delay_s is None:
                 return False
             self._is_reviving = True
-            for _ in range(math.ceil(delay_s / starting.POLL_S)):
+            for _ in range(math.ceil(delay_s / succession.POLL_S)):
                 if not self._unmounting.is_mounted():
                     break
-                await trio.sleep(starting.POLL_S)
+                await trio.sleep(succession.POLL_S)
             self._is_reviving = False
             if self._unmounting.is_mounted() and self._start_revived():
                 return True
@@ -151,7 +151,7 @@ class ServedMount:
                 return 0
             if not await self._revive(status):
                 return 1
-            logger.error("%s: %s; revived", self.config.mountpoint, starting.KILLED)
+            logger.error("%s: %s; revived", self.config.mountpoint, succession.KILLED)
 
     async def _hold_fdstore(self) -> None:
         """Get spare descriptors from the keeper, as soon as it has entered the mount."""
@@ -160,7 +160,7 @@ class ServedMount:
         ):
             if self._pidfd < 0 or has_ended(self._pidfd):
                 return
-            await trio.sleep(starting.POLL_S)
+            await trio.sleep(succession.POLL_S)
         if self._fdstore is None:
             self._fdstore = FdStore.of(served)
             if self._fdstore is not None:
@@ -171,13 +171,13 @@ class ServedMount:
     async def _await_heir(self) -> Process | None:
         """Return the keeper that succeeds the one that has ended; None if nobody does."""
         mountpoint = self.config.mountpoint
-        limit_s = math.inf if self._fdstore is not None else starting.HEIR_S
+        limit_s = math.inf if self._fdstore is not None else succession.HEIR_S
         with trio.move_on_after(limit_s):
-            while not (keeper := starting.keeper_after(mountpoint, self.keeper)):
-                if not starting.is_kept(mountpoint, self._fdstore):
+            while not (keeper := succession.keeper_after(mountpoint, self.keeper)):
+                if not succession.is_kept(mountpoint, self._fdstore):
                     break
-                await trio.sleep(starting.POLL_S)
-        return keeper or starting.keeper_after(mountpoint, self.keeper)
+                await trio.sleep(succession.POLL_S)
+        return keeper or succession.keeper_after(mountpoint, self.keeper)
 
     def source_status(self) -> os.stat_result | None:
         """Return the status of the source that is served, None if it cannot be seen; may hang."""

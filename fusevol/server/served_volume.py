@@ -19,17 +19,17 @@ from fusevol.linux.mountinfo import mount_at
 from fusevol.linux.process import start_ticks
 from fusevol.model import RecordLevel
 from fusevol.mounts import mounting, registry
-from fusevol.mounts.preflight import check, check_source
-from fusevol.options.config import DEFAULT_FLAGS, MountConfig, log_directory
+from fusevol.mounts.preflight import check_source
+from fusevol.options.config import DEFAULT_FLAGS, MountConfig
 from fusevol.options.log_words import as_words
-from fusevol.processes import starting
+from fusevol.options.volume_words import VolumeOptions
+from fusevol.processes import starting, succession
 from fusevol.processes.forkserver import ForkServer
 from fusevol.server import store
 from fusevol.server.bound_mounts import scan
 from fusevol.server.control import VolumeState
 from fusevol.server.served_mount import ServedMount
 from fusevol.server.store import Reference, StoredVolume
-from fusevol.server.volume_options import VolumeOptions
 from fusevol.volume.source import open_path
 
 logger = logging.getLogger(__name__)
@@ -261,7 +261,7 @@ class ServedVolume:
     async def _watch_until_end(self, mount: ServedMount) -> None:
         status = await mount.ended()
         if status:
-            self.message = starting.KILLED
+            self.message = succession.KILLED
             logger.error("volume %s: %s", self.name, self.message)
             mount.detach()
         mount.close()
@@ -277,7 +277,7 @@ class ServedVolume:
             while self._mount is not None and self._mount.is_mounted():
                 if self._mount.is_kept():
                     return True
-                await trio.sleep(starting.POLL_S)
+                await trio.sleep(succession.POLL_S)
         return False
 
     async def _is_replaced(self, mount: ServedMount) -> bool:
@@ -359,15 +359,13 @@ class ServedVolume:
         )
 
     def _prepare(self) -> MountConfig:
-        """Return the mount to make; its mount point and the log's directory are there then."""
+        """Return the mount to make; its mount point and its log's directory exist then."""
         if not self.stored.options.source:
             store.make_data_directory(self.name)
         config = self._config(os.path.realpath(self.source))
         self._remove_dead()
         store.make_mountpoint(self.mountpoint, config.served_path)
-        if not self.stored.options.log:
-            os.makedirs(log_directory(), mode=0o700, exist_ok=True)
-        check(config)
+        starting.prepare(config, is_name_shared=True)
         return config
 
     def _remove_dead(self) -> None:

@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UsageError
+from fusevol.options import volume_words
 from fusevol.options.kinds import written
 from fusevol.options.table import Option
 from fusevol.server import volume_options
@@ -174,12 +175,12 @@ def _check(metrics: Metrics) -> None:
 
 
 def options_of(words: Mapping[str, Any]) -> dict[str, str]:
-    """Return the options of a volume in the configuration as words for `volume_options.parse`.
+    """Return the options of a volume in the configuration as words for `volume_words.parse`.
 
     Raises:
         UsageError: an unknown option, or a value of another type than the option takes.
     """
-    return {word: _text(volume_options.find(word), value) for word, value in words.items()}
+    return {word: _text(volume_words.find(word), value) for word, value in words.items()}
 
 
 def _text(option: Option, value: object) -> str:

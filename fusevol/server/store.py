@@ -24,7 +24,7 @@ from fusevol.linux.process import start_ticks
 from fusevol.mounts.encoding import decode, encode
 from fusevol.mounts.registry import runtime_directory
 from fusevol.options import config
-from fusevol.server.volume_options import VolumeOptions
+from fusevol.options.volume_words import VolumeOptions
 
 SCHEMA: Final = 1
 

@@ -19,7 +19,8 @@ import trio
 from fusevol.errors import FusevolError, NotFoundError, UsageError
 from fusevol.linux.mountinfo import is_below
 from fusevol.options.binding import is_volume_name
-from fusevol.processes import starting
+from fusevol.options.volume_words import VolumeOptions
+from fusevol.processes import succession
 from fusevol.processes.forkserver import ForkServer
 from fusevol.server import store
 from fusevol.server.bound_mounts import scan
@@ -28,7 +29,7 @@ from fusevol.server.holders import TEND_S, Holders, is_settled
 from fusevol.server.served_volume import ServedVolume
 from fusevol.server.settings import Settings, options_of
 from fusevol.server.store import StoredVolume
-from fusevol.server.volume_options import VolumeOptions, parse
+from fusevol.server.volume_options import parse
 from fusevol.spelling import did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -402,7 +403,7 @@ async def _stop(volume: ServedVolume) -> bool:
     for _ in range(_LOOKS):
         if await volume.stop():
             return True
-        await trio.sleep(starting.POLL_S)
+        await trio.sleep(succession.POLL_S)
     return False
 
 

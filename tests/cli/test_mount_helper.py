@@ -177,7 +177,8 @@ def test_type_of_mount_fuse3(tmp_path: Path) -> None:
         ("mount.fusevol -X source mnt", 1, "usage: mount.fusevol"),
         ("mount.fusevol source mnt -o remount,log=log", 1, "remount is not supported"),
         ("mount.fusevol source mnt -N /proc/1/ns/mnt", 32, "nsenter --mount="),
-        ("mount -s -t fusevol source mnt -o log=log,record=some", 1, "'some'"),
+        ("mount -s -t fusevol source mnt -o log=log,record=some", 1, "invalid record=some"),
+        ("mount -t fusevol source mnt -o log=none,sinks=stdout", 1, "the sink stdout"),
     ],
 )
 def test_failure(tmp_path: Path, command: str, status: int, message: str) -> None:
@@ -186,6 +187,22 @@ def test_failure(tmp_path: Path, command: str, status: int, message: str) -> Non
     assert done.stderr.startswith("mount.fusevol: ")
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@needs_root
+def test_a_name_that_another_mount_has_is_refused(tmp_path: Path) -> None:
+    done = script(
+        tmp_path,
+        """
+        mkdir second
+        mount -t fusevol source mnt -o log=none,name=v || exit
+        mount -t fusevol source second -o log=none,name=v
+        echo $?
+        umount mnt
+        """,
+    )
+    assert done.stdout == "32\n"
+    assert f"name v is already used by the mount at {tmp_path}/mnt" in done.stderr
 
 
 @needs_root

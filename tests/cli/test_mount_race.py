@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fusevol.cli.mount import configure
 from fusevol.errors import UsageError
 from fusevol.mounts import registry
+from fusevol.mounts.configure import configure
 from fusevol.mounts.mount_lock import alone_at
 from fusevol.options.mount_words import parse_options
 from fusevol.processes import starting
@@ -46,7 +46,10 @@ def test_who_comes_second_does_not_mount_over_the_first(tmp_path: Path, runtime:
     """Its checks were made before the first one had mounted."""
     with serve(tmp_path) as served:
         config = configure(
-            str(served.source), str(served.mountpoint), parse_options("log=none,name=second")
+            str(served.source),
+            str(served.mountpoint),
+            parse_options("log=none,name=second"),
+            in_background=True,
         )
         with pytest.raises(UsageError, match="already served"):
             starting.start(config, registry.messages_path(config.mountpoint))

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from fusevol.server.volume_options import KNOWN
+from fusevol.options.volume_words import KNOWN
 from tests.engines.daemon import PLUGIN_SOCKET, Daemon
 from tests.engines.docker import IMAGE as DOCKER_IMAGE
 from tests.engines.docker import Docker, docker_daemon

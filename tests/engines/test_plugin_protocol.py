@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fusevol.server.volume_options import KNOWN
+from fusevol.options.volume_words import KNOWN
 from tests.engines.daemon import PLUGIN_SOCKET, Daemon
 from tests.plugin_client import PODMAN_ID, Connection, Plugin, request
 from tests.served import kill_for_good, needs_root, serve, wait_until

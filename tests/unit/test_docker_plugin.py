@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 
 from fusevol.errors import FusevolError, UsageError
 from fusevol.mounts.visibility import Asker
+from fusevol.options.volume_words import KNOWN
 from fusevol.plugin import docker
 from fusevol.server import http_server
 from fusevol.server.control import VolumeState
 from fusevol.server.http_server import HttpRequest
 from fusevol.server.settings import Settings
-from fusevol.server.volume_options import KNOWN, parse
+from fusevol.server.volume_options import parse
 from fusevol.server.volumes import Volumes
 from tests.patience import PATIENCE_S
 from tests.plugin_client import Connection, Plugin, request

@@ -14,11 +14,11 @@ from fusevol.options.log import LogOptions
 from fusevol.options.log_words import LOG_WORDS
 from fusevol.options.mount_words import Options, parse_options
 from fusevol.options.table import FLAGS, OPTIONS, Option, Place, options_of
+from fusevol.options.volume_words import VolumeOptions
 from fusevol.server import volume_options
 from fusevol.server.served_volume import ServedVolume
 from fusevol.server.settings import options_of as options_of_toml
 from fusevol.server.store import StoredVolume
-from fusevol.server.volume_options import VolumeOptions
 
 EXAMPLES = {
     "source": "/srv/data", "subpath": "a/b", "name": "data", "log": "/var/log/data.log",

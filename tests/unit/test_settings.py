@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from fusevol.errors import FusevolError, NotFoundError, UnsupportedError, UsageError
 from fusevol.model import OnLogFailure, RecordLevel
+from fusevol.options.volume_words import KNOWN, VolumeOptions
 from fusevol.server import volume_options
 from fusevol.server.settings import PLUGIN_SOCKET, Settings, load, options_of, with_listen
-from fusevol.server.volume_options import KNOWN, VolumeOptions
 
 
 def written(directory: Path, text: str) -> str:

@@ -5,9 +5,9 @@ import pytest
 
 from fusevol.errors import FusevolError
 from fusevol.linux.process import start_ticks
+from fusevol.options.volume_words import VolumeOptions
 from fusevol.server import store
 from fusevol.server.store import Reference, StoredVolume
-from fusevol.server.volume_options import VolumeOptions
 
 ODD = os.fsdecode(b"/srv/\xff\n")
 VOLUMES = [
