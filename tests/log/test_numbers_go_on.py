@@ -453,7 +453,7 @@ def test_a_deleted_log_can_be_opened_anew(
     log.unlink()
     # The checkpoint that is written first finds that the file is gone, and begins another.
     one.reopen()
-    assert not [said for said in caplog.messages if "in use" in said]
+    assert not [said for said in caplog.messages if "in use by" in said]
     write(one, 3)
     one.close()
     assert numbers(log)[-1] >= 6
