@@ -178,7 +178,9 @@ def _said(words: tuple[str, ...], source: str | None, record: str | None) -> dic
     options: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
-        if not equals:
+        if not equals and find(key).can_be_bare:
+            value = "true"
+        elif not equals:
             raise UsageError(f"invalid -o {word}: expected NAME=VALUE, such as ro=true")
         if key in options:
             raise UsageError(f"-o {key} is given twice")

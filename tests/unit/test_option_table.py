@@ -7,6 +7,7 @@ from unittest.mock import Mock
 import pytest
 from click.testing import CliRunner
 
+from fusevol.cli import volume
 from fusevol.cli.main import cli
 from fusevol.errors import UsageError
 from fusevol.options.config import DEFAULT_FLAGS, MountConfig
@@ -58,6 +59,36 @@ def test_the_default_that_is_told_is_the_default(option: Option) -> None:
     else:
         assert told in ("none", "all", "never", "nowhere", "everything", "nothing", "for ever")
         assert not default
+
+
+@pytest.mark.parametrize("name", ["record", "on_log_failure"])
+def test_the_default_that_is_told_is_that_of_mounts_and_volumes(name: str) -> None:
+    option = options_of(Place.BOTH)[name]
+    mount = MountConfig("/srv", "/mnt", "data", "none")
+    told = option.parse(option.default)
+    assert (mount.level if name == "record" else mount.on_log_failure) == told
+    assert getattr(VolumeOptions(), name) == told
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("ro", "chain", "deadline=1m"), {"ro": "true", "chain": "true", "deadline": "1m"}),
+        (("suid=no",), {"suid": "no"}),
+    ],
+)
+def test_a_volume_takes_what_is_true_by_its_name(
+    words: tuple[str, ...], said: dict[str, str]
+) -> None:
+    assert volume._said(words, None, None) == said
+
+
+@pytest.mark.parametrize(
+    ("word", "why"), [("deadline", "expected NAME=VALUE"), ("deadlin", "did you mean deadline?")]
+)
+def test_a_volume_option_without_its_value_is_refused(word: str, why: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(why)):
+        volume._said((word,), None, None)
 
 
 @every_option
