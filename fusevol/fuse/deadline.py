@@ -19,8 +19,8 @@ import pyfuse3
 import trio
 
 from fusevol.fuse.call_queue import Call, CallQueue, Rollback, TooLateError
-from fusevol.fuse.executor import Runner
-from fusevol.fuse.requestloop import DONE, RequestLoop
+from fusevol.fuse.executor import Forget, Forgotten, Runner
+from fusevol.fuse.requestloop import RequestLoop
 from fusevol.recovery.journal import Entry, Journal
 
 if TYPE_CHECKING:
@@ -73,10 +73,13 @@ class Deadline:
 
         return run
 
-    def forget(self, call: Callable[..., None], *args: object) -> Awaitable[None]:
-        """Run `call` when its turn comes, and do not wait for it."""
-        self._put(partial(call, *args))
-        return DONE
+    def forgetter(self, forget: Forget) -> Callable[[Forgotten], Awaitable[None]]:
+        """Return what has `forget` run when its turn comes, and does not wait for it."""
+
+        async def forget_later(forgotten: Forgotten) -> None:
+            self._put(partial(forget, forgotten))
+
+        return forget_later
 
     def later(self, call: Callable[[Any], None], opened: "Opened") -> None:
         """Run `call` when its turn comes, and do not wait for it."""

@@ -16,11 +16,14 @@ import trio
 from pyfuse3 import EntryAttributes, ReaddirToken
 
 from fusevol.fuse.call_queue import Call
-from fusevol.fuse.requestloop import DONE, RequestLoop
+from fusevol.fuse.requestloop import RequestLoop
 from fusevol.inodes.objects import Opened
 from fusevol.recovery.journal import Entry, Journal
 
 Runner = Callable[..., Awaitable[Any]]
+Forgotten = list[tuple[int, int]]
+"""Node ids, each with the number of references that the kernel has given back."""
+Forget = Callable[[Forgotten], None]
 
 
 class Executor(Protocol):
@@ -32,8 +35,8 @@ class Executor(Protocol):
     def offload(self, call: Callable[..., Any], opened: Opened, *args: object) -> Awaitable[Any]:
         """Run `call` on what is open, on any thread, while other requests are served."""
 
-    def forget(self, call: Callable[..., None], *args: object) -> Awaitable[None]:
-        """Run what the kernel awaits no reply to, as handlers run."""
+    def forgetter(self, forget: Forget) -> Callable[[Forgotten], Awaitable[None]]:
+        """Return what runs `forget` as handlers are run; the kernel awaits no reply."""
 
     def later(self, call: Callable[[Any], None], opened: Opened) -> None:
         """Run what is left to do with `opened` after its last request was recorded."""
@@ -69,9 +72,11 @@ class InPlace:
     def offload(self, call: Callable[..., Any], opened: Opened, *args: object) -> Awaitable[Any]:
         return self._loop.offload(call, opened, *args)
 
-    def forget(self, call: Callable[..., None], *args: object) -> Awaitable[None]:
-        call(*args)
-        return DONE
+    def forgetter(self, forget: Forget) -> Callable[[Forgotten], Awaitable[None]]:
+        async def forget_in_place(forgotten: Forgotten) -> None:
+            forget(forgotten)
+
+        return forget_in_place
 
     def later(self, call: Callable[[Any], None], opened: Opened) -> None:
         call(opened)
@@ -98,5 +103,5 @@ class OneAtATime(InPlace):
     def runner(self, handler: Callable[..., Any]) -> Runner | None:
         return partial(self._in_turn, handler)
 
-    def forget(self, call: Callable[..., None], *args: object) -> Awaitable[None]:
-        return self._in_turn(call, *args)
+    def forgetter(self, forget: Forget) -> Callable[[Forgotten], Awaitable[None]]:
+        return partial(self._in_turn, forget)

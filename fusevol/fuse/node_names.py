@@ -2,12 +2,12 @@
 
 import logging
 import os
-from collections.abc import Awaitable
 
 from pyfuse3 import EntryAttributes, RequestContext
 
 from fusevol.fuse import convert
 from fusevol.fuse.convert import creator
+from fusevol.fuse.executor import Forgotten
 from fusevol.fuse.replies import Replies
 from fusevol.fuse.serving import Serving
 from fusevol.names import encode_name
@@ -23,7 +23,6 @@ class NodeNames:
 
     def __init__(self, serving: Serving, replies: Replies) -> None:
         self._volume = serving.volume
-        self._executor = serving.executor
         self._subjects = serving.subjects
         self._entry = replies.entry
 
@@ -33,12 +32,8 @@ class NodeNames:
         parent = self._subjects.child(record, parent_inode, name)
         return self._entry(record, *namespace.lookup(self._volume, parent, name))
 
-    def forget(self, inode_list: list[tuple[int, int]]) -> Awaitable[None]:
-        """Take back references of the kernel: node ids, each with their number."""
-        return self._executor.forget(self._forget, inode_list)
-
-    def _forget(self, inode_list: list[tuple[int, int]]) -> None:
-        for ino, lookups in inode_list:
+    def forget(self, forgotten: Forgotten) -> None:
+        for ino, lookups in forgotten:
             try:
                 self._volume.inodes.forget(ino, lookups)
             except Exception:

@@ -71,7 +71,8 @@ def operations(serving: Serving, *, acl: bool, flushes: bool) -> pyfuse3.Operati
     )
     members: dict[str, object] = {answer.__name__: staticmethod(answer) for answer in answers}
     assert members.keys() == {*OPERATIONS}
-    members |= {"forget": staticmethod(names.forget), "enable_acl": acl}
+    forget = serving.executor.forgetter(names.forget)
+    members |= {"forget": staticmethod(forget), "enable_acl": acl}
     made: pyfuse3.Operations = type("Operations", (pyfuse3.Operations,), members)()
     return made
 

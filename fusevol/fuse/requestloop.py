@@ -75,17 +75,17 @@ class _Done:
         return iter(())  # type: ignore[return-value]
 
 
-DONE: Final = _Done()
+_DONE: Final = _Done()
 
 
 class _OpenLock:
     """Stands for the lock around pyfuse3's wait; `RequestLoop` itself lets one task wait."""
 
     def __aenter__(self) -> _Done:
-        return DONE
+        return _DONE
 
     def __aexit__(self, *exc_info: object) -> _Done:
-        return DONE
+        return _DONE
 
 
 class RequestLoop:
@@ -208,7 +208,7 @@ class RequestLoop:
         self._requests += 1
         if self._apart:
             self._look_out()
-        return DONE
+        return _DONE
 
     async def _wait_for_turn(self, fd: int) -> None:
         if self._init_pending:
