@@ -22,6 +22,7 @@ from benchmarks.log_reading import Run, _timed
 from fusevol.options.config import MountConfig
 from fusevol.options.log import LogOptions
 from fusevol.record.record import AccessRecord
+from fusevol.recording.opening import open_log
 from fusevol.recording.writer import LogWriter
 
 _FUSEVOL: Final = (sys.executable, "-c", "from fusevol.cli.main import main; main()")
@@ -106,7 +107,7 @@ def _verify_row(what: str, runs: list[Run], records: int) -> str:
 
 def _writer(log: Path, *, chain: bool) -> LogWriter:
     config = MountConfig("/source", "/mnt/data", "data", str(log), logging=LogOptions(chain=chain))
-    return LogWriter.of(config)
+    return open_log(config)
 
 
 def _append(log: LogWriter, count: int) -> None:

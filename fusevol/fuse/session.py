@@ -42,6 +42,7 @@ from fusevol.protocol.resend import Leftovers, UnansweredRequest
 from fusevol.record.record import FORMAT_VERSION, OK, AccessRecord
 from fusevol.recording.caller import Callers
 from fusevol.recording.coalescing import Coalescer
+from fusevol.recording.opening import open_log
 from fusevol.recording.record_filter import RecordFilter
 from fusevol.recording.recorder import finishers, identified, recorded
 from fusevol.recording.writer import LogWriter
@@ -123,7 +124,7 @@ class Session:
         self._log: LogWriter | None = None
         last_seq = 0
         if config.log != NO_LOG:
-            self._log = LogWriter.of(config, region.log_cells())
+            self._log = open_log(config, region.log_cells())
             last_seq = self._log.next_seq - 1
         self._journal = Journal(region)
         self._journal.load(last_seq)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from fusevol.errors import FusevolError
 from fusevol.mounts import registry
 from fusevol.record.times import Timestamps
-from fusevol.recording.opening import why_not
+from fusevol.recording.log_file import why_not
 from fusevol.recovery import log_trouble
 from fusevol.recovery.log_trouble import LogTrouble
 

@@ -12,8 +12,8 @@ from fusevol.mounts import mounting, registry
 from fusevol.mounts.connection import Connection
 from fusevol.options.config import NO_LOG, STDOUT_LOG, MountConfig
 from fusevol.record.record import OK, AccessRecord
+from fusevol.recording.opening import open_log
 from fusevol.recording.orphaned_runs import record_orphaned_runs
-from fusevol.recording.writer import LogWriter
 from fusevol.recovery.region import Region
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class Unmounting:
         if config.log in (NO_LOG, STDOUT_LOG):
             return
         try:
-            log = LogWriter.of(config, None if region is None else region.log_cells())
+            log = open_log(config, None if region is None else region.log_cells())
         except FusevolError as error:
             logger.error("%s", error)
             return

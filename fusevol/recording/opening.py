@@ -1,73 +1,40 @@
-"""Opening the file of a log to write to it, and saying why that fails."""
+"""Opening the log of a mount: its format and its chain, and what if there can be no chain."""
 
-import errno
-import fcntl
-import os
-import stat
+import logging
 
-from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
-from fusevol.logs.lines import MAX_LINE_BYTES
-from fusevol.record.bounds import LONGEST_LINE_BYTES
+from fusevol.errors import FusevolError
+from fusevol.model import OnLogFailure
+from fusevol.options.config import MountConfig
+from fusevol.proof import keys
+from fusevol.proof.sealer import Sealer, volume_in_records
+from fusevol.record.formats import encoder
+from fusevol.recording.writer import LogWriter
+from fusevol.recovery.log_cells import SEQ
 
-
-def open_to_write(path: str) -> int:
-    """Open the log at a path for its only writer, behind a line that is whole.
-
-    A new file is made with mode 0600. A line that a crash or a full disk left half-written is
-    ended.
-
-    Raises:
-        OSError: that fails; EWOULDBLOCK if another mount writes to it.
-    """
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-    fd = os.open(path, flags, 0o600)
-    try:
-        os.set_blocking(fd, True)
-        if is_regular(fd):
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _end_torn_line(fd)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
+logger = logging.getLogger(__name__)
 
 
-def why_not(path: str, number: int) -> FusevolError:
-    """Return what to tell the user of a log that could not be opened, for this errno."""
-    what = f"cannot open access log {path}"
-    if number == errno.ENOENT:
-        return NotFoundError(f"{what}: its directory does not exist; create it")
-    if number == errno.EACCES:
-        return NotPermittedError(f"{what}: permission denied; choose another --log")
-    if number == errno.EWOULDBLOCK:
-        return FusevolError(
-            f"access log {path} is in use by another mount; give each its own --log"
-        )
-    return FusevolError(f"{what}: {os.strerror(number)}")
+def open_log(config: MountConfig, cells: memoryview | None = None) -> LogWriter:
+    """Return the writer of a mount's log.
 
-
-def is_regular(fd: int) -> bool:
-    """Tell whether an open file is a regular one, no pipe or device."""
-    return stat.S_ISREG(os.fstat(fd).st_mode)
-
-
-def _end_torn_line(fd: int) -> None:
-    size = os.fstat(fd).st_size
-    if size and os.pread(fd, 1, size - 1) != b"\n":
-        os.write(fd, b"\n")
-
-
-def cut_torn_line(fd: int) -> None:
-    """Remove what a writer that was killed wrote of its last record: that is written again.
+    Args:
+        config: of the mount.
+        cells: those of an earlier writer of this log, or of a new mount (`LogWriter`).
 
     Raises:
-        OSError: that fails.
+        NotFoundError, NotPermittedError, FusevolError: the log cannot be opened or chained.
     """
-    size = os.fstat(fd).st_size
-    # The last line of a log that was begun before records had a bound may be a longer one.
-    for length in (LONGEST_LINE_BYTES, MAX_LINE_BYTES):
-        tail = os.pread(fd, length, max(0, size - length))
-        torn = len(tail) - tail.rfind(b"\n") - 1
-        if torn < len(tail) or size == len(tail):
-            os.ftruncate(fd, size - torn)
-            return
+    logging_ = config.logging
+    chain = None
+    if logging_.chain:
+        try:
+            chain = Sealer(keys.load_or_make(), config.log, volume_in_records(config.name))
+        except FusevolError as error:
+            # A mount that is in use goes on, as it does when its log cannot be written.
+            is_taken_over = cells is not None and cells[SEQ] > 0
+            if config.on_log_failure is OnLogFailure.DENY or not is_taken_over:
+                raise
+            logger.error("access log %s continues without hashes: %s", config.log, error)
+    return LogWriter(
+        config.log, config.name, config.on_log_failure, cells, encoder(logging_.format), chain
+    )

@@ -12,22 +12,19 @@ import os
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Final
 
-from fusevol.errors import FusevolError
 from fusevol.logs.log_end import LogEnd, end_of_file
 from fusevol.model import OnLogFailure
 from fusevol.names import encode_name
-from fusevol.options.config import STDOUT_LOG, MountConfig
-from fusevol.proof import keys, sealer
+from fusevol.options.config import STDOUT_LOG
+from fusevol.proof import sealer
 from fusevol.record.bounds import LONGEST_LINE_BYTES, fitting
-from fusevol.record.formats import encoder
 from fusevol.record.record import OK, AccessRecord
 from fusevol.record.record import encode as encode_json
 from fusevol.record.times import Timestamps
 from fusevol.recording.continuation import continuation, first_in
-from fusevol.recording.log_file import LogFile
+from fusevol.recording.log_file import LogFile, cut_torn_line, open_to_write, why_not
 from fusevol.recording.log_state import Known, LogState
 from fusevol.recording.losses import Losses
-from fusevol.recording.opening import cut_torn_line, open_to_write, why_not
 from fusevol.recording.unlinked import bring_over, first_unnamed
 from fusevol.recovery.log_cells import (
     BYTES,
@@ -126,29 +123,6 @@ class LogWriter:
             self._use(os.dup(1))
         else:
             self._begin()
-
-    @classmethod
-    def of(cls, config: MountConfig, cells: "memoryview | None" = None) -> "LogWriter":
-        """Return the writer of a mount's log.
-
-        Raises:
-            NotFoundError, NotPermittedError, FusevolError: the log cannot be opened or chained.
-        """
-        logging_ = config.logging
-        chain = None
-        if logging_.chain:
-            try:
-                name = sealer.volume_in_records(config.name)
-                chain = sealer.Sealer(keys.load_or_make(), config.log, name)
-            except FusevolError as error:
-                # A mount that is in use goes on, as it does when its log cannot be written.
-                is_taken_over = cells is not None and cells[SEQ] > 0
-                if config.on_log_failure is OnLogFailure.DENY or not is_taken_over:
-                    raise
-                logger.error("access log %s continues without hashes: %s", config.log, error)
-        return cls(
-            config.log, config.name, config.on_log_failure, cells, encoder(logging_.format), chain
-        )
 
     def _use(self, fd: int) -> None:
         self._file = LogFile(self.path, fd)

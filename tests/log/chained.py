@@ -12,6 +12,7 @@ from fusevol.proof.ledger import Head, Ledger, Mark
 from fusevol.proof.verifier import Question, Report, verify
 from fusevol.record.links import Links
 from fusevol.record.record import AccessRecord
+from fusevol.recording.opening import open_log
 from fusevol.recording.writer import LogWriter
 
 
@@ -20,7 +21,7 @@ def writer(
 ) -> LogWriter:
     """Open a log as a worker does."""
     config = MountConfig("/source", "/mount", volume, str(log), logging=LogOptions(chain=chain))
-    return LogWriter.of(config, cells)
+    return open_log(config, cells)
 
 
 def write(log: LogWriter, count: int, volume: str = "v") -> None:

@@ -18,6 +18,7 @@ from fusevol.options.log import LogFormat, LogOptions
 from fusevol.record.record import AccessRecord, decode
 from fusevol.recording import unlinked
 from fusevol.recording import writer as writer_module
+from fusevol.recording.opening import open_log
 from fusevol.recording.writer import LogWriter
 from fusevol.recovery.log_cells import FD, STATE_FD
 from tests.log.chained import lines_of, verified, write, writer
@@ -96,7 +97,7 @@ def test_behind_files_that_were_moved_away(log: Path, chain: bool, killed: bool)
 def test_in_any_format(log: Path, form: LogFormat) -> None:
     config = MountConfig("/source", "/mount", "v", str(log), logging=LogOptions(format=form))
     for expected in (1, 4, 7):
-        one = LogWriter.of(config)
+        one = open_log(config)
         assert one.next_seq == expected
         write(one, 3)
         one.close()
