@@ -126,7 +126,7 @@ class Call:
             if self._rollback is not None and self._error is None:
                 self._rollback(self._result)
         except Exception:
-            logger.exception("a call that was given up could not be undone")
+            logger.exception("a call past its deadline could not be undone")
         with self._lock:
             self._state = _DROPPED
         for what in self._after:

@@ -37,7 +37,7 @@ class NodeNames:
             try:
                 self._volume.inodes.forget(ino, lookups)
             except Exception:
-                logger.exception("forgetting inode %d failed; it stays known", ino)
+                logger.exception("cannot forget inode %d; it stays in the table", ino)
 
     def mknod(
         self,

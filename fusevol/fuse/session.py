@@ -294,7 +294,7 @@ class Session:
         return AccessRecord(
             op=refused.op, path=path, result="EIO", uid=refused.uid, gid=refused.gid,
             pid=refused.pid, container=UNKNOWN, identity_error="ESRCH",
-            reason="ended the worker again and again, and was refused",
+            reason="crashed the worker repeatedly, and was refused",
         )  # fmt: skip
 
     def close(self) -> None:

@@ -79,14 +79,14 @@ Sample = tuple[tuple[str, ...], Value]
 _OPERATION: Final = ("op", "volume")
 
 UP: Final = Metric(
-    "fusevol_up", MetricKind.GAUGE, "1 if the volume is served, 0 if it should be and is not."
+    "fusevol_up", MetricKind.GAUGE, "1 if the volume is served, 0 if it should be but is not."
 )
 VOLUMES: Final = Metric(
-    "fusevol_volumes", MetricKind.GAUGE, "Volumes of the daemon: idle ones are served when needed.",
-    ("state",), "{volume}",
+    "fusevol_volumes", MetricKind.GAUGE,
+    "Volumes of the daemon; idle ones are mounted when needed.", ("state",), "{volume}",
 )  # fmt: skip
 OPERATIONS: Final = Metric(
-    "fusevol_operations_total", MetricKind.COUNTER, "Operations concluded, failed ones included.",
+    "fusevol_operations_total", MetricKind.COUNTER, "Completed operations, including failed ones.",
     _OPERATION, "{operation}",
 )  # fmt: skip
 ERRORS: Final = Metric(
@@ -95,13 +95,13 @@ ERRORS: Final = Metric(
 )  # fmt: skip
 DURATION: Final = Metric(
     "fusevol_operation_duration_seconds", MetricKind.HISTOGRAM,
-    "From the receipt of a request to its answer.", _OPERATION, "s",
+    "Duration of operations, from the receipt of the request to its answer.", _OPERATION, "s",
 )  # fmt: skip
 READ: Final = Metric(
-    "fusevol_read_bytes_total", MetricKind.COUNTER, "Bytes that clients have read.", unit="By"
+    "fusevol_read_bytes_total", MetricKind.COUNTER, "Bytes read by clients.", unit="By"
 )
 WRITTEN: Final = Metric(
-    "fusevol_written_bytes_total", MetricKind.COUNTER, "Bytes that clients have written.", unit="By"
+    "fusevol_written_bytes_total", MetricKind.COUNTER, "Bytes written by clients.", unit="By"
 )
 INODES: Final = Metric(
     "fusevol_known_inodes", MetricKind.GAUGE, "Inodes that the kernel knows.", unit="{inode}"
@@ -114,7 +114,7 @@ DIRECTORIES: Final = Metric(
     unit="{directory}",
 )  # fmt: skip
 RESTARTS: Final = Metric(
-    "fusevol_worker_restarts_total", MetricKind.COUNTER, "Workers that were succeeded by another.",
+    "fusevol_worker_restarts_total", MetricKind.COUNTER, "Workers that died and were replaced.",
     unit="{restart}",
 )  # fmt: skip
 LOG_BYTES: Final = Metric(
@@ -135,10 +135,10 @@ LOG_UP: Final = Metric(
 )
 LOG_FILTERED: Final = Metric(
     "fusevol_log_filtered_records_total", MetricKind.COUNTER,
-    "Operations that a filter kept from the access log.", unit="{record}",
+    "Operations that a filter kept out of the access log.", unit="{record}",
 )  # fmt: skip
 LOG_SIZE: Final = Metric(
-    "fusevol_log_size_bytes", MetricKind.GAUGE, "What the access log and its rotated files take.",
+    "fusevol_log_size_bytes", MetricKind.GAUGE, "Size of the access log and its rotated files.",
     unit="By",
 )  # fmt: skip
 LOG_FILES: Final = Metric(
@@ -147,20 +147,20 @@ LOG_FILES: Final = Metric(
 LOG_FREE: Final = Metric(
     "fusevol_log_free_bytes",
     MetricKind.GAUGE,
-    "Free on the file system of the access log.",
+    "Free space on the file system of the access log.",
     unit="By",
 )
 AGENT_UP: Final = Metric(
     "fusevol_log_agent_up",
     MetricKind.GAUGE,
-    "1 if the access log has its agent, 0 if it should have one and has not.",
+    "1 if the access log has its agent, 0 if it should have one but does not.",
 )
 SINK_UP: Final = Metric(
-    "fusevol_log_sink_up", MetricKind.GAUGE, "1 if the sink takes records, 0 if not.",
+    "fusevol_log_sink_up", MetricKind.GAUGE, "1 if the sink accepts records, 0 if not.",
     ("sink", "volume"),
 )  # fmt: skip
 SINK_SENT: Final = Metric(
-    "fusevol_log_sink_sent_records_total", MetricKind.COUNTER, "Records handed over to the sink.",
+    "fusevol_log_sink_sent_records_total", MetricKind.COUNTER, "Records sent to the sink.",
     ("sink", "volume"), "{record}",
 )  # fmt: skip
 SINK_BEHIND: Final = Metric(
@@ -169,12 +169,12 @@ SINK_BEHIND: Final = Metric(
 )  # fmt: skip
 VOLUME_CPU: Final = Metric(
     "fusevol_process_cpu_seconds_total", MetricKind.COUNTER,
-    "CPU time of the processes of a volume: keeper, worker, and agent of its log.",
+    "CPU time of the processes of a volume: keeper, worker and log agent.",
     ("process", "volume"), "s",
 )  # fmt: skip
 VOLUME_MEMORY: Final = Metric(
     "fusevol_process_resident_memory_bytes", MetricKind.GAUGE,
-    "Resident memory of the processes of a volume, shared memory included.",
+    "Resident memory of the processes of a volume, including shared memory.",
     ("process", "volume"), "By",
 )  # fmt: skip
 BUILD: Final = Metric("fusevol_build_info", MetricKind.GAUGE, "Always 1.", ("version",))
@@ -191,8 +191,8 @@ DESCRIPTORS: Final = Metric(
     "{file_descriptor}", "process.unix.file_descriptor.count",
 )  # fmt: skip
 START: Final = Metric(
-    "process_start_time_seconds", MetricKind.GAUGE, "Start of the daemon, in seconds since 1970.",
-    (), "s",
+    "process_start_time_seconds", MetricKind.GAUGE,
+    "Start time of the daemon, in seconds since 1970.", (), "s",
 )  # fmt: skip
 
 METRICS: Final = (

@@ -56,7 +56,7 @@ async def serve(
     where = passed if passed is not None else _listening(metrics.address())
     if isinstance(where, socket.socket) and _is_for_all(where) and not token:
         raise UsageError(
-            "containers and other machines can reach the socket that was passed for metrics; "
+            "containers and other machines can reach the socket for metrics that systemd passed; "
             "configure a metrics.token_file"
         )
     endpoint = Endpoint(volumes, token)
@@ -85,7 +85,7 @@ class Endpoint:
     async def answer(self, request: HttpRequest) -> HttpResponse:
         """Return the metrics, in the form that is asked for; what goes wrong is in the answer."""
         if not self._is_allowed(request):
-            return refused(401, "a bearer token is needed")._replace(
+            return refused(401, "a bearer token is required")._replace(
                 headers=(("WWW-Authenticate", "Bearer"),)
             )
         if request.path != PATH:
@@ -162,7 +162,7 @@ def _token(path: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise FusevolError(f"metrics.token_file {path} cannot be read: {error}") from None
     if is_for_all:
-        raise FusevolError(f"metrics.token_file {path} can be read by everybody; chmod o-r it")
+        raise FusevolError(f"metrics.token_file {path} is readable by everybody; chmod o-r it")
     if not token:
         raise FusevolError(f"metrics.token_file {path} is empty")
     return token

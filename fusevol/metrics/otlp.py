@@ -76,7 +76,7 @@ class Sender:
             from opentelemetry.sdk.resources import Resource
         except ImportError as error:
             raise UnsupportedError(
-                f"metrics.otlp takes OpenTelemetry's SDK ({error}): pip install 'fusevol[otel]'"
+                f"metrics.otlp requires OpenTelemetry's SDK ({error}); pip install 'fusevol[otel]'"
             ) from None
         # It would tell of each try; we tell when it begins and ends to fail.
         logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
@@ -103,9 +103,9 @@ class Sender:
             logger.exception("metrics could not be read or sent to %s", self._url)
             return
         if failed and not self._is_failing:
-            logger.warning("%s does not take metrics; tried again until it does", self._url)
+            logger.warning("%s does not accept metrics; retrying until it does", self._url)
         elif self._is_failing and not failed:
-            logger.warning("%s takes metrics again", self._url)
+            logger.warning("%s accepts metrics again", self._url)
         self._is_failing = failed
 
 

@@ -51,9 +51,9 @@ class Connection:
                     dir_fd=directory,
                 )  # fmt: skip
         except FileNotFoundError:
-            raise FusevolError("the connection is not in fusectl (any more)") from None
+            raise FusevolError("the connection is no longer in fusectl") from None
         except PermissionError:
-            raise NotPermittedError("only who mounted it, or root, may use force") from None
+            raise NotPermittedError("only root or the user who mounted it may use force") from None
         except OSError as error:
             raise FusevolError(f"fusectl cannot be opened: {error.strerror}") from None
         if not is_still():
@@ -85,7 +85,7 @@ class Connection:
         except FileNotFoundError:
             return False
         except PermissionError:
-            raise NotPermittedError("only who mounted it, or root, may use force") from None
+            raise NotPermittedError("only root or the user who mounted it may use force") from None
         with open(fd, "wb", buffering=0) as file:
             file.write(b"1")
         return True
@@ -132,8 +132,8 @@ def _connections() -> Iterator[int]:
     except OSError:
         if not os.path.ismount(_CONNECTIONS):
             raise NotPermittedError(
-                f"without root, force takes {_CONNECTIONS}, which is not mounted here; use "
-                f"--lazy, or have root do it"
+                f"without root, force requires {_CONNECTIONS}, which is not mounted here; use "
+                f"--lazy, or run it as root"
             ) from None
         fd = os.open(_CONNECTIONS, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

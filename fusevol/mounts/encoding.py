@@ -29,7 +29,7 @@ def decode(data: bytes, kind: Any) -> Any:
             os.fsencode(json.dumps(parsed, ensure_ascii=False))
         return msgspec.convert(parsed, type=kind)
     except UnicodeEncodeError as error:
-        raise msgspec.DecodeError(f"{error.object[error.start]!a} stands for no bytes") from None
+        raise msgspec.DecodeError(f"invalid character {error.object[error.start]!a}") from None
     except ValueError as error:
         raise msgspec.DecodeError(str(error)) from None
     except RecursionError:

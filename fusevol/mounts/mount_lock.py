@@ -26,7 +26,7 @@ def alone_at(mountpoint: str) -> Iterator[None]:
         fd = _lock(path)
     except BlockingIOError:
         raise FusevolError(
-            f"{mountpoint}: another process is mounting there at this moment; "
+            f"cannot mount on {mountpoint}: another process is mounting there right now; "
             f"`fusevol status` shows when it is done"
         ) from None
     try:

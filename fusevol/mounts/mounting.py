@@ -117,9 +117,9 @@ def _mount_as_root(config: MountConfig, single_file: bool, flags: int) -> int:
         os.close(fd)
         if error.errno == errno.EPERM:
             raise NotPermittedError(
-                f"mount on {config.mountpoint}: not permitted; mounting takes CAP_SYS_ADMIN"
+                f"cannot mount on {config.mountpoint}: not permitted; this requires CAP_SYS_ADMIN"
             ) from None
-        raise MountError(f"mount on {config.mountpoint} failed: {error.strerror}") from None
+        raise MountError(f"cannot mount on {config.mountpoint}: {error.strerror}") from None
     return fd
 
 
@@ -134,14 +134,14 @@ def _mount_by_fusermount(config: MountConfig, flags: int) -> int:
     program = shutil.which("fusermount3")
     if program is None:
         raise UnsupportedError(
-            "mounting without root takes fusermount3, which is not installed; "
+            "mounting without root requires fusermount3, which is not installed; "
             "install the package fuse3, or mount as root"
         )
     words = [f"fsname={_escaped(config.source)}", "subtype=fusevol", "default_permissions"]
     if flags & mounts.MS_NOSYMFOLLOW:
         raise UnsupportedError(
             f"source {config.source} is on a file system where symbolic links are not followed "
-            f"(nosymfollow), which fusermount3 cannot carry over; mount as root"
+            f"(nosymfollow), and fusermount3 cannot set this; mount as root"
         )
     words += ["rw", *flag_words(flags & _FUSERMOUNT_FLAGS)]
     if config.allow_other:
@@ -160,7 +160,7 @@ def _mount_by_fusermount(config: MountConfig, flags: int) -> int:
             fds.frombytes(content[: fds.itemsize])
     if done.returncode != 0 or not fds:
         said = os.fsdecode(done.stderr).strip().replace("\n", "; ") or "no reason given"
-        raise MountError(f"mount on {config.mountpoint} failed: {said}")
+        raise MountError(f"cannot mount on {config.mountpoint}: {said}")
     os.set_inheritable(fds[0], False)
     return fds[0]
 
@@ -180,12 +180,12 @@ def unmount(mountpoint: str, lazily: bool = False) -> None:
     try:
         done = subprocess.run(command, capture_output=True, timeout=_FUSERMOUNT_S, check=False)
     except subprocess.TimeoutExpired:
-        raise FusevolError(f"unmounting {mountpoint}: fusermount3 does not end") from None
+        raise FusevolError(f"cannot unmount {mountpoint}: fusermount3 hangs") from None
     if done.returncode != 0:
         said = os.fsdecode(done.stderr).strip()
         if "busy" in said.lower():
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), mountpoint)
-        raise FusevolError(f"unmounting {mountpoint} failed: {said}")
+        raise FusevolError(f"cannot unmount {mountpoint}: {said}")
 
 
 def _escaped(value: str) -> str:

@@ -64,8 +64,8 @@ def _check_name(config: MountConfig, is_shared: bool) -> None:
     length = len(os.fsencode(name))
     if length > LONGEST_VOLUME_BYTES:
         raise UsageError(
-            f"the name of the volume, {name[:40]}..., has {length} bytes and stands in each "
-            f"record; give one of at most {LONGEST_VOLUME_BYTES} by --name"
+            f"the volume name {name[:40]}... has {length} bytes, too many for a part of each "
+            f"record; set one of at most {LONGEST_VOLUME_BYTES} bytes with --name"
         )
     for other in registry.all_served() if not is_shared else ():
         if other.name == name and other.mountpoint != config.mountpoint:
@@ -93,7 +93,7 @@ def check_source(source: str) -> os.stat_result:
         raise UsageError(f"source {source} is neither a directory nor a regular file")
     wanted = os.R_OK | (os.X_OK if stat.S_ISDIR(status.st_mode) else 0)
     if not os.access(source, wanted, effective_ids=True):
-        raise NotPermittedError(f"source {source} is not readable for you")
+        raise NotPermittedError(f"source {source} is not readable by you")
     return status
 
 
@@ -101,7 +101,7 @@ def _check_overlap(config: MountConfig) -> None:
     source, mountpoint = config.source, config.mountpoint
     if is_below(mountpoint, source):
         raise UsageError(
-            f"mount point {mountpoint} is below the source {source}; choose one outside of it"
+            f"mount point {mountpoint} is below the source {source}; choose one outside it"
         )
     if is_below(source, mountpoint):
         raise UsageError(
@@ -129,14 +129,14 @@ def _check_mountpoint(config: MountConfig, source: os.stat_result) -> None:
     except OSError as error:
         if error.errno == errno.ENOTCONN:
             raise FusevolError(
-                f"mount point {mountpoint} holds a dead mount of another program; "
+                f"mount point {mountpoint} has a dead mount of another program; "
                 f"remove it with umount -l {mountpoint}"
             ) from None
         raise FusevolError(f"mount point {mountpoint} cannot be used: {error.strerror}") from None
     if stat.S_ISDIR(source.st_mode) != stat.S_ISDIR(status.st_mode):
         raise UsageError(
             f"source {config.source} is {_kind(source)}, mount point {mountpoint} is "
-            f"{_kind(status)}; both must be of one kind"
+            f"{_kind(status)}; both must be of the same kind"
         )
 
 
@@ -147,10 +147,10 @@ def _kind(status: os.stat_result) -> str:
 def _occupied(mountpoint: str, mount: Mount) -> FusevolError:
     if answer(mountpoint) is Liveness.DEAD:
         return FusevolError(
-            f"mount point {mountpoint} holds a dead fusevol mount, left by a crash; "
-            f"remove it with: fusevol unmount {mountpoint}"
+            f"mount point {mountpoint} has a dead fusevol mount, left by a crash; remove it with: "
+            f"fusevol unmount {mountpoint}"
         )
-    return UsageError(f"{mountpoint} is already served by fusevol (source {mount.source})")
+    return UsageError(f"{mountpoint} is already a fusevol mount (source {mount.source})")
 
 
 def _check_log(config: MountConfig) -> None:
@@ -160,11 +160,11 @@ def _check_log(config: MountConfig) -> None:
     for place, why in ((config.mountpoint, "mount point"), (config.source, "source")):
         if is_below(real, place):
             raise UsageError(
-                f"access log {config.log} is below the {why} {place}, where it would log its own "
-                f"writing or be open to those who are logged; choose a place outside"
+                f"access log {config.log} is below the {why} {place}, where it would record its "
+                f"own writes or be open to the users it records; choose a place outside"
             )
     if os.path.isdir(real):
-        raise UsageError(f"access log {config.log} is a directory; give a file")
+        raise UsageError(f"access log {config.log} is a directory; use a file")
     for mount in mounts():
         if mount.fstype == registry.FSTYPE and is_below(real, mount.mountpoint):
             raise UsageError(
@@ -179,5 +179,5 @@ def _check_sinks(config: MountConfig) -> None:
             if spec.path and is_below(os.path.realpath(spec.path), place):
                 raise UsageError(
                     f"socket {spec.path} of sink {spec.target} is below the {why} {place}, where "
-                    f"those who are logged could take its place; choose one outside"
+                    f"users of the volume could replace it; choose one outside"
                 )

@@ -103,7 +103,7 @@ def runtime_directory(*, make: bool = True) -> str:
     except FileNotFoundError:
         return path
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise NotPermittedError(f"runtime directory {path} belongs to somebody else; remove it")
+        raise NotPermittedError(f"runtime directory {path} belongs to another user; remove it")
     return path
 
 

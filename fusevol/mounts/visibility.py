@@ -52,23 +52,23 @@ class Asker:
         """
         mount = mount_at(mountpoint)
         if mount is None:
-            return "it is not mounted any more"
+            return "it is no longer mounted"
         if not self.pid:
             return ""
         table = table_of(self.pid)
         if self._pidfd < 0 or has_ended(self._pidfd) or table is None:
-            return f"process {self.pid}, which asks for it, has ended"
+            return f"process {self.pid}, which requested it, has exited"
         if _is_same(visible_at(table, mountpoint), mount):
             return ""
         return (
-            f"{_name(self.pid)}, process {self.pid}, does not see what is mounted there, as it is "
-            f"in another mount namespace (a snap, a container, MountFlags= or Private*= of its "
-            f"unit); have it run in that of fusevol serve, or let it get mounts (rslave)"
+            f"{_name(self.pid)}, process {self.pid}, does not see this mount, as it is in another "
+            f"mount namespace (a snap, a container, MountFlags= or Private*= of its unit); run it "
+            f"in the mount namespace of fusevol serve, or let it receive mounts (rslave)"
         )
 
 
 def hidden_from_host(mountpoint: str) -> str:
-    """Return what is to be told of a mount of ours that the host does not see; "" if it does.
+    """Return a note on a mount of ours that the host does not see; "" if it does.
 
     The first process stands for the host. In a container it is that of the container.
     """
@@ -77,21 +77,21 @@ def hidden_from_host(mountpoint: str) -> str:
     if mount is None or table is None or any(_is_same(other, mount) for other in table):
         return ""
     return (
-        f"{mountpoint} is mounted in a mount namespace of its own: neither the host nor containers "
-        f"see it; in a unit of systemd, remove Private*=, Protect*= and what else gives it one"
+        f"{mountpoint} is mounted in a private mount namespace: neither the host nor containers "
+        f"see it; in a systemd unit, remove Private*=, Protect*= and other settings that create one"
     )
 
 
 def why_not_here(served: MountEntry) -> str:
-    """Return what is to be told of a mount that somebody keeps and that is not at its place."""
+    """Return a note on a mount that is still served but is not at its mount point."""
     table = table_of(served.pid)
     mount = None if table is None else visible_at(table, served.mountpoint)
     if mount is not None and (mount.fstype, mount.device) == (FSTYPE, served.device):
         return (
-            f"mounted where process {served.pid} runs, in another mount namespace; it is not seen "
+            f"mounted only in another mount namespace, that of process {served.pid}; not visible "
             f"here"
         )
-    return "unmounted here; it ends with those who use it elsewhere"
+    return "unmounted here, still in use elsewhere; it ends with its last user"
 
 
 def credentials(connection: PeerSocket) -> tuple[int, int, int]:
@@ -123,4 +123,4 @@ def _name(pid: int) -> str:
         with open(f"/proc/{pid}/comm", errors="replace") as file:
             return file.read().strip()
     except OSError:
-        return "who asks"
+        return "the engine"

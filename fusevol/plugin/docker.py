@@ -73,7 +73,7 @@ def options(words: Mapping[str, str]) -> dict[str, str]:
     kind = words.get("type", "fusevol")
     if kind not in _LOCAL_TYPES:
         raise UsageError(
-            f"volume option type={kind}: use {', '.join(_LOCAL_TYPES)}, or leave it out"
+            f"invalid volume option type={kind}: use {', '.join(_LOCAL_TYPES)}, or leave it out"
         )
     for word in words.get("o", "").split(","):
         key, equals, value = word.partition("=")
@@ -130,13 +130,13 @@ class Driver:
         """Carry out a request; what goes wrong is in the answer."""
         call = self._calls.get(request.path)
         if call is None:
-            return refused(404, f"{request.path[:80]} is no call of the volume plugin protocol")
+            return refused(404, f"{request.path[:80]} is not a call of the volume plugin protocol")
         if request.method != "POST":
-            return refused(405, f"{request.path} has to be called with POST")
+            return refused(405, f"{request.path} requires POST")
         try:
             return _json(await call(request))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return refused(400, f"request not understood: {error}")
+            return refused(400, f"invalid request: {error}")
         except FusevolError as error:
             return refused(500, str(error))
         except Exception:
@@ -184,7 +184,9 @@ class Driver:
         if request.is_abandoned():
             # Podman waits for 5 s only, and does not unmount what it does not know to be mounted.
             await self._volumes.unmount(said.name, said.id)
-            raise FusevolError(f"volume {said.name} was served too late: nobody waits for it")
+            raise FusevolError(
+                f"volume {said.name} was mounted too late: the engine no longer waits for it"
+            )
         return {"Mountpoint": state.mountpoint, "Err": ""}
 
     async def _unmount(self, request: HttpRequest) -> Said:

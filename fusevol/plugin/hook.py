@@ -53,11 +53,11 @@ def read_state(data: bytes) -> OciState:
         state = msgspec.json.decode(data, type=OciState)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(
-            f"standard input holds no state of a container: {error}; `fusevol hook` is called by "
+            f"standard input is not the state of a container: {error}; `fusevol hook` is run by "
             f"OCI runtimes"
         ) from None
     if not state.id or not state.bundle.startswith("/"):
-        raise UsageError("the state of the container names no id, or no bundle")
+        raise UsageError("the state of the container has no id, or no bundle")
     return state
 
 
@@ -81,7 +81,7 @@ def wanted(state: OciState, words: Sequence[str], allowed: Sequence[str]) -> lis
         if not binding.is_named or not any(fnmatchcase(binding.volume, one) for one in allowed):
             raise UsageError(
                 f"annotation {ANNOTATION}: {binding.volume or 'a new volume'} is not allowed, as "
-                f"an image could ask for it; allow volumes by name with fusevol hook --allow NAME"
+                f"an image could request it; allow volumes by name with fusevol hook --allow NAME"
             )
     check_places(bindings)
     return sorted(bindings, key=lambda binding: binding.destination.count("/"))
@@ -178,7 +178,7 @@ def _first_process(state: OciState) -> tuple[int, bool]:
         same = os.readlink(f"/proc/{state.pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
     except OSError as error:
         raise FusevolError(
-            f"the container's process {state.pid} cannot be looked at: {error.strerror}"
+            f"the container's process {state.pid} cannot be examined: {error.strerror}"
         ) from None
     return state.pid, same
 
@@ -191,5 +191,5 @@ def _root(state: OciState) -> str:
             with open(name, "rb") as file:
                 path = json.load(file)["root"]["path"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise FusevolError(f"{name} names no root file system: {error}") from None
+            raise FusevolError(f"{name} does not name a root file system: {error}") from None
     return os.path.join(state.bundle, path)

@@ -48,9 +48,11 @@ def cdi(bindings: Sequence[tuple[str, Binding]]) -> dict[str, Any]:
     for text, binding in bindings:
         name = binding.volume
         if not binding.is_named:
-            raise UsageError(f"{text!r}: a device is called after its volume; use one with a name")
+            raise UsageError(
+                f"invalid volume {text!r}: a device is named after its volume; use a named volume"
+            )
         if name in devices:
-            raise UsageError(f"volume {name} is named twice; a device has one place")
+            raise UsageError(f"volume {name} is given twice; a device has one place")
         hook = {"hookName": "createContainer", **_hook([text])}
         devices[name] = {"name": name, "containerEdits": {"hooks": [hook]}}
     return {"cdiVersion": _CDI_VERSION, "kind": CDI_KIND, "devices": list(devices.values())}

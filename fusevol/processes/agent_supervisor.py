@@ -171,16 +171,16 @@ class AgentSupervisor:
         self._process = None
         if time.monotonic() - self._started > _WORKED_S:
             self._wait_s = _SHORTEST_WAIT_S
-        self._another_later(f"has ended ({how_ended(status)})")
+        self._another_later(f"has exited ({how_ended(status)})")
 
     def _another_later(self, why: str) -> None:
         logger.error(
-            "access log %s: its agent %s; another one starts in %g s",
+            "access log %s: its agent %s; starting another in %g s",
             self._config.log, why, self._wait_s,
         )  # fmt: skip
         self._start_at = time.monotonic() + self._wait_s
         self._wait_s = min(2 * self._wait_s, _LONGEST_WAIT_S)
-        self._set_trouble(f"agent {why}: no rotation, no retention, nothing for sinks")
+        self._set_trouble(f"agent {why}: no rotation, no retention, nothing is sent to sinks")
 
     def _set_trouble(self, trouble: str) -> None:
         if trouble != self.trouble:

@@ -93,7 +93,7 @@ def unpack(packet: bytes, kind: type[M]) -> M:
         FusevolError: the other side has failed, as it says, or is gone (an empty packet).
     """
     if not packet:
-        raise FusevolError("the server of the mount ended before it could serve; see its messages")
+        raise FusevolError("the server of the mount exited before it could serve; see its messages")
     message: M | Failed = decode(packet, kind | Failed)
     if isinstance(message, Failed):
         raise message.error()

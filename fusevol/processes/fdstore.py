@@ -138,7 +138,7 @@ class FdStore:
                 pass_fds=self._fds, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/",
             )  # fmt: skip
         except (OSError, subprocess.SubprocessError) as error:
-            logger.error("%s: no keeper can be started: %s", self._mountpoint, error)
+            logger.error("%s: cannot start a keeper: %s", self._mountpoint, error)
             return None
 
     def close(self) -> None:

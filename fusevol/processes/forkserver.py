@@ -49,7 +49,7 @@ class ForkServer:
                 self._start()
             pid = await self._ask(channel)
             if pid is None:
-                raise ChildProcessError("the process that starts keepers ends at once")
+                raise ChildProcessError("the process that starts keepers exits immediately")
             return pid
 
     def close(self) -> None:

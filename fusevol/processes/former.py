@@ -64,8 +64,8 @@ def put_back(config: MountConfig) -> Process | None:
         if _ends_within(served.keeper, _SETTLE_S):
             return None
         raise FusevolError(
-            f"{config.mountpoint} was unmounted and is used elsewhere still (its keeper is process "
-            f"{served.pid}), with other options; end what uses it, or it: kill {served.pid}"
+            f"{config.mountpoint} was unmounted here but is still in use elsewhere, with other "
+            f"options; stop its users, or end it: kill {served.pid} (its keeper)"
         )
     device = duplicate(served.keeper, served.device_fd)
     if device < 0:

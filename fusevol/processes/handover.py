@@ -77,11 +77,11 @@ def revive(region: Region, fuse_fd: int) -> None:
     for cell in (CONNECTION_FD, ROOT_FD, LOG_FD, LOG_STATE_FD):
         region.set_descriptor(cell, -1)
     region.make_alive_pipe()
-    region.add_restart("all processes were killed; what was open is opened anew")
+    region.add_restart("all processes were killed; open files were reopened")
 
 
 def how_ended(status: int) -> str:
-    """Return in words how a process ended that failed, `status` being as subprocess tells it."""
+    """Return in words how a process failed; `status` is the returncode of subprocess."""
     if status < 0:
         with contextlib.suppress(ValueError):
             return f"killed by {signal.Signals(-status).name}"
@@ -95,7 +95,7 @@ def command() -> list[str]:
 
 
 def why_not(region: Region) -> str:
-    """Return why the code that is installed now cannot go on with this mount; "" if it can."""
+    """Return why the installed code cannot continue with this mount; "" if it can."""
     fd = region.fd
     try:
         done = subprocess.run(
@@ -105,7 +105,7 @@ def why_not(region: Region) -> str:
     except (OSError, subprocess.SubprocessError) as error:
         return f"the installed version cannot be run ({error})"
     if done.returncode == NOT_UNDERSTOOD:
-        return "the installed version cannot go on with running mounts; unmount and mount anew"
+        return "the installed version cannot take over running mounts; unmount and mount again"
     if done.returncode != 0:
         last = os.fsdecode(done.stderr).strip().rpartition("\n")[2]
         return f"the installed version cannot be loaded ({last})"

@@ -137,7 +137,7 @@ class Keeper:
         if ours in ready:
             return ours.recv(BYTES)
         if starter in ready:
-            raise FusevolError("who asked for the mount has ended")
+            raise FusevolError("the process that requested the mount has exited")
         return b""
 
     def _make_mount(self, prepared: Prepared) -> None:
@@ -148,7 +148,7 @@ class Keeper:
         region.begin_sinks()
         mount = mount_at(config.mountpoint)
         if mount is None or mount.fstype != registry.FSTYPE:
-            raise FusevolError(f"{config.mountpoint} was unmounted at once by somebody else")
+            raise FusevolError(f"{config.mountpoint} was immediately unmounted by another process")
         self._unmounting.device = region.words[DEVICE] = mount.device
         self._hold_connection()
         region.put_text(INIT, mounting.read_init(fuse_fd))
@@ -282,7 +282,7 @@ class Keeper:
                 return False
             # Without, the next one would not get what is unanswered.
             self._unprepared = status
-            self._message = f"{why_ended(status)}; no other can start: {error.strerror}"
+            self._message = f"{why_ended(status)}; cannot start another: {error.strerror}"
             self._respawn_at = time.monotonic() + _FAILED_S
             logger.error("%s: %s", self._config.mountpoint, self._message)
             self._update_entry()
@@ -310,7 +310,7 @@ class Keeper:
         except OSError as error:
             self._respawn_at = time.monotonic() + _FAILED_S
             self._message = (
-                f"no worker can be started ({error.strerror}); tried again every {_FAILED_S:g} s"
+                f"cannot start a worker ({error.strerror}); retrying every {_FAILED_S:g} s"
             )
             logger.error("%s: %s", self._config.mountpoint, self._message)
         else:
@@ -329,8 +329,9 @@ class Keeper:
         flags = Flag(self._region.words[FLAGS])
         if config.level is RecordLevel.ALL and not flags & Flag.DIRECT_IO_ALLOW_MMAP:
             logger.warning(
-                "this kernel cannot share memory maps at level all (Linux 6.6 can): programs that "
-                "need them, such as SQLite in WAL mode, fail with ENODEV; use --record data"
+                "this kernel does not support shared memory maps at level all (Linux 6.6 does): "
+                "programs that need them, such as SQLite in WAL mode, fail with ENODEV; use "
+                "--record data"
             )
         self._set_readahead()
         if os.geteuid() == 0:
@@ -446,7 +447,7 @@ def main(arguments: list[str]) -> int:
         try:
             keeper = _go_on(*map(int, arguments[1:]))
         except FusevolError as error:
-            logger.error("a mount cannot be gone on with: %s", error)
+            logger.error("cannot continue with a mount: %s", error)
             return 1
         return _keep_until_end(keeper)
     return _keep(int(arguments[0]))

@@ -170,7 +170,9 @@ class _Stay:
             if delay_s is None:
                 return False
             if delay_s:
-                logger.error("%s: %s; revived in %g s", self._config.mountpoint, KILLED, delay_s)
+                logger.error(
+                    "%s: %s; reviving it in %g s", self._config.mountpoint, KILLED, delay_s
+                )
             end = time.monotonic() + delay_s
             while time.monotonic() < end and self._stop is None and self._is_left():
                 time.sleep(POLL_S)

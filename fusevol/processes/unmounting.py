@@ -51,14 +51,14 @@ class Unmounting:
         """
         mountpoint = self._config.mountpoint
         if self.deadline is not None:
-            logger.warning("asked twice to stop: open files on %s fail now", mountpoint)
+            logger.warning("second request to stop: open files on %s fail now", mountpoint)
             self.deadline = time.monotonic()
             return
         self.deadline = time.monotonic() + _GRACE_S
         if not self._unmount(lazily=False):
             self._unmount(lazily=True)
             logger.warning(
-                "%s is in use: detached, clients have %g s to finish", mountpoint, _GRACE_S
+                "%s is in use: detached; clients have %g s to finish", mountpoint, _GRACE_S
             )
 
     def is_due(self) -> bool:
@@ -68,8 +68,8 @@ class Unmounting:
         if not self.forced:
             logger.warning(
                 "%s is still in use: open files fail from now on%s", self._config.mountpoint,
-                "" if self.connection else "; calls that wait go on waiting until its worker has "
-                "ended, as there is no access to fusectl",
+                "" if self.connection else "; pending calls wait until its worker has exited, as "
+                "fusectl is not accessible",
             )  # fmt: skip
         self.forced = True
         return True

@@ -125,7 +125,7 @@ async def _succeed_keeper(session: Session, region: Region, keeper: int) -> None
     try:
         handover.become_keeper(region, "keeper killed")
     except OSError as error:
-        logger.error("the keeper is gone and no other can be started (%s)", error.strerror)
+        logger.error("the keeper is gone, and another cannot be started (%s)", error.strerror)
         session.resume()
 
 

@@ -66,7 +66,7 @@ class WorkerRecovery:
         kept = self.leftovers.refused if not progressed else []
         self.leftovers = Leftovers(refused=kept)
         taken_up = self.settle(status)
-        self._region.add_restart(f"{why_ended(status)}; {taken_up} requests were taken up again")
+        self._region.add_restart(f"{why_ended(status)}; {taken_up} requests were resumed")
         if self._failures < 2:
             return 0.0
         return min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2.0 ** (self._failures - 2))
@@ -88,7 +88,7 @@ class WorkerRecovery:
         poison = self._poison(journal, requests, status)
         if poison is not None:
             logger.error(
-                "%s: request %s of process %d ended the worker %d times; it gets EIO",
+                "%s: request %s of process %d crashed the worker %d times; it fails with EIO",
                 self._config.mountpoint, poison.op, poison.pid, self._suspicion,
             )  # fmt: skip
             refuse(fuse_fd, poison)

@@ -28,7 +28,7 @@ _ROWS: Final = 50
 
 _CALLER_COLUMNS: Final = (
     ("Operations", "count"), ("Failed", "errors"), ("Read", "bytes"), ("Written", "bytes"),
-    ("Time", "share"),
+    ("Total time", "share"),
 )  # fmt: skip
 
 
@@ -169,8 +169,8 @@ def _table(
 def _ops(whole: Aggregate) -> dict[str, Any]:
     columns = (
         ("Operation", "text"), ("Operations", "count"), ("Failed", "errors"), ("Read", "bytes"),
-        ("Written", "bytes"), ("Half took up to", "us"), ("95 % up to", "us"),
-        ("99 % up to", "us"), ("Longest", "us"), ("Time", "share"),
+        ("Written", "bytes"), ("p50", "us"), ("p95", "us"),
+        ("p99", "us"), ("Max", "us"), ("Total time", "share"),
     )  # fmt: skip
     ops = whole.ops
     rows = (
@@ -209,7 +209,7 @@ def _processes(processes: Groups, names: _ContainerNames) -> dict[str, Any]:
 
 
 def _moved(whole: Aggregate) -> dict[str, Any]:
-    columns = (("File", "path"), ("Read", "bytes"), ("Written", "bytes"), ("Together", "bytebar"))
+    columns = (("File", "path"), ("Read", "bytes"), ("Written", "bytes"), ("Total", "bytebar"))
     rows = (
         (_name(path), one.bytes_read, one.bytes_written, one.moved)
         for path, one in whole.moved.first(_ROWS, attrgetter("moved"))
@@ -226,14 +226,16 @@ def _busiest(whole: Aggregate) -> dict[str, Any]:
 
 def _largest(whole: Aggregate) -> dict[str, Any]:
     rows = ((_name(path), size) for path, size in whole.reach.first(_ROWS, int))
-    return _table((("File", "path"), ("Used up to", "bytebar")), rows, len(whole.reach.values))
+    return _table(
+        (("File", "path"), ("Highest offset used", "bytebar")), rows, len(whole.reach.values)
+    )
 
 
 def _errors(whole: Aggregate) -> dict[str, Any]:
     columns = (("Error", "text"), ("Operation", "text"), ("Times", "countbar"), ("Note", "text"))
     rows = (
         (printable(result), printable(op), count,
-         "nothing was there" if (op, result) in MISSES else "")
+         "does not exist" if (op, result) in MISSES else "")
         for (op, result), count in whole.results.first(_ROWS, int)
     )  # fmt: skip
     return _table(columns, rows, len(whole.results.values), whole.results.missed)

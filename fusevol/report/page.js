@@ -200,7 +200,7 @@
     }
     const notes = [];
     if (spec.total > spec.rows.length) {
-      notes.push(`${number(spec.total)}${spec.missed ? " or more" : ""} in all; the page has the first ${number(spec.rows.length)}.`);
+      notes.push(`${number(spec.total)}${spec.missed ? " or more" : ""} in total; the page has the first ${number(spec.rows.length)}.`);
     }
     if (spec.missed) {
       notes.push(`There were too many to keep all: each number may be up to ${number(spec.missed)} too low.`);
@@ -245,14 +245,14 @@
     const [p50, p95, p99] = totals.percentiles_us;
     const failed = totals.errors - totals.misses;
     byId("tiles").append(
-      tile("Operations", number(totals.count), `took ${duration(totals.us)} altogether`),
+      tile("Operations", number(totals.count), `total time ${duration(totals.us)}`),
       tile("Failed", number(totals.errors),
-        totals.misses ? `${number(failed)} without look-ups of what is not there` : percent(totals.errors, totals.count)),
+        totals.misses ? `${number(failed)} without lookups of missing names` : percent(totals.errors, totals.count)),
       tile("Not recorded", number(trouble.lost), trouble.lost ? "operations were lost" : "nothing was lost", trouble.lost > 0),
       tile("Read", bytes(totals.bytes_read), `${number(totals.bytes_read)} bytes`),
       tile("Written", bytes(totals.bytes_written), `${number(totals.bytes_written)} bytes`),
-      tile("Half took up to", duration(p50), `95 %: ${duration(p95)}`),
-      tile("99 % took up to", duration(p99), `longest: ${duration(totals.longest_us)}`),
+      tile("p50 (median)", duration(p50), `p95: ${duration(p95)}`),
+      tile("p99", duration(p99), `max: ${duration(totals.longest_us)}`),
       tile("Containers", number(totals.containers),
         `${plural(totals.programs, "program")}, ${plural(totals.users, "user")}`));
   }
@@ -267,24 +267,24 @@
     const notices = [];
     if (trouble.lost || trouble.gaps) {
       notices.push(notice("bad", `${plural(trouble.lost, "operation")} could not be recorded`,
-        `${plural(trouble.gaps, "gap")}; the events below tell when and why.`));
+        `${plural(trouble.gaps, "gap")}; the events below say when and why.`));
     }
     if (trouble.missing) {
       const holes = trouble.holes.slice(0, 10).map(([volume, first, last, time]) =>
         [`${volume}: ${first === last ? `number ${first}` : `numbers ${first} to ${last}`}, before `, timeElement(time)]);
       notices.push(notice("bad", `${plural(trouble.missing, "record")} missing from the log`,
-        "Records are numbered without gaps; these numbers are not there:", holes));
+        "Records are numbered without gaps; these numbers are missing:", holes));
     }
     if (trouble.skipped) {
       notices.push(notice("bad", `${plural(trouble.skipped, "line")} of the log could not be read`,
-        "They are no records, and not in this report:", trouble.skipped_first.map((text) => [text])));
+        "They are not valid records, and are not in this report:", trouble.skipped_first.map((text) => [text])));
     }
     if (trouble.broken_ends) {
-      notices.push(notice("warn", `A mount did not end well, ${plural(trouble.broken_ends, "time")}`, "See the events below."));
+      notices.push(notice("warn", `${plural(trouble.broken_ends, "mount")} did not end cleanly`, "See the events below."));
     }
     if (trouble.restarts) {
-      notices.push(notice("warn", `${plural(trouble.restarts, "restart")} of what serves the volume`,
-        "Another process has taken over; nothing is lost by that. The events below tell why."));
+      notices.push(notice("warn", `${plural(trouble.restarts, "restart")} of the process that serves the volume`,
+        "Another process has taken over; nothing was lost. The events below say why."));
     }
     if (!trouble.lost && !trouble.gaps && !trouble.missing && !trouble.skipped) {
       notices.unshift(notice("good", "Complete",
@@ -295,14 +295,14 @@
     const { rows, total } = report.tables.events;
     events.firstElementChild.textContent = `Events of fusevol: ${number(total)}`;
     events.open = trouble.lost > 0 || trouble.broken_ends > 0;
-    events.append(summaryTable(report.tables.events, "Mounts, restarts, gaps, changed options: the newest first"));
+    events.append(summaryTable(report.tables.events, "Mounts, restarts, gaps, changed options; newest first"));
     events.hidden = !rows.length;
   }
 
   // Activity
 
   const CLASS_NAMES = {
-    read: "reads", write: "writes", change: "other changes", open: "opens and closes", look: "look-ups",
+    read: "reads", write: "writes", change: "other changes", open: "opens and closes", look: "lookups",
   };
   const SPAN = { start: 0, counts: 1, errors: 2, lost: 3, read: 4, written: 5, percentiles: 6 };
   const sum = (values) => values.reduce((one, other) => one + other, 0);
@@ -326,7 +326,7 @@
       const stack = this.classes.map((name, index) => [name, CLASS_NAMES[name], (span) => span[SPAN.counts][index]]);
       const charts = [
         this.bars("Operations", stack, number, 9),
-        this.bars("Failed, without look-ups of what is not there", [["error", "failed", (span) => span[SPAN.errors]]], number, 3.2),
+        this.bars("Failed, without lookups of missing names", [["error", "failed", (span) => span[SPAN.errors]]], number, 3.2),
         this.bars("Bytes", [["read", "read", (span) => span[SPAN.read]], ["write", "written", (span) => span[SPAN.written]]], bytes, 5),
         this.lines(),
       ];
@@ -340,7 +340,7 @@
         el("summary", {}, "The charts as a table"));
       byId("charts").append(
         el("p", { class: "note" }, `Each bar is ${this.widthName}. Point at a bar, or move the slider, to see its numbers.`,
-          report.trouble.lost ? " Stripes over all charts: operations went unrecorded then." : null),
+          report.trouble.lost ? " Stripes across all charts mark times when operations went unrecorded." : null),
         ...charts, this.axis, el("div", { class: "scrub" }, this.cursor, this.readout), table);
       this.cursor.value = (this.busiest[SPAN.start] - this.first) / this.width;
       this.draw();
@@ -385,14 +385,14 @@
         return svg("path", { class: name, d: path });
       });
       const all = sum(this.spans.map(total));
-      const alternative = `${title}: ${show(all)} in all, up to ${show(most)} in ${this.widthName}.`;
+      const alternative = `${title}: ${show(all)} in total, up to ${show(most)} in ${this.widthName}.`;
       return this.figure(title, series, `up to ${show(most)} in ${this.widthName}`, height, alternative, ...shapes);
     }
 
     lines() {
       const most = this.spans.reduce((one, span) => Math.max(one, span[SPAN.percentiles][2]), 1);
       const height = (us) => 100 - (96 * Math.log10(us + 1)) / Math.log10(most + 1);
-      const series = [["p50", "half took up to", 0], ["p95", "95 % up to", 1], ["p99", "99 % up to", 2]];
+      const series = [["p50", "p50", 0], ["p95", "p95", 1], ["p99", "p99", 2]];
       const shapes = series.map(([name, , index]) => {
         let path = "";
         let before = null;
@@ -403,7 +403,7 @@
         }
         return svg("path", { class: `line ${name}`, d: path });
       });
-      const alternative = `Durations: 99 % of the operations took up to ${duration(most)} in the slowest bar of ${this.widthName}.`;
+      const alternative = `Durations: p99 was up to ${duration(most)} in the slowest bar of ${this.widthName}.`;
       return this.figure("Durations (logarithmic)", series, `up to ${duration(most)}`, 6, alternative, ...shapes);
     }
 
@@ -451,14 +451,14 @@
       if (span[SPAN.errors]) parts.push(`${number(span[SPAN.errors])} failed`);
       if (span[SPAN.lost]) parts.push(`${number(span[SPAN.lost])} not recorded`);
       if (span[SPAN.read] || span[SPAN.written]) parts.push(`${bytes(span[SPAN.read])} read, ${bytes(span[SPAN.written])} written`);
-      if (sum(counts)) parts.push(`half took up to ${duration(p50)}, 99 % up to ${duration(p99)}`);
+      if (sum(counts)) parts.push(`p50 ${duration(p50)}, p99 ${duration(p99)}`);
       return parts.join("; ");
     }
 
     numbers(details) {
       if (details.querySelector("table")) return;
       const columns = [["From", "time"], ...this.classes.map((name) => [CLASS_NAMES[name], "count"]), ["Failed", "errors"],
-        ["Not recorded", "errors"], ["Read", "bytes"], ["Written", "bytes"], ["50 %", "us"], ["95 %", "us"], ["99 %", "us"]];
+        ["Not recorded", "errors"], ["Read", "bytes"], ["Written", "bytes"], ["p50", "us"], ["p95", "us"], ["p99", "us"]];
       const rows = this.spans.map((span) => [span[0] * 1_000_000, ...span[SPAN.counts], ...span.slice(2, 6), ...span[SPAN.percentiles]]);
       details.append(summaryTable({ columns, rows, total: rows.length, missed: 0 }, `What happened, by ${this.widthName}`));
     }
@@ -489,12 +489,12 @@
       const { command } = report.about;
       const note = byId("records-note");
       if (this.others > 0) {
-        note.append(`These are ${number(this.all.length)} records: the newest, and older ones that failed or took long. ` +
-          `${plural(this.others, "operation")} more ${this.others === 1 ? "is" : "are"} counted above, but not in this table; all are shown by:`);
-      } else note.append("These are all records. On the command line they are shown by:");
+        note.append(`These are ${number(this.all.length)} records: the newest, and older ones that failed or were slow. ` +
+          `${number(this.others)} more ${this.others === 1 ? "operation is" : "operations are"} counted above, but not in this table; this command shows all:`);
+      } else note.append("These are all records. On the command line, show them with:");
       note.append(el("code", { class: "command" }, command));
       this.options("by-op", 1, "all");
-      this.options("by-result", 3, "all", [["!", "all that failed"]]);
+      this.options("by-result", 3, "all", [["!", "all failed"]]);
       this.options("by-container", 7, "all");
       this.options("by-user", 6, "all");
       this.table = new Table({ columns: this.columns, rows: [...this.all] },
@@ -572,28 +572,28 @@
 
   function showTables() {
     const { tables } = report;
-    byId("operations").append(summaryTable(tables.ops, "Those first that took the most time altogether"));
+    byId("operations").append(summaryTable(tables.ops, "Sorted by total time"));
     const volumes = tables.volumes.rows.length > 1 ? pane("Volumes", tables.volumes) : null;
     byId("who").append(
-      panes([pane("Containers", tables.containers), pane("Users", tables.users, "As the host numbers them."), volumes],
-        [pane("Programs", tables.programs, "A process chooses its name itself.")]),
+      panes([pane("Containers", tables.containers), pane("Users", tables.users, "User ids of the host."), volumes],
+        [pane("Programs", tables.programs, "A process can choose its own name.")]),
       pane("Processes", tables.processes));
     byId("files").append(panes(
-      [pane("Most bytes", tables.moved, "Read and written."), pane("Largest", tables.largest, "By the last byte that was read or written.")],
+      [pane("Most bytes", tables.moved, "Read and written."), pane("Largest", tables.largest, "By the highest offset that was read or written.")],
       [pane("Most operations", tables.busiest)]));
     byId("failures").append(
-      summaryTable(tables.failures, "Without look-ups of what is not there"),
+      summaryTable(tables.failures, "Without lookups of missing names"),
       panes(
-        [pane("By error", tables.errors), pane("Looked for in vain", tables.missed_paths, "Names and attributes that are not there.")],
-        [pane("By path", tables.failed_paths, "Without look-ups of what is not there.")]));
-    byId("slow").append(summaryTable(tables.slowest, "The slowest of all; what is usual for each operation is under Operations", "", 2));
+        [pane("By error", tables.errors), pane("Not found", tables.missed_paths, "Names and attributes that do not exist.")],
+        [pane("By path", tables.failed_paths, "Without lookups of missing names.")]));
+    byId("slow").append(summaryTable(tables.slowest, "The slowest operations; for usual durations, see Operations", "", 2));
   }
 
   function showFoot() {
     const { about } = report;
     const rows = [
-      ["Made", timeElement(about.made, 0)], ["On host", about.host], ["With", `fusevol ${about.version}`],
-      ["From", about.files.join(", ")], ["Chosen by", about.choice || "all records"],
+      ["Created", timeElement(about.made, 0)], ["On host", about.host], ["By", `fusevol ${about.version}`],
+      ["From", about.files.join(", ")], ["Filter", about.choice || "all records"],
     ];
     byId("about").append(el("dl", {}, ...rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])));
   }

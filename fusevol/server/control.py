@@ -161,7 +161,7 @@ class Client:
         except OSError:
             self._socket.close()
             raise NotFoundError(
-                "fusevol serve does not run; start it with `systemctl start fusevol` or "
+                "fusevol serve is not running; start it with `systemctl start fusevol` or "
                 "`fusevol serve`"
             ) from None
         self._buffer = b""
@@ -230,7 +230,7 @@ class Client:
         except TimeoutError:
             raise FusevolError("fusevol serve does not answer; see its messages") from None
         except ConnectionError as error:
-            raise FusevolError(f"fusevol serve hung up: {error.strerror}") from None
+            raise FusevolError(f"fusevol serve closed the connection: {error.strerror}") from None
         reply: Reply = decode(line, Reply)
         if isinstance(reply, Failed):
             raise reply.error()
@@ -243,7 +243,7 @@ class Client:
                 raise TimeoutError
             data = self._socket.recv(1 << 16)
             if not data:
-                raise FusevolError("fusevol serve ended before it answered; see its messages")
+                raise FusevolError("fusevol serve exited before it answered; see its messages")
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line

@@ -97,7 +97,7 @@ async def _answer(volumes: Volumes, line: bytes) -> Reply:
         request: Request = decode(line, Request)
         return await _carry_out(volumes, request)
     except msgspec.DecodeError as error:
-        return _failed(UsageError(f"request not understood: {error}"))
+        return _failed(UsageError(f"invalid request: {error}"))
     except FusevolError as error:
         return _failed(error)
     except Exception:

@@ -156,7 +156,7 @@ class _Connections:
 
     async def _accept(self, stream: trio.SocketStream) -> None:
         if self._count >= self._maximum:
-            logger.warning("%s has %d connections: too many", self._name, self._count)
+            logger.warning("%s has %d connections, the maximum", self._name, self._count)
             await trio.aclose_forcefully(stream)
             return
         self._count += 1
@@ -178,7 +178,7 @@ class _Connections:
                     return
                 body = await connection.body()
             except h11.RemoteProtocolError as error:
-                answer = self._refusal(error.error_status_hint, f"request not understood: {error}")
+                answer = self._refusal(error.error_status_hint, f"invalid request: {error}")
             except _RefusedError as error:
                 answer = self._refusal(error.status, str(error))
             else:
@@ -230,9 +230,11 @@ class _Connection:
                 while isinstance(event := await self._next_event(), h11.Data):
                     body += event.data
                     if len(body) > BODY_MAX_BYTES:
-                        raise _RefusedError(413, f"the request has over {BODY_MAX_BYTES} bytes")
+                        raise _RefusedError(
+                            413, f"the request has more than {BODY_MAX_BYTES} bytes"
+                        )
         except trio.TooSlowError:
-            raise _RefusedError(408, f"the request was not there within {BODY_S:g} s") from None
+            raise _RefusedError(408, f"the request did not arrive within {BODY_S:g} s") from None
         return bytes(body)
 
     def request(self, head: h11.Request, body: bytes) -> HttpRequest:
@@ -278,7 +280,7 @@ def _make_directory(path: str) -> None:
     try:
         os.makedirs(path, mode=0o755, exist_ok=True)
     except OSError as error:
-        raise FusevolError(f"{path} cannot be made: {error.strerror}") from None
+        raise FusevolError(f"cannot create {path}: {error.strerror}") from None
 
 
 def _remove_socket(path: str, made: os.stat_result) -> None:

@@ -108,7 +108,7 @@ async def _obey(
         try:
             await volumes.declare(reread())
         except FusevolError as error:
-            logger.error("the configuration stays as it was: %s", error)
+            logger.error("the configuration was not changed: %s", error)
 
 
 def _lock() -> int:
@@ -120,7 +120,7 @@ def _lock() -> int:
     except BlockingIOError:
         os.close(fd)
         raise FusevolError(
-            f"fusevol serve runs already (it holds {path}); stop it first, or give this one its "
-            f"own FUSEVOL_RUNTIME_DIRECTORY and FUSEVOL_STATE_DIRECTORY"
+            f"fusevol serve is already running (it locks {path}); stop it first, or set another "
+            f"FUSEVOL_RUNTIME_DIRECTORY and FUSEVOL_STATE_DIRECTORY"
         ) from None
     return fd

@@ -143,7 +143,7 @@ class ServedMount:
             keeper = await self._await_heir()
             if keeper:
                 logger.warning(
-                    "%s: process %d is its keeper now", self.config.mountpoint, keeper.pid
+                    "%s: process %d is now its keeper", self.config.mountpoint, keeper.pid
                 )
                 self._watch(keeper)
                 continue
@@ -211,7 +211,7 @@ class ServedMount:
         try:
             mounting.mount_again(config, device_fd, stat.S_ISREG(os.lstat(place).st_mode), flags)
         except OSError as error:
-            logger.info("%s cannot be mounted again: %s", place, error.strerror)
+            logger.info("cannot mount %s again: %s", place, error.strerror)
             return False
         mount = mount_at(place)
         # What it was mounted with at first holds for all mounts of it.

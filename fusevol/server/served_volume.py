@@ -311,11 +311,11 @@ class ServedVolume:
         bound = await scan()
         if users > 1 or mount.device in bound or not await mount.unmount():
             path = self._config(self.source).served_path
-            self._notice = f"its source {path} was replaced, and it still serves the old one"
+            self._notice = f"its source {path} was replaced, but it still serves the old one"
             logger.warning("volume %s: %s", self.name, self._notice)
             raise FusevolError(
-                f"volume {self.name} is in use, and {self._notice}; end all that uses the volume, "
-                f"and the new source is served"
+                f"volume {self.name} is in use, and {self._notice}; stop everything that uses the "
+                f"volume, then mount it again"
             )
         logger.info("volume %s: its source was replaced; the new one is served", self.name)
         with trio.move_on_after(_SETTLE_S):
@@ -333,7 +333,7 @@ class ServedVolume:
             return
         raise FusevolError(
             f"volume {self.name} is in use elsewhere and does not end (its keeper is process "
-            f"{keeper}); see to its source {self.source}"
+            f"{keeper}); check its source {self.source}"
         )
 
     def _config(self, source: str) -> MountConfig:

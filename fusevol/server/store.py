@@ -227,11 +227,11 @@ def _load(path: str, kind: type[msgspec.Struct]) -> Any:
         loaded = decode(data, kind)
     except msgspec.DecodeError as error:
         raise FusevolError(
-            f"{path} cannot be read: {error}; restore it, or move it away to start without"
+            f"{path} cannot be read: {error}; restore it, or move it away to start without volumes"
         ) from None
     if loaded.schema > SCHEMA:
         raise FusevolError(
-            f"{path} was written by a newer fusevol (schema {loaded.schema}, this one knows "
-            f"{SCHEMA}); use that one"
+            f"{path} was written by a newer fusevol (schema {loaded.schema}, this version supports "
+            f"{SCHEMA}); use the newer version"
         )
     return loaded

@@ -124,7 +124,7 @@ class Volumes:
             with trio.move_on_after(_SOURCE_S) as scope:
                 await volume.check_source()
             if scope.cancelled_caught:
-                raise FusevolError(f"source {parsed.source} does not answer; see to its storage")
+                raise FusevolError(f"source {parsed.source} does not answer; check its storage")
         async with self._changing:
             if name in self._volumes:
                 return self._existing(name, parsed)
@@ -165,8 +165,8 @@ class Volumes:
         if volume.references:
             holders = ", ".join(sorted(volume.references))
             raise FusevolError(
-                f"volume {name} is in use by {holders}; remove these first, or give back what "
-                f"nobody holds any more with `fusevol volume release {name}`"
+                f"volume {name} is in use by {holders}; remove these first, or drop stale "
+                f"references with `fusevol volume release {name}`"
             )
         state = volume.state()
         await self._forget(volume)
@@ -201,7 +201,9 @@ class Volumes:
             FusevolError: it cannot be served. The reference is not kept then.
         """
         if not holder or len(holder) > 1024:
-            raise UsageError("who mounts a volume needs an id, of 1024 characters at most")
+            raise UsageError(
+                "mounting a volume requires the id of a holder, with at most 1024 characters"
+            )
         volume = self._find(name)
         volume.refer(holder, pid)
         self._save_references()
@@ -213,7 +215,7 @@ class Volumes:
             self._save_references()
             if isinstance(error, trio.TooSlowError):
                 raise FusevolError(
-                    f"volume {name} could not be served within {_MOUNT_S:g} s; see to its source "
+                    f"volume {name} could not be mounted within {_MOUNT_S:g} s; check its source "
                     f"{volume.source}"
                 ) from None
             raise
@@ -256,7 +258,7 @@ class Volumes:
                     await self._holders.reconcile(self._holders.is_missing)
                 self._stop_unused()
             except Exception:
-                logger.exception("looking after volumes failed; it is tried again")
+                logger.exception("checking for unused volumes failed; retrying")
 
     async def stop(self) -> None:
         """End the workers of volumes that nobody uses; the others go on without us.
@@ -275,8 +277,8 @@ class Volumes:
         for volume in self._volumes.values():
             if volume.is_alive:
                 logger.warning(
-                    "volume %s is in use: it is served on, and taken up again by the next "
-                    "`fusevol serve`", volume.name,
+                    "volume %s is in use: it stays mounted, and the next `fusevol serve` takes it "
+                    "over", volume.name,
                 )  # fmt: skip
 
     def hang_up(self) -> None:
@@ -290,13 +292,13 @@ class Volumes:
         except KeyError:
             shown = name if is_volume_name(name) else ascii(name[:80])
             meant = did_you_mean(name, self._volumes) or "; `fusevol volume ls` lists them"
-            raise NotFoundError(f"there is no volume {shown}{meant}") from None
+            raise NotFoundError(f"no volume named {shown}{meant}") from None
 
     def _existing(self, name: str, wanted: VolumeOptions) -> VolumeState:
         volume = self._volumes[name]
         if volume.stored.options != wanted:
             raise UsageError(
-                f"volume {name} exists with other options; change them with "
+                f"volume {name} already exists with other options; change them with "
                 f"`fusevol volume update {name}`, or remove it first"
             )
         return volume.state()
@@ -312,7 +314,7 @@ class Volumes:
                 before.source, before.subpath
             ):  # fmt: skip
                 raise UsageError(
-                    f"volume {name} is in use and cannot get another source; end what uses it first"
+                    f"volume {name} is in use, so its source cannot change; stop its users first"
                 )
             volume.change(options)
             try:
@@ -330,8 +332,8 @@ class Volumes:
         """End what a stopped volume lives on by; FusevolError if it is bound somewhere."""
         if volume.is_alive and (pid := (await scan()).get(volume.device)):
             raise FusevolError(
-                f"volume {volume.name} is bound where process {pid} runs; end it, or unmount it "
-                f"there"
+                f"volume {volume.name} is still bound in the mount namespace of process {pid}; "
+                f"stop that process, or unmount the volume there"
             )
         await volume.end()
 
@@ -410,8 +412,8 @@ async def _stop(volume: ServedVolume) -> bool:
 def _check_name(name: str) -> None:
     if not is_volume_name(name):
         raise UsageError(
-            f"{name[:80]!r} cannot be a volume's name; use letters, digits, '_', '.' and '-', two "
-            f"to 128 of them, and begin with a letter or digit"
+            f"invalid volume name {name[:80]!r}; use letters, digits, '_', '.' and '-', two to 128 "
+            f"of them, and begin with a letter or digit"
         )
 
 

@@ -49,24 +49,24 @@ _WIDE: Final = 100
 _TALL: Final = 30
 
 _HELP: Final = """\
-1 to 5    volumes, operations, paths, processes, containers; Tab: the next
-Enter     look into the marked volume; Esc goes back to all of them
-↑ ↓       mark a row, also PgUp, PgDn, Home, End; below stands all about it
-← →       sort by another column, also by a click; r: the other way round
-/         only names that hold a text; Esc shows all again
-+ -       longer, shorter intervals
-Space     hold the picture, and go on
-q         end
+1 to 5    volumes, operations, paths, processes, containers; Tab: next view
+Enter     open the selected volume; Esc goes back to all volumes
+↑ ↓       select a row (also PgUp, PgDn, Home, End); details are shown below
+← →       sort by another column (or click); r reverses the order
+/         show only names that contain a text; Esc shows all again
++ -       longer, shorter interval
+Space     pause, and resume
+q         quit
 
-ops/s     operations each second; err/s: those of them that failed
-read/s    bytes read each second, wrtn/s: written; k is a thousand
-p50       what 50 of a hundred operations took at most, about; so p95, p99
-busy      time in operations: 200% means two at any moment
+ops/s     operations per second; err/s: failed operations per second
+read/s    bytes read per second; wrtn/s: written. k, M, G are powers of 1000
+p50       median duration, estimated; p95, p99: 95th and 99th percentile
+busy      time spent in operations: 200% means two at any moment
 lost      operations without a record since the volume was mounted
-rst       how often its worker was replaced; open: files that are open now
+rst       times its worker was replaced; open: files open now
 
-What volumes and operations show is counted, whatever the log leaves out.
-Paths, processes and containers are from the log; of a fast one, a sample."""
+Volumes and operations are counted, even if the log leaves them out.
+Paths, processes and containers come from the log; if it is too fast, a sample."""
 
 
 class Help(ModalScreen[None]):
@@ -191,7 +191,7 @@ class Top(App[None]):
         yield Static(id="tabs", markup=False)
         yield Table()
         yield Static(id="details", markup=False)
-        yield Input(self._text, id="filter", placeholder="names that hold", compact=True)
+        yield Input(self._text, id="filter", placeholder="names that contain", compact=True)
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -275,7 +275,7 @@ class Top(App[None]):
             return "looking..."
         volumes = chosen(self._frame, self._only)
         if self._only is not None:
-            return name_of(volumes[0].served) if volumes else "not served now"
+            return name_of(volumes[0].served) if volumes else "not mounted now"
         return counted(len(volumes), "volume")
 
     def _tabs(self) -> Text:
@@ -305,14 +305,16 @@ class Top(App[None]):
         frame, row = self._frame, self.query_one(Table).marked
         lines = []
         if frame is not None and not frame.volumes:
-            lines.append("nothing is served by you; `fusevol mount` or a volume in use shows here")
+            lines.append(
+                "you serve no mounts; those of `fusevol mount` and volumes in use appear here"
+            )
         if row is not None:
             lines += [f"! {note}" for note in row.notes]
             lines.append(": ".join(filter(None, (row.name, row.details))))
             if row.failures:
                 lines.append(f"failed: {row.failures}")
         elif self._text:
-            lines.append(f"no name holds {quoted(self._text)}; Esc shows all")
+            lines.append(f"no name contains {quoted(self._text)}; Esc shows all")
         if frame is not None and self._view in VIEWS[2:]:
             lines += about_logs(chosen(frame, self._only))
         self._say("details", "\n".join(lines))

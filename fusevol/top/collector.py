@@ -114,7 +114,7 @@ class FrameCollector(contextlib.ExitStack):
         if served.message:
             volume.notes.append(printable(served.message))
         if not served.worker:
-            volume.notes.append("no worker serves it at the moment")
+            volume.notes.append("no worker is serving it right now")
         volume.notes += _sink_troubles(served)
         reading = self._files.read(served)
         if (now := reading.snapshot) is None:
@@ -129,7 +129,7 @@ class FrameCollector(contextlib.ExitStack):
         volume.total = total(volume.operations.values())
         volume.lost = now.lost - older.lost
         if not volume.total.count and not served.is_kept:
-            volume.notes.append("its keeper and its worker have ended; unmount it")
+            volume.notes.append("its keeper and worker have exited; unmount it")
         if volume.lost:
             volume.notes.append(f"{volume.lost} OPERATIONS WERE NOT RECORDED")
         if now.restarts > older.restarts:
@@ -221,4 +221,4 @@ def _take(volume: VolumeFrame, lines: NewLines) -> None:
             one.scale(1 / lines.share)
     volume.paths, volume.processes = lines.paths, lines.processes
     if lines.malformed:
-        volume.notes.append(f"{lines.malformed} lines of its log are no records")
+        volume.notes.append(f"{lines.malformed} lines of its log are not records")

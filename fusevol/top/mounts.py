@@ -91,11 +91,9 @@ class CounterFiles:
             fd = self._fds[key]
             return CounterReading(counters.read(fd), os.fstat(fd).st_ino)
         except PermissionError:
-            return CounterReading(
-                None, trouble="its counters are not yours to read; run as its owner"
-            )
+            return CounterReading(None, trouble="you may not read its counters; run as its owner")
         except FileNotFoundError:
-            return CounterReading(None, trouble="nobody keeps it at the moment")
+            return CounterReading(None, trouble="it has no keeper right now")
         except OSError as error:
             return CounterReading(None, trouble=f"cannot read its counters: {error.strerror}")
         except FusevolError as error:

@@ -64,7 +64,7 @@ class WatchedLog:
 
     def __init__(self, path: str) -> None:
         if not is_file(path):
-            raise FusevolError(f"the log {path} is no regular file")
+            raise FusevolError(f"the log {path} is not a regular file")
         self.path = path
         self._tails = [_Tail(path)]
         self._tails[0].skip_to_end()

@@ -56,7 +56,7 @@ def notes(frame: Frame) -> Iterator[str]:
 def about_logs(volumes: list[VolumeFrame]) -> Iterator[str]:
     """Yield what paths, processes and containers lack."""
     if unknown := [name_of(one.served) for one in volumes if not one.has_log]:
-        yield f"paths, processes and containers are not known of {', '.join(unknown)}: no log"
+        yield f"paths, processes and containers are unknown for {', '.join(unknown)}: no log"
     if (share := log_share(volumes)) < 1:
         yield f"paths, processes and containers: estimated from {share:.0%} of the records"
 

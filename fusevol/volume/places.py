@@ -56,7 +56,7 @@ def open_places(root_fd: int, paths: Iterable[str]) -> dict[int, int]:
             fd = open_beneath(root_fd, path, os.O_PATH)
         except OSError as error:
             # It is hidden by another mount, or was unmounted meanwhile.
-            logger.debug("%s is not to be seen: %s", path, error.strerror)
+            logger.debug("%s is not visible: %s", path, error.strerror)
             continue
         if mount_id(fd) == top:
             os.close(fd)

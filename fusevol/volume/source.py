@@ -104,7 +104,7 @@ def _copy(fd: int, config: MountConfig) -> int:
         if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EINVAL):
             raise FusevolError(f"source {source} cannot be opened: {error.strerror}") from None
         logger.warning(
-            "cannot copy the mounts at %s (%s); mounts made there later will show",
+            "cannot copy the mounts at %s (%s); later mounts there will show in the volume",
             source, error.strerror,
         )  # fmt: skip
         return os.dup(fd)
@@ -121,7 +121,7 @@ def _flags(config: MountConfig, top: Mount | None, below: list[Mount]) -> int:
         added = source_flags(config, own, [flags_in(mount.options)]) & ~without
         for word in flag_words(added):
             logger.warning(
-                "%s: all of the volume is %s, as %s is, which lies below the source",
+                "%s: the whole volume is %s, because %s, which is below the source, is",
                 config.mountpoint, word, mount.mountpoint,
             )  # fmt: skip
         without |= added

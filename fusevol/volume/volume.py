@@ -115,7 +115,7 @@ class Volume:
                 self._put_back(kept)
             except (KeyError, OSError):
                 # One that cannot be gone on with must not keep all others from being served.
-                logger.exception("what was open as handle %d cannot be taken up again", kept.fh)
+                logger.exception("cannot resume open handle %d", kept.fh)
                 self._opens.drop(kept.at)
                 if kept.fd != LOST:
                     os.close(kept.fd)

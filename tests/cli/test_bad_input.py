@@ -125,7 +125,7 @@ def test_a_source_that_the_user_may_not_read(place: Path, nobody: Nobody) -> Non
     (place / "source").chmod(0o700)
     with _nothing_happens(place):
         done = nobody("mount", place / "source", place / "volume", "--log", "none")
-        _refused(done, NOT_PERMITTED, place / "source", "not readable for you")
+        _refused(done, NOT_PERMITTED, place / "source", "not readable by you")
 
 
 # --- the mount point ---
@@ -141,14 +141,14 @@ def test_a_directory_on_a_file(place: Path) -> None:
     (place / "file").touch()
     with _nothing_happens(place):
         done = _mount(place / "source", place / "file", "--log", "none")
-        _refused(done, USAGE, "is a directory", place / "file", "is a file", "one kind")
+        _refused(done, USAGE, "is a directory", place / "file", "is a file", "same kind")
 
 
 def test_a_file_on_a_directory(place: Path) -> None:
     (place / "file").touch()
     with _nothing_happens(place):
         done = _mount(place / "file", place / "volume", "--log", "none")
-        _refused(done, USAGE, "is a file", place / "volume", "is a directory", "one kind")
+        _refused(done, USAGE, "is a file", place / "volume", "is a directory", "same kind")
 
 
 def test_a_mount_point_below_the_source(place: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_mount_point_that_is_served_already(served: Served, place: Path) -> No
     (place / "other").mkdir()
     with _nothing_happens(place):
         done = _mount(place / "other", served.mountpoint, "--log", "none")
-        _refused(done, USAGE, f"{served.mountpoint} is already served", served.source)
+        _refused(done, USAGE, f"{served.mountpoint} is already a fusevol mount", served.source)
     assert (served.mountpoint / "kept").read_text() == "kept"
 
 
@@ -219,7 +219,7 @@ def test_a_log_that_is_a_directory(place: Path) -> None:
     (place / "logs").mkdir()
     with _nothing_happens(place):
         done = _mount(place / "source", place / "volume", "--log", place / "logs")
-        _refused(done, USAGE, place / "logs", "is a directory", "give a file")
+        _refused(done, USAGE, place / "logs", "is a directory", "use a file")
 
 
 def test_a_log_that_the_user_may_not_write(place: Path, nobody: Nobody) -> None:
@@ -320,7 +320,7 @@ def test_with_something_else_for_a_device(place: Path) -> None:
     hide = "mount --bind /dev/null /dev/fuse; "
     with _nothing_happens(place):
         done = _in_namespace(f"{hide} exec {FUSEVOL} mount source volume --log log", place)
-        _refused(done, FAILED, f"mount on {place}/volume failed")
+        _refused(done, FAILED, f"cannot mount on {place}/volume")
 
 
 def test_without_root_and_without_fusermount3(place: Path, nobody: Nobody) -> None:

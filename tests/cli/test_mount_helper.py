@@ -53,7 +53,7 @@ def script(tmp_path: Path, text: str) -> "subprocess.CompletedProcess[str]":
 
 def assert_nothing_else_said(done: "subprocess.CompletedProcess[str]") -> None:
     """Check that nothing was said but that the host does not see a mount of this namespace."""
-    assert all("in a mount namespace of its own" in line for line in done.stderr.splitlines()), (
+    assert all("in a private mount namespace" in line for line in done.stderr.splitlines()), (
         done.stderr
     )
 

@@ -51,7 +51,7 @@ def test_who_comes_second_does_not_mount_over_the_first(tmp_path: Path, runtime:
             parse_options("log=none,name=second"),
             in_background=True,
         )
-        with pytest.raises(UsageError, match="already served"):
+        with pytest.raises(UsageError, match="already a fusevol mount"):
             starting.start(config, registry.messages_path(config.mountpoint))
         entry = registry.get(config.mountpoint)
         assert entry is not None

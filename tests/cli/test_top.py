@@ -206,7 +206,7 @@ def test_volumes_come_and_go_and_their_workers_and_logs_too(tmp_path: Path) -> N
             os.listdir(served.mountpoint)
             first(found, lambda frame: any(row["path"] == "/" for row in frame["paths"]))
             kill_mount(*(served.status()[key] for key in ("pid", "worker")))
-            first(found, lambda frame: "have ended" in str(volume(frame).get("notes")))
+            first(found, lambda frame: "have exited" in str(volume(frame).get("notes")))
             subprocess.run(["umount", "--lazy", served.mountpoint], check=True)
             first(found, lambda frame: frame["volumes"] == [])
 
@@ -218,7 +218,7 @@ def test_losses_are_told(tmp_path: Path) -> None:
         shown = first(found, lambda frame: frame["volumes"][0]["lost"] > 0)
         lost, no_log = shown["volumes"][0]["notes"]
         assert re.fullmatch("[1-9][0-9]* OPERATIONS WERE NOT RECORDED", lost)
-        assert no_log == "the log /dev/full is no regular file"
+        assert no_log == "the log /dev/full is not a regular file"
 
 
 def test_what_cannot_be_shown(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_what_cannot_be_shown(tmp_path: Path) -> None:
     foreign.mkdir()
     os.chown(foreign, 65534, 65534)
     code, message = told("--once", FUSEVOL_RUNTIME_DIRECTORY=str(foreign))
-    assert (code, "belongs to somebody else" in message) == (4, True)
+    assert (code, "belongs to another user" in message) == (4, True)
     text = fusevol("top", "--once", "--interval", "0.1").stdout
     assert text.splitlines()[1] == "! no mounts are served"
 
@@ -389,7 +389,7 @@ def test_keys(served: Served, tmp_path: Path) -> None:
         await _pause_and_interval(app, pilot)
         await pilot.press("question_mark")
         assert isinstance(app.screen, Help)
-        await sees(pilot, "only names that hold a text")
+        await sees(pilot, "only names that contain a text")
         await pilot.press("q")
         assert not isinstance(app.screen, Help)
 
@@ -418,7 +418,7 @@ async def _filter(pilot: Pilot[None]) -> None:
     assert SHOWN in text
     assert "plain" not in text
     await pilot.press("slash", *"[/b]")
-    await sees(pilot, r"no name holds \[/b\]; Esc shows all")
+    await sees(pilot, r"no name contains \[/b\]; Esc shows all")
     await pilot.press("escape")
     await sees(pilot, "data:/plain")
 
@@ -475,7 +475,7 @@ def test_a_volume_that_is_looked_into_goes(tmp_path: Path) -> None:
             await sees(pilot, re.escape(f"  {SHOWN}"))
             await pilot.press("enter")
             await sees(pilot, re.escape(f" {SHOWN}  "))
-        await sees(pilot, "not served now")
+        await sees(pilot, "not mounted now")
         await pilot.press("escape")
         await sees(pilot, "no mounts are served")
 

@@ -131,7 +131,7 @@ def test_no_descriptors_are_no_end_of_the_mount(tmp_path: Path) -> None:
         wait_until(lambda: "agent cannot be started" in messages.read_text(), "trouble", 30)
         (served.mountpoint / "file").write_text("still served")
         os.kill(before["worker"], signal.SIGKILL)
-        wait_until(lambda: "no other can start" in messages.read_text(), "the message", 30)
+        wait_until(lambda: "cannot start another" in messages.read_text(), "the message", 30)
         with ThreadPoolExecutor(1) as threads:
             # It waits until there is a worker again.
             client = threads.submit((served.mountpoint / "other").write_text, "content")

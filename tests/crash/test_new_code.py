@@ -59,11 +59,11 @@ def wants_another_description(installed: Installed) -> None:
     ("change", "reason"),
     [
         (does_not_compile, "cannot be loaded (SyntaxError"),
-        (has_another_operation, "mount anew"),
-        (moves_a_word, "mount anew"),
-        (changes_a_record, "mount anew"),
-        (changes_a_bucket, "mount anew"),
-        (wants_another_description, "mount anew"),
+        (has_another_operation, "mount again"),
+        (moves_a_word, "mount again"),
+        (changes_a_record, "mount again"),
+        (changes_a_bucket, "mount again"),
+        (wants_another_description, "mount again"),
     ],
 )
 def test_code_that_cannot_serve_is_refused(

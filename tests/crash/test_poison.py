@@ -73,7 +73,7 @@ def test_a_request_that_ends_every_worker_is_refused(installed: Installed) -> No
     [refused] = [record for record in records if record.get("path") == "/poison"
                  and record["op"] == "mkdir"]  # fmt: skip
     assert refused["result"] == "EIO"
-    assert "again and again" in refused["reason"]
+    assert "crashed the worker repeatedly" in refused["reason"]
     assert refused["pid"] == client.pid
     assert not (installed.mountpoint / "poison").exists()
 

@@ -312,11 +312,11 @@ def test_detaching_while_the_daemon_is_away(oci_image: str, source: Path, tmp_pa
             daemon.stop()
             assert running("cat /data/from-host") == "made on the host"
             said = daemon.said("detach", "c1", "/data")
-            assert "away counts as in use until the container ends" in said
-            assert "fusevol serve does not run" in said
+            assert "away counts as in use until the container exits" in said
+            assert "fusevol serve is not running" in said
             assert running("cat /data/original") == ORIGINAL.strip()
             refused = daemon.refused("attach", "c1", f"{volume}:/data")
-            assert "fusevol serve does not run" in refused
+            assert "fusevol serve is not running" in refused
             daemon.start()
         wait_until(lambda: daemon.references(volume) == {}, "end of the reference")
 

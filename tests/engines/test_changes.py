@@ -263,8 +263,8 @@ def test_attributes_of_overlays_are_neither_believed_nor_kept(changes: Changing)
 @pytest.mark.parametrize(
     ("name", "attribute", "said"),
     [
-        (".wh.x", "", "a/.wh.x cannot be in a layer"),
-        (".wh..wh..opq", "", "a/.wh..wh..opq cannot be in a layer"),
+        (".wh.x", "", "a/.wh.x cannot be stored in a layer"),
+        (".wh..wh..opq", "", "a/.wh..wh..opq cannot be stored in a layer"),
         ("f", "trusted.overlay.redirect", "a/f has the attribute trusted.overlay.redirect"),
         ("f", "trusted.overlay.metacopy", "a/f has the attribute trusted.overlay.metacopy"),
         ("f", "user.a=b", "a/f has the attribute 'user.a=b'"),

@@ -312,7 +312,7 @@ def test_an_archive_that_cannot_be_finished_leaves_the_old_one(site: Site, tmp_p
     archive = tmp_path / "a.tar"
     archive.write_text("old")
     status, said = site.refused("commit", "spoilt", f"oci-archive:{archive}")
-    assert (status, said.partition(",")[0]) == (5, "fusevol: .wh.x cannot be in a layer")
+    assert (status, said.partition(",")[0]) == (5, "fusevol: .wh.x cannot be stored in a layer")
     assert archive.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
 

@@ -180,7 +180,9 @@ def test_what_is_bound_elsewhere_is_not_removed(client: Client, volume: str, sou
     place.mkdir()
     with namespace(f"mount --bind {state.mountpoint} {place}") as holder:
         client.unmount(volume, "one")
-        with pytest.raises(FusevolError, match=f"is bound where process {holder.pid} runs"):
+        with pytest.raises(
+            FusevolError, match=f"is still bound in the mount namespace of process {holder.pid};"
+        ):
             client.remove(volume)
         assert tell(holder, f"cat {place}/file") == "content"
         assert client.mount(volume, "one").worker == state.worker

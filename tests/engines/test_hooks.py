@@ -172,7 +172,7 @@ def test_without_the_daemon_the_container_is_not_made(bundle: Bundle, tmp_path: 
     bundle.add_hook("createContainer", FUSEVOL, "hook", "data:/data", env=env)
     text = bundle.run("c1", "echo", "started", check=False)
     assert "started" not in text
-    assert says_nothing(bundle) or "fusevol serve does not run" in text
+    assert says_nothing(bundle) or "fusevol serve is not running" in text
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)

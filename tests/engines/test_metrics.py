@@ -331,8 +331,8 @@ def test_a_collector_that_is_down_costs_nothing_and_gets_the_numbers_later(
             assert [p.as_int for p in points if attributes(p) == {"volume": "later"}] == [20_000]
     finally:
         collector.status = 200
-    assert daemon.messages().count(f"{collector.url} does not take metrics") == 1
-    assert daemon.messages().count(f"{collector.url} takes metrics again") == 1
+    assert daemon.messages().count(f"{collector.url} does not accept metrics") == 1
+    assert daemon.messages().count(f"{collector.url} accepts metrics again") == 1
     assert "Traceback" not in daemon.messages()
 
 

@@ -171,7 +171,7 @@ def test_names_lead_nowhere(daemon: Daemon, plugin: Plugin, data: str, name: str
     before = kept.read_bytes()
     assert "name" in plugin.refused("Create", Name=name)
     for call in ("Get", "Path", "Mount", "Unmount", "Remove"):
-        assert plugin.refused(call, Name=name, ID="aa").startswith("there is no volume")
+        assert plugin.refused(call, Name=name, ID="aa").startswith("no volume named")
     assert kept.read_bytes() == before
     assert names(plugin) == [data]
 
@@ -191,7 +191,7 @@ def test_requests_that_cannot_be_meant(plugin: Plugin, data: str, body: bytes) -
     )
     for call in calls:
         answer = plugin.ask(f"VolumeDriver.{call}", body)
-        assert (answer.status, answer.error[:22]) == (400, "request not understood")
+        assert (answer.status, answer.error[:15]) == (400, "invalid request")
     assert plugin.do("List") == before
 
 

@@ -232,8 +232,8 @@ def test_a_symbolic_link_in_the_image_leads_nowhere_else(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["-v", "data:/data", "--", "true"], "fusevol serve does not run"),
-        (["-v", "/usr:/usr", "-v", "data:/data", "--", "true"], "fusevol serve does not run"),
+        (["-v", "data:/data", "--", "true"], "fusevol serve is not running"),
+        (["-v", "/usr:/usr", "-v", "data:/data", "--", "true"], "fusevol serve is not running"),
         (["-v", "/none:/data", "--", "true"], "source /none does not exist"),
         (["-v", "/tmp:/proc/x", "--", "true"], "cannot appear at /proc/x"),
         (["-v", "/tmp:/a", "-v", "/var:/a", "--", "true"], "two volumes"),
@@ -284,7 +284,7 @@ def test_containers_are_listed_kept_and_removed(runner: Runner, source: Path) ->
         again = command(
             *runner.of_rootfs("--name", "kept", "--", "true"), env=runner.env, check=False
         )
-        assert "there is a container kept" in again.stderr
+        assert "container kept already exists" in again.stderr
         shell("exit 3", check=False)
     found = runner.find("kept")
     assert (found["status"], found["exit_status"], found["pid"]) == ("exited", 0, 0)
@@ -450,7 +450,7 @@ def test_a_name_is_given_once(runner: Runner) -> None:
     ended = [
         (process.communicate(timeout=PATIENCE_S)[1], process.returncode) for process in processes
     ]
-    refused = "fusevol: there is a container wanted; remove it with `fusevol rm wanted`\n"
+    refused = "fusevol: container wanted already exists; remove it with `fusevol rm wanted`\n"
     assert sorted(ended) == [("", 0), (refused, 2)]
     runner.cli("rm", "wanted")
 

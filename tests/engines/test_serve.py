@@ -396,7 +396,7 @@ def test_sockets_and_state_are_private(daemon: Daemon) -> None:
 
 
 def test_a_second_daemon_for_the_same_directories_is_refused(daemon: Daemon) -> None:
-    assert "runs already" in daemon.refused("serve")
+    assert "is already running" in daemon.refused("serve")
     assert daemon.volumes() == []
 
 
@@ -484,7 +484,7 @@ def test_volumes_of_the_configuration_are_made_and_follow_it(source: Path) -> No
         wait_until(lambda: daemon.inspect("data")["read_only"], "the new configuration")
         daemon.configure("volumes = 5\n")
         os.kill(daemon.pid, signal.SIGHUP)
-        wait_until(lambda: "stays as it was" in daemon.messages(), "the refusal")
+        wait_until(lambda: "the configuration was not changed" in daemon.messages(), "the refusal")
         assert daemon.inspect("data")["read_only"]
         daemon.configure(text)
         daemon.cli("volume", "rm", "data")

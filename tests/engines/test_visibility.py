@@ -138,15 +138,15 @@ def test_a_mount_in_a_namespace_of_its_own_is_told(place: Path) -> None:
         assert shell.stdin
         assert shell.stdout
         assert shell.stderr
-        assert "is mounted in a mount namespace of its own" in shell.stderr.readline()
+        assert "is mounted in a private mount namespace" in shell.stderr.readline()
         assert shell.stdout.readline() == "\n"
         assert not is_mounted(place / "volume")
         told = status_of(place / "volume")
         assert told["mounted"] is False
         said = fusevol("status").stdout
-        assert f"mounted where process {told['pid']} runs, in another mount namespace" in said
+        assert f"mounted only in another mount namespace, that of process {told['pid']};" in said
         inside, _ = shell.communicate("\n\n")
-        assert "is mounted in a mount namespace of its own" in inside
+        assert "is mounted in a private mount namespace" in inside
     wait_until(lambda: not runs(told["pid"]), "end of the keeper")
 
 

@@ -141,7 +141,7 @@ def test_unmounting_tells_who_waits(hung: Hung, op: str) -> None:
     assert done.returncode == 1
     if op in ("lookup", "stopped"):
         # Calls by a path have nothing open, and operations on names wait for each other.
-        assert "in use by calls that wait for it and does not answer; " in done.stderr
+        assert "in use by pending system calls and does not answer; " in done.stderr
     else:
         assert f"in use by python ({hung.client.pid}); " in done.stderr
 

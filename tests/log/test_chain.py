@@ -263,7 +263,7 @@ def test_without_the_package_that_signs_nothing_is_chained(tmp_path: Path) -> No
 
 def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
     said = fusevol("log", "key", check=False)
-    assert (said.returncode, "no key" in said.stderr) == (3, True)
+    assert (said.returncode, "no chain key" in said.stderr) == (3, True)
     before = os.umask(0)
     try:
         with serve(tmp_path, "-o", "chain") as mount:

@@ -347,9 +347,9 @@ def test_what_is_never_replaced(log: Path, page: Path, tmp_path: Path) -> None:
     link.symlink_to(log)
     before = {path: path.read_bytes() for path in (log, older)}
     for output, reason in (
-        (tmp_path, "no regular file"),
-        (tmp_path / "fifo", "no regular file"),
-        (Path("/dev/null"), "no regular file"),
+        (tmp_path, "not a regular file"),
+        (tmp_path / "fifo", "not a regular file"),
+        (Path("/dev/null"), "not a regular file"),
         (log, "is the log itself"),
         (link, "is the log itself"),
         (older, "is the log itself"),

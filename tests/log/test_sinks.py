@@ -122,7 +122,7 @@ def test_sinks_are_checked_when_a_mount_or_volume_is_made(tmp_path: Path) -> Non
 
     check_sink(f"unix:{tmp_path}/sink")
     for below in (source, mountpoint, tmp_path / "link"):
-        with pytest.raises(UsageError, match="take its place"):
+        with pytest.raises(UsageError, match="replace it"):
             check_sink(f"unix:{below}/sink")
     with pytest.raises(UsageError, match="unknown target"):
         check_sink("kafka")

@@ -219,7 +219,7 @@ def test_a_disk_that_fills_up(small_disk: Path, caplog: pytest.LogCaptureFixture
     fill(log, {_of(2): 200_000})
     retention.go_on()
     retention.go_on()
-    assert [message for message in caplog.messages if "make room" in message] == caplog.messages
+    assert [message for message in caplog.messages if "free up space" in message] == caplog.messages
     assert len(caplog.messages) == 1
     fill(log, {_of(3): 300_000})
     retention.go_on()

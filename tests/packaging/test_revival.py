@@ -130,7 +130,7 @@ def test_a_mount_is_revived_when_all_its_processes_were_killed(
     records = read_log(place / "log")
     assert_no_gap_in_numbers(records)
     (restart,) = [record for record in records if record["op"] == "restart"]
-    assert restart["reason"] == "all processes were killed; what was open is opened anew"
+    assert restart["reason"] == "all processes were killed; open files were reopened"
     assert records[-1]["op"] == "unmount"
 
 

@@ -57,7 +57,7 @@ def _operation(op: str, cell: bytes, other: bytes, length: int) -> AccessRecord:
         encode_name(_filled(other, 64)), name, name=name, flags="|".join(["O_DIRECTORY"] * 20),
         mode="0107777", rdev="4294967295:4294967295", owner=big, group=big, atime=_TIME,
         mtime=_TIME, offset=big, size=big, entries=big, bytes_read=big, bytes_written=big,
-        count=big, reason="ended the worker again and again, and was refused", since=_TIME,
+        count=big, reason="crashed the worker repeatedly, and was refused", since=_TIME,
     )  # fmt: skip
     if op in ("symlink", "readlink"):
         record.target = encode_name(_filled(other, 4095))

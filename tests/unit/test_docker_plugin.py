@@ -214,7 +214,7 @@ async def test_a_request_that_cannot_be_meant(volumes: Mounting, body: bytes) ->
             continue
         status, answer = await asked(volumes, call, body)
         assert status == 400
-        assert answer["Err"].startswith("request not understood: ")
+        assert answer["Err"].startswith("invalid request: ")
     assert [state.references for state in volumes.all()] == [{}]
 
 
@@ -462,7 +462,7 @@ async def test_silent_clients_hold_up_nobody_and_are_hung_up_on(
             assert Plugin(path).ask("Plugin.Activate").status == 200
             for number, connection in enumerate(silent):
                 if number % 3 == 2:
-                    assert "not there within" in connection.receive().error
+                    assert "did not arrive within" in connection.receive().error
                 assert connection.rest() == b""
             assert Plugin(path).ask("Plugin.Activate").status == 200
 
@@ -572,7 +572,7 @@ async def test_what_others_have_put_there_stays(volumes: Mounting, directory: Pa
             theirs.bind(str(path))
         nursery.cancel_scope.cancel()
     assert path.exists()
-    with pytest.raises(FusevolError, match="cannot be made"):
+    with pytest.raises(FusevolError, match="cannot create"):
         await docker.serve(volumes, f"{path}/below/fusevol.sock")
     with pytest.raises(FusevolError, match="cannot listen on"):
         await docker.serve(volumes, f"{directory}/{'x' * 120}.sock")

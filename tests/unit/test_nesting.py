@@ -1,4 +1,4 @@
-"""What is nested deeply, and text that stands for no bytes, is refused in one line."""
+"""What is nested deeply, and text that invalid character, is refused in one line."""
 
 import subprocess
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_a_configuration(tmp_path: Path, text: str) -> None:
 
 def test_the_state_of_a_container() -> None:
     for data in (b"[" * DEEP, b'{"annotations":' + b'{"a":' * DEEP, b'{"more":' + b"[" * DEEP):
-        with pytest.raises(UsageError, match="holds no state"):
+        with pytest.raises(UsageError, match="is not the state of a container"):
             read_state(data)
 
 
@@ -41,9 +41,9 @@ def test_a_message() -> None:
 
 @pytest.mark.parametrize("text", [r"\ud800", r"\uDBFF", r"\udc00", r"\uDFFF", r"\ud800\u0061"])
 def test_text_that_stands_for_no_bytes(text: str) -> None:
-    with pytest.raises(msgspec.DecodeError, match="stands for no bytes"):
+    with pytest.raises(msgspec.DecodeError, match="invalid character"):
         encoding.decode(f'{{"a":"{text}"}}'.encode(), dict)
-    with pytest.raises(msgspec.DecodeError, match="stands for no bytes"):
+    with pytest.raises(msgspec.DecodeError, match="invalid character"):
         encoding.decode(f'{{"{text}":1}}'.encode(), dict)
 
 

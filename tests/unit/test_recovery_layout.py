@@ -45,7 +45,7 @@ def test_it_is_the_same_for_the_same_code() -> None:
         (nodes, "_PARENT", 2),
         (open_handles, "_ENTRY", struct.Struct("12Q88s64s")),
         (open_handles, "KEEPS_SET_ID", 2),
-        (open_handles, "Open", None),
+        (open_handles, "OpenEntry", None),
         (coalesced_runs, "_ACCOUNTS", (10, 5)),
         (counters, "BUCKETS", 16),
         (log_cells, "SEQ", 2),

@@ -125,7 +125,7 @@ def test_a_log_that_was_emptied_or_removed(path: Path, log: WatchedLog) -> None:
 def test_what_is_no_log(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         WatchedLog(str(tmp_path / "none"))
-    with pytest.raises(FusevolError, match="no regular file"):
+    with pytest.raises(FusevolError, match="not a regular file"):
         WatchedLog("/dev/null")
 
 
