@@ -221,8 +221,11 @@ def test_what_cannot_be_served_is_refused_when_it_is_made(daemon: Daemon, source
     for name in ("../x", ".x", "x/y", "x" * 300, "x\n"):
         assert "cannot be a volume's name" in daemon.refused("volume", "create", name)
     assert "overlaps" in daemon.refused("volume", "create", "no", "--source", "/")
-    assert "NAME=VALUE" in daemon.refused("volume", "create", "no", "-o", "ro")
+    assert "NAME=VALUE" in daemon.refused("volume", "create", "no", "-o", "record")
     assert "no volume no" in daemon.refused("volume", "inspect", "no")
+    daemon.said("volume", "create", "invoices")
+    assert "; did you mean invoices?" in daemon.refused("volume", "inspect", "invioces")
+    daemon.said("volume", "rm", "invoices")
     assert daemon.volumes() == []
 
 
