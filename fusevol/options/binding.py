@@ -48,27 +48,29 @@ def parse_binding(text: str) -> Binding:
     volume.
 
     Raises:
-        UsageError: it says nothing that can be meant.
+        UsageError: it is not valid.
     """
     what, *rest = text.split(":")
     if not rest and what.startswith("/"):
         return Binding("", _checked_destination(what, text))
     if len(rest) not in (1, 2) or not what:
-        raise UsageError(f"{text!r} is no volume; use NAME:/DESTINATION or PATH:/DESTINATION[:ro]")
+        raise UsageError(
+            f"invalid volume {text!r}: use NAME:/DESTINATION or PATH:/DESTINATION[:ro]"
+        )
     mode = rest[1] if len(rest) == 2 else "rw"
     if mode not in ("ro", "rw"):
-        raise UsageError(f"{text!r}: unknown mode {mode!r}; use ro or rw")
+        raise UsageError(f"invalid volume {text!r}: unknown mode {mode!r}; use ro or rw")
     destination = _checked_destination(rest[0], text)
     if what.startswith(("/", "./", "../")) or what in (".", ".."):
         return Binding(os.path.abspath(what), destination, read_only=mode == "ro")
     name, _, subpath = what.partition("/")
     if not is_volume_name(name):
         raise UsageError(
-            f"{text!r}: {name!r} cannot be a volume's name, which has at least two letters or "
-            f"digits; a path begins with / or ./"
+            f"invalid volume {text!r}: {name!r} is not a volume name, which has at least two "
+            f"letters or digits; a path begins with / or ./"
         )
     if ".." in subpath.split("/"):
-        raise UsageError(f"{text!r}: a sub-path cannot hold '..'")
+        raise UsageError(f"invalid volume {text!r}: a sub-path cannot contain '..'")
     return Binding(name, destination, subpath.strip("/"), mode == "ro")
 
 
@@ -86,14 +88,14 @@ def check_places(bindings: Iterable[Binding]) -> None:
     seen = set()
     for binding in bindings:
         if binding.destination in seen:
-            raise UsageError(f"two volumes cannot both appear at {binding.destination}")
+            raise UsageError(f"two volumes cannot both be mounted at {binding.destination}")
         seen.add(binding.destination)
 
 
 def _checked_destination(destination: str, text: str) -> str:
     if not destination.startswith("/") or "\0" in destination:
-        raise UsageError(f"{text!r}: the destination has to be an absolute path in the container")
+        raise UsageError(f"invalid volume {text!r}: expected an absolute path in the container")
     normal = os.path.normpath(destination)
     if normal.strip("/") == "":
-        raise UsageError(f"{text!r}: a volume cannot take the place of the container's root")
+        raise UsageError(f"invalid volume {text!r}: a volume cannot replace the container's root")
     return "/" + normal.lstrip("/")

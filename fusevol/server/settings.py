@@ -86,15 +86,15 @@ class Metrics(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
         except ValueError:
             raise UsageError(
-                f"metrics.listen = {self.listen!r}: an IP address and a port, such as "
-                f"127.0.0.1:10469, or unix:/PATH"
+                f"invalid metrics.listen = {self.listen!r}: expected an IP address and a port, "
+                f"such as 127.0.0.1:10469, or unix:/PATH"
             ) from None
         if not port.isascii() or not port.isdigit() or not 0 <= int(port) <= 65535:
-            raise UsageError(f"metrics.listen = {self.listen!r}: {port!r} is no port")
+            raise UsageError(f"invalid metrics.listen = {self.listen!r}: {port!r} is not a port")
         if not address.is_loopback and not self.token_file:
             raise UsageError(
                 f"metrics.listen = {self.listen!r}: containers and other machines can reach it; "
-                f"name a metrics.token_file, or use 127.0.0.1"
+                f"set a metrics.token_file, or use 127.0.0.1"
             )
         return str(address), int(port)
 
@@ -144,7 +144,7 @@ def load(path: str | None) -> Settings:
     except RecursionError:
         raise UsageError(f"configuration {path}: it is nested too deeply") from None
     if not settings.docker.socket.startswith("/"):
-        raise UsageError(f"configuration {path}: docker.socket has to be an absolute path")
+        raise UsageError(f"configuration {path}: invalid docker.socket: expected an absolute path")
     try:
         _check(settings.metrics)
     except UsageError as error:
@@ -168,10 +168,12 @@ def _check(metrics: Metrics) -> None:
     if metrics.listen:
         metrics.address()
     if metrics.token_file and not metrics.token_file.startswith("/"):
-        raise UsageError("metrics.token_file has to be an absolute path")
+        raise UsageError("invalid metrics.token_file: expected an absolute path")
     url = urlsplit(metrics.otlp)
     if metrics.otlp and (url.scheme not in ("http", "https") or not url.hostname):
-        raise UsageError(f"metrics.otlp = {metrics.otlp!r}: a URL such as http://127.0.0.1:4318")
+        raise UsageError(
+            f"invalid metrics.otlp = {metrics.otlp!r}: expected a URL such as http://127.0.0.1:4318"
+        )
 
 
 def options_of(words: Mapping[str, Any]) -> dict[str, str]:

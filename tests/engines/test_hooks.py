@@ -104,11 +104,11 @@ def test_a_symbolic_link_in_the_image_leads_nowhere_else(
 @pytest.mark.parametrize(
     ("said", "answer"),
     [
-        ("data-none:/data", "there is no volume data-none"),
+        ("data-none:/data", "no volume named data-none"),
         ("secret:/data", "secret is not allowed"),
         ("/etc:/data", "/etc is not allowed"),
         ("/data", "a new volume is not allowed"),
-        ("data", "is no volume"),
+        ("data", "invalid volume 'data'"),
         ("data:relative", "absolute path"),
         ("data:/", "container's root"),
         ("data/../..:/data", "'..'"),

@@ -398,7 +398,7 @@ def test_the_daemon_ends_while_it_waits_for_a_collector() -> None:
 def test_what_cannot_be_is_said_at_once(tmp_path: Path) -> None:
     refused = fusevol("serve", "--check", "--metrics", "0.0.0.0:10469", check=False)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-    assert "name a metrics.token_file" in refused.stderr
+    assert "set a metrics.token_file" in refused.stderr
     # As if it were not installed.
     (tmp_path / "opentelemetry.py").write_text("")
     config = tmp_path / "fusevol.toml"

@@ -237,7 +237,7 @@ def test_a_symbolic_link_in_the_image_leads_nowhere_else(
         (["-v", "/none:/data", "--", "true"], "source /none does not exist"),
         (["-v", "/tmp:/proc/x", "--", "true"], "cannot appear at /proc/x"),
         (["-v", "/tmp:/a", "-v", "/var:/a", "--", "true"], "two volumes"),
-        (["-v", "/tmp", "-v", "x", "--", "true"], "is no volume"),
+        (["-v", "/tmp", "-v", "x", "--", "true"], "invalid volume 'x'"),
         (["-e", "A", "--", "true"], "NAME=VALUE"),
         (["-e", "=A", "--", "true"], "NAME=VALUE"),
         (["--hostname", "x" * 65, "--", "true"], "64 bytes"),

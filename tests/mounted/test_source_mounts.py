@@ -107,7 +107,10 @@ def test_that_is_said_when_it_is_mounted(place: Path) -> None:
         done = fusevol("mount", place / "source", place / "mount", "--log", "none")
         fusevol("unmount", place / "mount")
     assert done.returncode == 0
-    assert f"all of the volume is noexec, as {place}/source/below is" in done.stderr
+    assert (
+        f"the whole volume is noexec, because {place}/source/below, which is below the source, is"
+        in done.stderr
+    )
     assert done.stderr.count("\n") == 1
 
 
