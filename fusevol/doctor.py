@@ -28,6 +28,8 @@ from fusevol.mounts import mounting
 from fusevol.options.config import NO_LOG, MountConfig
 from fusevol.protocol.init import Flag, offered, protocol
 from fusevol.record.container_ids import short_form
+from fusevol.runtime.oci import find_runtime
+from fusevol.runtime.seccomp import INSTALLED, installed_profile, load_profile
 
 _SYSCTLS: Final = "/proc/sys/fs/fuse"
 _IO_URING_DISABLED: Final = "/proc/sys/kernel/io_uring_disabled"
@@ -96,6 +98,9 @@ def findings() -> Iterator[CheckResult]:
     yield check_helper()
     if shutil.which("podman"):
         yield from check_hooks(hook_files())
+    if root:
+        yield check_runtime()
+        yield check_seccomp()
     yield check_container()
 
 
@@ -435,6 +440,34 @@ def check_hooks(files: Sequence[HookFile]) -> Iterator[CheckResult]:
             )  # fmt: skip
         else:
             yield _ok("hook", f"Podman reads {file.path}")
+
+
+def check_runtime() -> CheckResult:
+    """Look for the program that makes the containers of `fusevol run`."""
+    try:
+        return _ok("OCI runtime", find_runtime())
+    except FusevolError as error:
+        problem, _, advice = str(error).partition("; ")
+        return _warning("OCI runtime", problem, "`fusevol run` does not work", advice)
+
+
+def check_seccomp() -> CheckResult:
+    """Look for the filter of system calls that containers of `fusevol run` get."""
+    path = installed_profile()
+    costs = "containers of `fusevol run` may make any system call"
+    if path is None:
+        return _warning(
+            "seccomp", f"no profile at {' or '.join(INSTALLED)}", costs,
+            "apt-get install golang-github-containers-common",
+        )  # fmt: skip
+    try:
+        load_profile(path)
+    except FusevolError as error:
+        return _warning(
+            "seccomp", str(error), "`fusevol run` takes --security-opt seccomp=... only",
+            "repair or remove that file",
+        )  # fmt: skip
+    return _ok("seccomp", path)
 
 
 def check_container() -> CheckResult:

@@ -44,7 +44,8 @@ def hook(volumes: tuple[str, ...], as_config: bool, allowed: tuple[str, ...]) ->
             )
         click.echo(json.dumps(hooks_d(allowed), indent=2))
         return
-    from fusevol.plugin.hook import STATE_MAX_BYTES, bind_volumes, read_state, wanted
+    from fusevol.binding.creating import STATE_MAX_BYTES, read_state
+    from fusevol.plugin.hook import bind_volumes, wanted
 
     if sys.stdin.isatty():
         raise UsageError("`fusevol hook` is run by OCI runtimes; see fusevol hook --help")

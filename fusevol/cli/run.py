@@ -3,23 +3,79 @@
 import os
 import secrets
 import sys
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+import msgspec
 
 from fusevol.cli.choices import OneOf
+from fusevol.containers.cgroup import can_limit_swap
 from fusevol.containers.state import Container, check_free, check_name
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UsageError
 from fusevol.options.binding import Binding, check_places, parse_binding
 from fusevol.record.container_ids import short_form
-from fusevol.runtime.program import execute_from_read_only_mount
+from fusevol.runtime.limits import Limits, parse_limits
+from fusevol.runtime.oci import EXIT_FAILED, find_runtime
+
+if TYPE_CHECKING:
+    from fusevol.images.image import ImageConfig
+    from fusevol.runtime.volumes import ServedVolumes
 
 _HOST_NAME_MAX: Final = 64
 """Linux's __NEW_UTS_LEN."""
+_SECCOMP: Final = "seccomp="
 
 
-@click.command(context_settings={"ignore_unknown_options": False})
+class _Wishes(msgspec.Struct):
+    """What the command line asks for, checked.
+
+    Attributes:
+        user, directory: None for what the image says.
+        seccomp: profile in the form of config.json; None for no filter.
+    """
+
+    bindings: list[Binding]
+    environment: tuple[str, ...]
+    directory: str | None
+    user: str | None
+    host_name: str | None
+    network: str
+    interactive: bool
+    terminal: bool
+    limits: Limits
+    seccomp: dict[str, Any] | None
+    remove: bool
+
+
+class _NotRunError(FusevolError):
+    """There is no status of a command to exit with."""
+
+    exit_code = EXIT_FAILED
+
+
+class _Run(click.Command):
+    """Exits as Docker does if fusevol itself fails, in whatever way."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.UsageError as error:
+            error.show()
+            sys.exit(EXIT_FAILED)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FusevolError as error:
+            raise _NotRunError(str(error)) from None
+        except OSError as error:
+            where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+            raise _NotRunError(f"{where}{error.strerror or error}") from None
+
+
+@click.command(cls=_Run)
 @click.option("--image", metavar="oci:DIR[:TAG]", help="Image in a directory in OCI layout.")
 @click.option(
     "--rootfs",
@@ -39,6 +95,13 @@ _HOST_NAME_MAX: Final = 64
 )
 @click.option("--name", help="The container's name.", show_default="made up")
 @click.option("--rm", "remove", is_flag=True, help="Remove the container when it has ended.")
+@click.option(
+    "-i",
+    "--interactive",
+    is_flag=True,
+    help="Give the command the standard input; else it is empty.",
+)
+@click.option("-t", "--tty", "terminal", is_flag=True, help="Give the command a terminal.")
 @click.option("-e", "--env", multiple=True, metavar="NAME=VALUE", help="Can be repeated.")
 @click.option("-w", "--workdir", metavar="DIR", help="Directory to start in.")
 @click.option("-u", "--user", metavar="USER[:GROUP]", help="Names of the image, or numbers.")
@@ -50,6 +113,20 @@ _HOST_NAME_MAX: Final = 64
     show_default=True,
     help="none: a loopback device only. host: the host's network, which is no protection from it.",
 )
+@click.option("-m", "--memory", metavar="SIZE", help="Limit of memory, such as 512m.")
+@click.option("--cpus", type=float, metavar="NUMBER", help="Limit of processors, such as 1.5.")
+@click.option("--pids-limit", type=int, metavar="NUMBER", help="Limit of processes and threads.")
+@click.option(
+    "--security-opt",
+    "security",
+    multiple=True,
+    metavar="seccomp=FILE|unconfined",
+    help="Filter system calls by this profile, or not at all.",
+    show_default="the profile that is installed",
+)
+@click.option(
+    "--runtime", metavar="NAME|PATH", help="OCI runtime.", show_default="crun, or else runc"
+)
 @click.argument("command", nargs=-1, metavar="[--] [COMMAND]...")
 def run(
     image: str | None,
@@ -57,52 +134,66 @@ def run(
     volumes: tuple[str, ...],
     name: str | None,
     remove: bool,
+    interactive: bool,
+    terminal: bool,
     env: tuple[str, ...],
     workdir: str | None,
     user: str | None,
     hostname: str | None,
     network: str,
+    memory: str | None,
+    cpus: float | None,
+    pids_limit: int | None,
+    security: tuple[str, ...],
+    runtime: str | None,
     command: tuple[str, ...],
 ) -> None:
     """Run COMMAND in a new container and return its exit status.
 
-    The root file system comes from an image or a directory; what is changed in it is kept with the
-    container (`fusevol commit` makes an image of it, `fusevol rm` removes it). Each operation on a
-    volume is recorded with the container's id. 128 + N is the status after signal N, 127 if the
-    command is not found, 126 if it cannot be executed.
+    crun or runc makes the container. Its root file system comes from an image or a directory; what
+    is changed in it is kept with the container (`fusevol commit` makes an image of it, `fusevol rm`
+    removes it). Each operation on a volume is recorded with the container's id. 128 + N is the
+    status after signal N, 127 if the command is not found, 126 if it cannot be executed, 125 if
+    fusevol fails.
 
     \b
       fusevol run --rm --rootfs /srv/rootfs -v ./src:/src:ro -v data:/data -- make -C /src
+      fusevol run --rm -it --image oci:images:debian -- bash
     """
     if (image is None) == (rootfs is None):
         raise UsageError("a container is made of one thing: give --image or --rootfs")
     if os.geteuid() != 0:
         raise NotPermittedError("fusevol run takes root; it makes mounts and namespaces")
-    bindings = _bindings(volumes)
-    _check_words(env, hostname)
-    execute_from_read_only_mount()
-    container_id = secrets.token_hex(32)
-    name = name or f"run-{container_id[:8]}"
-    check_name(name)
-    sys.exit(
-        _run(
-            container_id, name, image, rootfs, bindings, remove, env, workdir, user,
-            hostname or short_form(container_id), network, command,
-        )
-    )  # fmt: skip
+    if terminal and interactive and not os.isatty(0):
+        raise UsageError("-i -t: the standard input is no terminal; leave one of the two out")
+    _check_words(env, hostname, command)
+    wishes = _Wishes(
+        bindings=_bindings(volumes),
+        environment=env,
+        directory=_directory(workdir),
+        user=user,
+        host_name=hostname,
+        network=network,
+        interactive=interactive,
+        terminal=terminal,
+        limits=parse_limits(memory, pids_limit, cpus, can_limit_swap()),
+        seccomp=_seccomp(security),
+        remove=remove,
+    )
+    sys.exit(_run(find_runtime(runtime), name, image, rootfs, wishes, command))
 
 
 def _run(
-    container_id: str, name: str, image: str | None, rootfs: str | None, bindings: list[Binding],
-    remove: bool, env: tuple[str, ...], workdir: str | None, user: str | None, hostname: str,
-    network: str, command: tuple[str, ...],
+    runtime: str, name: str | None, image: str | None, rootfs: str | None, wishes: _Wishes,
+    command: tuple[str, ...],
 ) -> int:  # fmt: skip
     from fusevol.images import layers
     from fusevol.images.image import ImageConfig, open_image
-    from fusevol.runtime.init import Plan
-    from fusevol.runtime.monitor import MonitorKilledError, run_container
-    from fusevol.runtime.volumes import ServedVolumes, clean_up, clean_up_abandoned
+    from fusevol.runtime.volumes import ServedVolumes, clean_up_abandoned
 
+    container_id = secrets.token_hex(32)
+    name = name or f"run-{container_id[:8]}"
+    check_name(name)
     clean_up_abandoned()
     # Before images are unpacked, which takes time; it is checked again when the name is given.
     check_free(name)
@@ -116,17 +207,17 @@ def _run(
     else:
         assert rootfs is not None
         lowers = [_rootfs(rootfs)]
-    words = _command(settings.entrypoint, settings.cmd, command)
     container = Container(
         id=container_id,
         name=name,
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        command=words,
+        command=_command(settings.entrypoint, settings.cmd, command),
         lowers=lowers,
         image=image or "",
         manifest_digest=digest,
-        bindings=bindings,
-        remove_at_end=remove,
+        bindings=wishes.bindings,
+        remove_at_end=wishes.remove,
+        runtime=runtime,
     )
     served = ServedVolumes(container)
     try:
@@ -134,31 +225,54 @@ def _run(
     except OSError:
         container.remove()
         raise
+    return _start(container, served, settings, wishes)
+
+
+def _start(
+    container: Container, served: "ServedVolumes", settings: "ImageConfig", wishes: _Wishes
+) -> int:
+    from fusevol.runtime.bundle import Plan
+    from fusevol.runtime.monitor import MonitorKilledError, run_container
+    from fusevol.runtime.terminal import Terminal
+    from fusevol.runtime.volumes import clean_up, console_path
+
     plan = Plan(
-        command=words,
-        environment=[*(settings.env or []), *env],
-        directory="/" + (workdir or settings.working_dir or "/").strip("/"),
-        user=settings.user or "" if user is None else user,
-        host_name=hostname,
-        lowers=lowers,
+        command=container.command,
+        environment=[*(settings.env or []), *wishes.environment],
+        directory=wishes.directory or _directory(settings.working_dir) or "/",
+        user=settings.user or "" if wishes.user is None else wishes.user,
+        host_name=wishes.host_name or short_form(container.id),
+        lowers=container.lowers,
         upper=container.upper,
         work=container.work,
         merged=container.merged,
-        own_network=network == "none",
+        own_network=wishes.network == "none",
+        interactive=wishes.interactive,
+        terminal=wishes.terminal,
+        limits=wishes.limits,
+        seccomp=wishes.seccomp,
+    )
+    shown = (
+        closing(Terminal(console_path(container), wishes.interactive))
+        if wishes.terminal
+        else nullcontext()
     )
     try:
-        status = run_container(container, plan, served.obtain, served.release)
+        with shown as terminal:
+            return run_container(container, plan, served, terminal)
     except MonitorKilledError as error:
         clean_up(container)
         if not error.signal:
             raise FusevolError(str(error)) from None
         # It never began.
         container.remove()
-        status = 128 + error.signal
-    return status
+        return 128 + error.signal
 
 
-def _check_words(env: tuple[str, ...], hostname: str | None) -> None:
+def _check_words(env: tuple[str, ...], hostname: str | None, command: tuple[str, ...]) -> None:
+    for word in (*env, *command):
+        if not word.isprintable() and word != word.encode(errors="replace").decode():
+            raise UsageError(f"{word!r} is not UTF-8, which runtimes take only")
     for word in env:
         if "=" not in word[1:]:
             raise UsageError(f"-e {word}: use NAME=VALUE")
@@ -176,6 +290,28 @@ def _bindings(words: tuple[str, ...]) -> list[Binding]:
         if binding.volume.startswith("/") and not os.path.exists(binding.volume):
             raise NotFoundError(f"source {binding.volume} does not exist; create it first")
     return bindings
+
+
+def _directory(word: str | None) -> str | None:
+    """Return the directory to start in; None for the default."""
+    if not word:
+        return None
+    directory = os.path.normpath("/" + word.lstrip("/"))
+    if directory.split("/")[1] == "proc":
+        # Its links to descriptors have led out of containers (CVE-2024-21626 of runc).
+        raise UsageError(f"a command cannot start in {directory}, which is the kernel's")
+    return directory
+
+
+def _seccomp(words: tuple[str, ...]) -> dict[str, Any] | None:
+    from fusevol.runtime.seccomp import UNCONFINED, installed_profile, load_profile
+
+    path = installed_profile()
+    for word in words:
+        if not word.startswith(_SECCOMP) or word == _SECCOMP:
+            raise UsageError(f"--security-opt {word}: use seccomp=FILE or seccomp=unconfined")
+        path = word.removeprefix(_SECCOMP)
+    return None if path in (None, UNCONFINED) else load_profile(path)
 
 
 def _rootfs(path: str) -> str:

@@ -1,55 +1,68 @@
 """The control group of a container: its id in the path is what tells its processes from others.
 
-    .../fusevol/ID      in the unified hierarchy, or where there is none in those of version 1
+    .../fusevol/ID      in the unified hierarchy, and in those of version 1
 
-No limits are set.
+The runtime makes it and sets its limits. Looked at, frozen and removed is it here, which goes on
+when the runtime is away.
 """
 
 import os
+import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
-from fusevol.errors import FusevolError
 from fusevol.linux.mountinfo import mounts
 
 _PARENT: Final = "fusevol"
-_VERSION_1: Final = ("name=systemd", "cpu", "memory", "pids", "freezer")
-"""Hierarchies of version 1 in which a container is looked for, or frozen."""
+_ROOT: Final = "/sys/fs/cgroup"
 
 
-def create(container_id: str, pid: int) -> None:
-    """Make the control group of a container and move a process there.
+def mixed_hierarchy() -> str | None:
+    """Return where version 2 is mounted beside version 1 (systemd's "hybrid"); None elsewhere.
 
-    Raises:
-        FusevolError: there is no hierarchy, or it cannot be written.
+    It has no controllers there, and not every runtime can do with it.
     """
-    made = False
+    found = [one for one in mounts() if one.mountpoint.startswith(f"{_ROOT}/")]
+    if not any(one.fstype == "cgroup" for one in found):
+        return None
+    return next((one.mountpoint for one in found if one.fstype == "cgroup2"), None)
+
+
+def can_limit_swap() -> bool:
+    """Tell whether what a container swaps out can be limited (cgroups(7))."""
+    for directory in _directories():
+        if os.path.exists(os.path.join(directory, "memory.memsw.limit_in_bytes")):
+            return True
+        # The root of version 2 has no such file, its children have.
+        with suppress(OSError), os.scandir(directory) as entries:
+            if any(os.path.exists(os.path.join(one, "memory.swap.max")) for one in entries):
+                return True
+    return False
+
+
+def lets_open_devices(container_id: str) -> bool:
+    """Tell whether version 1 lets a container open any device; version 2 has no file that tells."""
+    if all(one.fstype != "cgroup" for one in mounts()):
+        return False
+    return (setting(container_id, "devices.list") or "a").startswith("a")
+
+
+def setting(container_id: str, name: str) -> str | None:
+    """Return the content of a file of a container's control groups; None if they have none."""
     for path in _paths(container_id):
-        try:
-            _make(path)
-            with open(os.path.join(path, "cgroup.procs"), "w") as file:
-                file.write(str(pid))
-            made = True
-        except OSError as error:
-            raise FusevolError(
-                f"control group {path} cannot be used: {error.strerror}; fusevol identifies "
-                f"containers by it"
-            ) from None
-    if not made:
-        raise FusevolError(
-            "no control groups are mounted, and fusevol identifies containers by them; mount -t "
-            "cgroup2 none /sys/fs/cgroup"
-        )
+        with suppress(OSError), open(os.path.join(path, name)) as file:
+            return file.read().strip()
+    return None
 
 
-def _make(path: str) -> None:
-    """Make a control group; the last other container may take the outer one away meanwhile."""
-    while True:
-        try:
-            return os.makedirs(path, exist_ok=True)
-        except FileNotFoundError:
-            if not os.path.isdir(os.path.dirname(os.path.dirname(path))):
-                raise
+def kill(container_id: str) -> None:
+    """Send SIGKILL to each process of a container."""
+    for path in _paths(container_id):
+        with suppress(OSError), open(os.path.join(path, "cgroup.procs")) as file:
+            for line in file:
+                with suppress(ProcessLookupError):
+                    os.kill(int(line), signal.SIGKILL)
 
 
 def remove(container_id: str) -> bool:
@@ -59,15 +72,12 @@ def remove(container_id: str) -> bool:
     """
     gone = True
     for path in _paths(container_id):
-        for directory in (path, os.path.dirname(path)):
-            try:
-                os.rmdir(directory)
-            except FileNotFoundError:
-                continue
-            except OSError:
-                # The outer one is in use by another container, which is as it should be.
-                gone = gone and directory != path
-                break
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            gone = False
     return gone
 
 
@@ -98,11 +108,9 @@ def is_frozen(container_id: str) -> bool:
 
 
 def _paths(container_id: str) -> Iterator[str]:
-    found = mounts()
-    unified = [mount for mount in found if mount.fstype == "cgroup2"]
-    if unified:
-        yield os.path.join(unified[0].mountpoint, _PARENT, container_id)
-        return
-    for mount in found:
-        if mount.fstype == "cgroup" and set(mount.super_options.split(",")) & set(_VERSION_1):
-            yield os.path.join(mount.mountpoint, _PARENT, container_id)
+    for directory in _directories():
+        yield os.path.join(directory, _PARENT, container_id)
+
+
+def _directories() -> list[str]:
+    return [one.mountpoint for one in mounts() if one.fstype in ("cgroup", "cgroup2")]

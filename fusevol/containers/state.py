@@ -3,6 +3,7 @@
 Each has a directory named after its id below STATE/containers, readable for its owner only:
 
     container.json   what it is and how it is (`Container`), replaced atomically
+    config.json      what its runtime was told (OCI runtime specification)
     upper, work      what it changed, and overlayfs's scratch space
 
 Entries are believed as far as the processes they name still run.
@@ -47,6 +48,7 @@ class Container(msgspec.Struct):
         monitor: the process that waits for it and cleans up.
         status: exit status of the command, 128 + N if signal N ended it; None until it ended.
         remove_at_end: nothing of it is kept when it has ended.
+        runtime: path of the program that made it.
     """
 
     id: str
@@ -61,6 +63,7 @@ class Container(msgspec.Struct):
     monitor: Process | None = None
     status: int | None = None
     remove_at_end: bool = False
+    runtime: str = ""
 
     @classmethod
     def load(cls, container_id: str) -> "Container":
@@ -104,7 +107,7 @@ class Container(msgspec.Struct):
 
     @property
     def merged(self) -> str:
-        """Where its root file system is put together, in its own mount namespace only."""
+        """Where its root file system is put together, in namespaces of the runtime and its own."""
         return os.path.join(self.directory, "merged")
 
     def create(self) -> None:

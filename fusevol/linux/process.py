@@ -15,6 +15,7 @@ import msgspec
 from fusevol.linux.libc import checked, libc, quick_libc
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_SET_IO_FLUSHER: Final = 57
 _SYS_PIDFD_GETFD: Final = 438
 _CLONE_FILES: Final = 0x400
@@ -112,6 +113,23 @@ def die_with_parent(number: int) -> None:
     Cleared by fork(2). If the parent may have ended before, compare os.getppid() afterwards.
     """
     checked(libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0))
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends (PR_SET_CHILD_SUBREAPER)."""
+    checked(libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+
+
+def reset_signals() -> None:
+    """Have every signal do what it does by default, before another program is executed.
+
+    What a process ignores, the program that it executes does too (execve(2)).
+    """
+    for number in signal.valid_signals():
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            with contextlib.suppress(OSError, ValueError):
+                signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def start_ticks(pid: int) -> int:

@@ -1,20 +1,18 @@
 """Running a container from its making to its end.
 
-    fusevol run   the process that was called; forwards signals, returns the command's status
-      monitor     has the volumes served, waits for the command, cleans up
-        init      becomes the command, the first process of the container
+    fusevol run   the process that was called; forwards signals, shows the terminal, returns the
+                  command's status
+      monitor     has the volumes served, calls the runtime, waits for the command, cleans up
+        command   the first process of the container, which the runtime left behind
 
 Whichever is killed, the container ends and leaves nothing mounted: the monitor notices the end of
-the caller; the kernel kills `init` when the monitor ends, and so does the caller, as the kernel
-forgets to when the command changes its user; all mounts of the container are in its own mount
-namespace.
+the caller, the caller that of the monitor; all mounts of the container are in namespaces of the
+runtime and its own. If both are killed, the next command of fusevol ends what they left.
 """
 
 import os
-import select
 import signal
 import sys
-from collections.abc import Callable
 from typing import Final, Never
 
 import msgspec
@@ -23,10 +21,12 @@ from fusevol import errors
 from fusevol.containers import cgroup
 from fusevol.containers.state import Container
 from fusevol.errors import FusevolError
-from fusevol.linux.namespaces import CLONE_NEWPID, unshare
 from fusevol.linux.process import Process
-from fusevol.runtime.init import Plan, run
-from fusevol.runtime.root import Bind
+from fusevol.runtime.bundle import Plan
+from fusevol.runtime.making import run
+from fusevol.runtime.oci import RuntimeFailedError
+from fusevol.runtime.terminal import Terminal
+from fusevol.runtime.volumes import ServedVolumes
 
 _FORWARDED: Final = (
     signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT,
@@ -34,11 +34,6 @@ _FORWARDED: Final = (
 
 _ENOUGH: Final = 3
 """So many SIGINT and SIGTERM end a command that does not obey, as with Docker."""
-
-Obtain = Callable[[], list[Bind]]
-"""Has the volumes served and returns copies of their mounts."""
-Release = Callable[[], None]
-"""Gives the volumes back, when the container has ended."""
 
 
 class MonitorKilledError(Exception):
@@ -61,7 +56,9 @@ class _Report(msgspec.Struct):
     message: str = ""
 
 
-def run_container(container: Container, plan: Plan, obtain: Obtain, release: Release) -> int:
+def run_container(
+    container: Container, plan: Plan, served: ServedVolumes, terminal: Terminal | None
+) -> int:
     """Run a container to its end; return its command's exit status, 128 + N after signal N.
 
     Raises:
@@ -79,10 +76,13 @@ def run_container(container: Container, plan: Plan, obtain: Obtain, release: Rel
     if monitor == 0:
         os.close(receiving)
         os.close(lifeline)
-        _monitor(container, plan, obtain, release, sending, watched)
+        console = None if terminal is None else terminal.path
+        _monitor(container, plan, served, console, sending, watched)
     os.close(sending)
     os.close(watched)
     forwarder.watch(monitor)
+    if terminal is not None:
+        terminal.show_until(receiving)
     with os.fdopen(receiving, "rb") as pipe:
         said = pipe.read()
     forwarder.watch(0)
@@ -142,12 +142,17 @@ class _Forwarder:
 
 
 def _monitor(
-    container: Container, plan: Plan, obtain: Obtain, release: Release, sending: int, watched: int
-) -> Never:
+    container: Container, plan: Plan, served: ServedVolumes, console: str | None, sending: int,
+    watched: int,
+) -> Never:  # fmt: skip
     for number in _FORWARDED:
         signal.signal(number, signal.SIG_IGN)
+    # What is sent to all processes of a session, SIGKILL too, should leave one that cleans up.
+    os.setsid()
     try:
-        report = _Report(_run_and_clean_up(container, plan, obtain, release, watched))
+        report = _Report(_run_and_clean_up(container, plan, served, console, watched))
+    except RuntimeFailedError as error:
+        report = _Report(error.status)
     except FusevolError as error:
         report = _Report(1, type(error).__name__, str(error))
     except OSError as error:
@@ -162,7 +167,7 @@ def _monitor(
 
 
 def _run_and_clean_up(
-    container: Container, plan: Plan, obtain: Obtain, release: Release, watched: int
+    container: Container, plan: Plan, served: ServedVolumes, console: str | None, watched: int
 ) -> int:
     """Run the container; keep it when it has ended if that was asked for and it ever began."""
     keep = False
@@ -170,9 +175,9 @@ def _run_and_clean_up(
         container.monitor = Process.current()
         container.save()
         try:
-            container.status = _run(container, plan, obtain(), watched)
+            container.status = run(container, plan, served, console, watched)
         finally:
-            release()
+            served.release()
             cgroup.remove(container.id)
         container.save()
         keep = not container.remove_at_end
@@ -180,53 +185,3 @@ def _run_and_clean_up(
         if not keep:
             container.remove()
     return container.status
-
-
-def _run(container: Container, plan: Plan, binds: list[Bind], watched: int) -> int:
-    """Start the command, wait for it, and return its status."""
-    waiting, go = os.pipe2(os.O_CLOEXEC)
-    failures, failing = os.pipe2(os.O_CLOEXEC)
-    try:
-        unshare(CLONE_NEWPID)
-        pid = os.fork()
-        if pid == 0:
-            os.close(go)
-            os.close(failures)
-            run(plan, binds, waiting, failing)
-    finally:
-        # Not left to the end of this process, which waits for that of the servers.
-        for bind in binds:
-            os.close(bind.tree_fd)
-    os.close(waiting)
-    os.close(failing)
-    pidfd = os.pidfd_open(pid)
-    container.init = Process.of(pid)
-    container.save()
-    try:
-        cgroup.create(container.id, pid)
-        os.write(go, b"+")
-    except BaseException:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
-    finally:
-        os.close(go)
-    _await(pidfd, watched, pid)
-    _, status = os.waitpid(pid, 0)
-    os.close(pidfd)
-    with os.fdopen(failures, "rb") as pipe:
-        said = pipe.read().decode(errors="replace")
-    if said:
-        raise FusevolError(said)
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
-
-
-def _await(pidfd: int, watched: int, pid: int) -> None:
-    """Wait for the end of `pid`; end it if the caller ends before."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    poll.register(watched, 0)
-    for fd, _event in poll.poll():
-        if fd == watched:
-            os.kill(pid, signal.SIGKILL)

@@ -4,6 +4,7 @@ import os
 from typing import Final, NamedTuple
 
 from fusevol.errors import NotFoundError
+from fusevol.linux.files import open_in_root
 
 _FILE_MAX_BYTES: Final = 1 << 20
 """An image could hold files of any size."""
@@ -18,22 +19,25 @@ class ContainerUser(NamedTuple):
     home: str
 
 
-def find_user(word: str) -> ContainerUser:
+def find_user(root_fd: int, word: str) -> ContainerUser:
     """Return who `USER[:GROUP]`, names or numbers, is, by /etc/passwd and /etc/group.
 
-    Called with the container's root as the root of this process. Nothing is root. A number need
-    not be in the files; its group is 0 then, as with other engines.
+    Nothing is root. A number need not be in the files; its group is 0 then, as with other engines.
+
+    Args:
+        root_fd: the container's root directory.
+        word: what was asked for.
 
     Raises:
         NotFoundError: a name is in neither file.
     """
     name, _, group = (word or "0").partition(":")
-    entry = next((e for e in _entries("/etc/passwd", 7) if name in (e[0], e[2])), None)
+    entry = next((e for e in _entries(root_fd, "/etc/passwd", 7) if name in (e[0], e[2])), None)
     if entry is None and not name.isdecimal():
         raise NotFoundError(f"the image has no user {name}; give a number, or add it to the image")
     uid = int(entry[2]) if entry else int(name)
     gid = int(entry[3]) if entry else 0
-    groups = list(_entries("/etc/group", 4))
+    groups = list(_entries(root_fd, "/etc/group", 4))
     if group:
         gid = _find_group(group, groups)
         extra: list[int] = []
@@ -52,11 +56,11 @@ def _find_group(word: str, groups: list[list[str]]) -> int:
     raise NotFoundError(f"the image has no group {word}; give a number, or add it to the image")
 
 
-def _entries(path: str, fields: int) -> list[list[str]]:
+def _entries(root_fd: int, path: str, fields: int) -> list[list[str]]:
     """Return the lines of a file of colon-separated fields that are what they should be."""
     try:
         # A FIFO in an image must not hold us up.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = open_in_root(root_fd, path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return []
     with open(fd, "rb") as file:

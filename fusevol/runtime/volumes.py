@@ -5,36 +5,31 @@ own, so that they need no daemon.
 """
 
 import contextlib
-import hashlib
 import os
 import shutil
 import signal
-import stat
-import subprocess
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fusevol.binding.bind import open_subpath
 from fusevol.containers import cgroup
 from fusevol.containers.state import Container, all_containers
 from fusevol.errors import FusevolError
-from fusevol.linux.mountinfo import is_below, mounts
-from fusevol.linux.mounts import MNT_DETACH, umount
 from fusevol.mounts import registry
 from fusevol.options.binding import Binding
-from fusevol.options.config import MountConfig, log_directory
-from fusevol.processes import starting
-from fusevol.runtime.root import Bind
-from fusevol.server import store
+from fusevol.runtime import paths
+from fusevol.runtime.hook import Mounted
+
+if TYPE_CHECKING:
+    import subprocess
 
 _END_S: Final = 10.0
-_POLL_S: Final = 0.002
-_NAME_MAX_BYTES: Final = 255 - len(".log")
 _DIGITS: Final = 16
 
 
 def clean_up_abandoned() -> None:
-    """Clean up after containers whose monitor and caller were killed."""
+    """Clean up after containers whose monitor and caller were killed, and after attached paths."""
+    paths.clean_up_attached()
     for container in all_containers():
         if container.is_abandoned:
             clean_up(container)
@@ -51,15 +46,16 @@ def clean_up(container: Container) -> None:
         container = Container.load(container.id)
     except FileNotFoundError:
         return
-    if container.init is not None and container.is_abandoned:
-        container.init.signal(signal.SIGKILL)
-    directory = _directory(container)
+    directory = run_directory(container)
     deadline = time.monotonic() + _END_S
-    while not cgroup.remove(container.id) or _is_mounted_below(directory):
+    while _is_left(container, directory):
         if time.monotonic() > deadline:
             return
         time.sleep(0.02)
-    shutil.rmtree(directory, ignore_errors=True)
+    for path in (directory, os.path.join(states_directory(), container.id)):
+        shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(console_path(container))
     if container.remove_at_end:
         container.remove()
     elif container.is_abandoned:
@@ -68,52 +64,29 @@ def clean_up(container: Container) -> None:
             container.save()
 
 
-def _is_mounted_below(directory: str) -> bool:
-    """Tell whether anything is; take away what nobody looks after."""
-    found = [mount for mount in mounts() if is_below(mount.mountpoint, directory)]
-    for mount in found:
-        served = registry.get(mount.mountpoint)
-        if served is not None and served.is_dead:
-            umount(mount.mountpoint, MNT_DETACH)
-            registry.remove(mount.mountpoint)
-    return bool(found)
+def _is_left(container: Container, directory: str) -> bool:
+    """Tell whether a process or a mount of the container is left; end what nobody looks after."""
+    if container.is_abandoned:
+        # The control group may be the runtime's still to make, or have been taken away.
+        if container.init is not None:
+            container.init.signal(signal.SIGKILL)
+        cgroup.kill(container.id)
+    return not cgroup.remove(container.id) or paths.unmount_dead(directory)
 
 
-def _end_servers(servers: "dict[str, subprocess.Popen[bytes]]") -> None:
-    """End the servers of volumes, at once if they can; wait for the end of all."""
-    for mountpoint in servers:
-        _signal_keeper(mountpoint, signal.SIGTERM)
-    for mountpoint, process in servers.items():
-        # What uses the mount from elsewhere has its time to finish; a second request does not wait.
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if _has_ended(mountpoint):
-                break
-            _signal_keeper(mountpoint, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_END_S)
-
-
-def _signal_keeper(mountpoint: str, number: signal.Signals) -> None:
-    served = registry.get(mountpoint)
-    if served is not None:
-        served.keeper.signal(number)
-
-
-def _has_ended(mountpoint: str) -> bool:
-    deadline = time.monotonic() + _END_S
-    while (served := registry.get(mountpoint)) is not None and served.keeper.runs():
-        # A mount namespace that was made meanwhile may have a copy of the mount, which goes with
-        # the mount point.
-        store.remove_mountpoint(mountpoint)
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_POLL_S)
-    return True
-
-
-def _directory(container: Container) -> str:
+def run_directory(container: Container) -> str:
     """Return where volumes that are served for this container alone are mounted."""
     return os.path.join(registry.runtime_directory(), "runs", container.id)
+
+
+def console_path(container: Container) -> str:
+    """Return the socket that gets a container's terminal; short, as those of sockets have to be."""
+    return os.path.join(registry.runtime_directory(), f"{container.id[:_DIGITS]}.tty")
+
+
+def states_directory() -> str:
+    """Return where the runtime keeps what it knows of containers."""
+    return os.path.join(registry.runtime_directory(), "containers")
 
 
 class ServedVolumes:
@@ -122,34 +95,21 @@ class ServedVolumes:
     def __init__(self, container: Container) -> None:
         """Prepare."""
         self._container = container
-        self._servers: dict[str, subprocess.Popen[bytes]] = {}
+        self._servers: dict[str, subprocess.Popen[bytes] | None] = {}
         self._referred: list[str] = []
-        self._logs: set[str] = set()
-        self._directory = _directory(container)
+        self._directory = run_directory(container)
 
-    def obtain(self) -> list[Bind]:
-        """Have all volumes served; return copies of their mounts.
+    def obtain(self) -> list[Mounted]:
+        """Have all volumes served; return where they are mounted.
 
         Raises:
             FusevolError: one cannot be served.
         """
-        binds: list[Bind] = []
-        try:
-            for binding in self._container.bindings:
-                binds.append(self._obtain(binding))  # noqa: PERF401  # what was obtained counts
-        except BaseException:
-            # A server whose mount is held does not end, and `release` waits for its end.
-            for bind in binds:
-                os.close(bind.tree_fd)
-            raise
-        return binds
+        return [self._obtain(binding) for binding in self._container.bindings]
 
     def release(self) -> None:
         """End the servers and give the references back; the container has ended."""
-        _end_servers(self._servers)
-        for number in range(len(self._servers)):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(registry.messages_path(os.path.join(self._directory, str(number))))
+        paths.end(self._servers)
         shutil.rmtree(self._directory, ignore_errors=True)
         if not self._referred:
             return
@@ -163,18 +123,14 @@ class ServedVolumes:
             # The daemon is away; it finds out by itself when it is back that we have ended.
             return
 
-    def _obtain(self, binding: Binding) -> Bind:
+    def _obtain(self, binding: Binding) -> Mounted:
         if binding.volume.startswith("/"):
             mountpoint = self._serve(binding)
         else:
             mountpoint = self._refer(binding)
-        fd = open_subpath(mountpoint, binding.subpath)
-        try:
-            is_file = not stat.S_ISDIR(os.stat(f"/proc/self/fd/{fd}").st_mode)
-        except OSError as error:
-            os.close(fd)
-            raise FusevolError(f"{mountpoint} does not answer: {error.strerror}") from None
-        return Bind(fd, binding.destination, binding.read_only, is_file)
+        # What is not there is told before the runtime is called.
+        os.close(open_subpath(mountpoint, binding.subpath))
+        return Mounted(mountpoint, binding.subpath, binding.destination, binding.read_only)
 
     def _refer(self, binding: Binding) -> str:
         from fusevol.server.control import Client
@@ -187,34 +143,8 @@ class ServedVolumes:
 
     def _serve(self, binding: Binding) -> str:
         """Serve a path; the server ends with this process."""
-        config = self._config(binding)
-        os.makedirs(os.path.dirname(config.mountpoint), mode=0o700, exist_ok=True)
-        if os.path.isfile(config.source):
-            with open(config.mountpoint, "x"):
-                pass
-        else:
-            os.mkdir(config.mountpoint, 0o000)
-        messages = registry.messages_path(config.mountpoint)
-        self._servers[config.mountpoint] = starting.start(
-            config, messages, owner=os.getpid(), is_name_shared=True
+        mountpoint = os.path.join(self._directory, str(len(self._servers)))
+        self._servers[mountpoint] = paths.serve(
+            binding.volume, mountpoint, self._container.name, binding.destination, os.getpid()
         )
-        return config.mountpoint
-
-    def _config(self, binding: Binding) -> MountConfig:
-        return MountConfig(
-            source=os.path.realpath(binding.volume),
-            mountpoint=os.path.join(self._directory, str(len(self._servers))),
-            name=binding.volume,
-            log=self._log(binding.destination),
-        )
-
-    def _log(self, destination: str) -> str:
-        """Return the log of the volume at a place: it has one of its own."""
-        place = destination.strip("/").replace("/", "-")
-        name = f"{self._container.name}-{place}"
-        if name in self._logs or len(os.fsencode(name)) > _NAME_MAX_BYTES:
-            # Such as that of /a-b, beside /a/b.
-            digest = hashlib.sha256(os.fsencode(destination)).hexdigest()
-            name = f"{self._container.name}-{digest[:_DIGITS]}"
-        self._logs.add(name)
-        return os.path.join(log_directory(), f"{name}.log")
+        return mountpoint

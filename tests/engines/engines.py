@@ -274,7 +274,7 @@ class Run(_Served):
         tracer = [*TRACER, "-o", str(self.trace / name)] if self.trace.exists() else []
         return [
             *tracer,
-            *self.daemon.words("run", "--image", self._image, "--name", name),
+            *self.daemon.words("run", "--interactive", "--image", self._image, "--name", name),
             *binds,
             "--",
         ]

@@ -14,17 +14,23 @@ from tests.served import FUSEVOL, Record, read_log
 
 @dataclass
 class Runner:
-    """`fusevol run` with directories of its own, without a daemon."""
+    """`fusevol run` with directories of its own, without a daemon.
+
+    Attributes:
+        runtime: that makes its containers; the command's own choice if it is empty.
+    """
 
     directory: Path
     rootfs: Path
     env: dict[str, str]
+    runtime: str = ""
 
     def words(self, *words: str | Path) -> list[str]:
-        return [FUSEVOL, "run", *map(str, words)]
+        runtime = ["--runtime", self.runtime] if self.runtime else []
+        return [FUSEVOL, "run", *runtime, *map(str, words)]
 
     def of_rootfs(self, *words: str | Path) -> list[str]:
-        return self.words("--rootfs", self.rootfs, *words)
+        return self.words("--interactive", "--rootfs", self.rootfs, *words)
 
     def run(self, *words: str | Path, check: bool = True) -> CompletedProcess[str]:
         """Run a container of the root file system to its end."""
@@ -45,7 +51,7 @@ class Runner:
 
 
 @contextmanager
-def runner_of(rootfs: Path) -> Iterator[Runner]:
+def runner_of(rootfs: Path, runtime: str = "") -> Iterator[Runner]:
     """A runner; fails if anything is left of its containers at the end."""
     with workspace("run") as directory:
         env = {
@@ -54,14 +60,18 @@ def runner_of(rootfs: Path) -> Iterator[Runner]:
         }
         for name in ("state", "runtime", "log"):
             (directory / name).mkdir(mode=0o700)
-        yield Runner(directory, rootfs, env)
+        yield Runner(directory, rootfs, env, runtime)
         assert left_over(directory) == []
 
 
 def left_over(directory: Path) -> list[str]:
     """Return what is mounted, or in the way, after all containers have ended."""
     mounted = [mount.point for mount in mounts() if f"{directory}/" in mount.point]
-    running = list((directory / "runtime/runs").glob("*"))
+    running = [
+        path
+        for name in ("runs", "containers", "*.tty")
+        for path in (directory / "runtime").glob(name if "*" in name else f"{name}/*")
+    ]
     return mounted + [str(path) for path in running]
 
 

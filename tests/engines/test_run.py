@@ -8,9 +8,8 @@ import re
 import signal
 import stat
 import subprocess
-import sys
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +17,9 @@ import pytest
 
 from tests.engines.layouts import entry, image, layer
 from tests.engines.machine import command
+from tests.engines.podman import RUNTIMES
 from tests.engines.rootfs import tar_of
-from tests.engines.runner import Runner, control_groups, left_over
+from tests.engines.runner import Runner, control_groups, left_over, runner_of
 from tests.engines.shell import Shell
 from tests.patience import PATIENCE_S
 from tests.served import needs_root, read_log, runs, wait_until
@@ -28,6 +28,13 @@ pytestmark = needs_root
 
 CAPABILITIES: Final = "00000000a80425fb"
 """Docker's default set."""
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def runner(request: pytest.FixtureRequest, rootfs: Path) -> Iterator[Runner]:
+    """`fusevol run` with each runtime."""
+    with runner_of(rootfs, request.param) as runner:
+        yield runner
 
 
 @pytest.fixture
@@ -44,12 +51,12 @@ def test_the_exit_status_is_the_commands(runner: Runner) -> None:
     assert runner.run("--", "sh", "-c", "exit 37", check=False).returncode == 37
     assert runner.run("--", "sh", "-c", "kill -9 $$; sleep 9 & kill -KILL $!; wait $!",
                       check=False).returncode == 128 + 9  # fmt: skip
-    missing = runner.run("--", "/none", check=False)
-    assert (missing.returncode, missing.stderr) == (
-        127, "fusevol: /none: not found in the container\n"
-    )  # fmt: skip
-    unfit = runner.run("--", "/etc/passwd", check=False)
-    assert unfit.returncode == 126
+    for missing in ("/none", "none"):
+        done = runner.run("--", missing, check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (127, 1)
+        assert missing in done.stderr
+    for unfit in ("/etc/passwd", "/etc"):
+        assert runner.run("--", unfit, check=False).returncode == 126
 
 
 def test_standard_input_and_output_are_the_callers(runner: Runner) -> None:
@@ -74,10 +81,15 @@ def test_a_container_has_few_rights(runner: Runner) -> None:
 
 
 def test_devices_of_the_host_cannot_be_reached(runner: Runner) -> None:
-    for place in ("/dev/disk", "/tmp/disk", "/dev/shm/disk"):
-        script = f"busybox mknod {place} c 1 3; echo x >{place}"
+    for place in ("/dev/memory", "/tmp/memory", "/dev/shm/memory"):
+        script = f"busybox mknod {place} c 1 1; head -c 1 {place} && echo read"
         done = runner.run("--", "sh", "-c", script, check=False)
-        assert done.returncode != 0, place
+        assert (done.returncode, done.stdout) != (0, "read\n"), place
+        assert (
+            "not permitted" in done.stderr
+            or "ermission denied" in done.stderr
+            or ("Read-only" in done.stderr)
+        )
     script = "echo x >/dev/null; head -c 1 /dev/zero | wc -c; echo y >/dev/shm/y; cat /dev/shm/y"
     assert runner.run("--", "sh", "-c", script).stdout.split() == ["1", "y"]
 
@@ -147,9 +159,9 @@ def test_the_environment_is_what_was_said(runner: Runner) -> None:
     assert "A=b=c" in lines
     assert not [line for line in lines if line.startswith("FUSEVOL")]
     done = runner.run("-w", "/etc/passwd", "--", "true", check=False)
-    assert (done.returncode, "etc/passwd: Not a directory" in done.stderr) == (1, True)
+    assert (done.returncode, "a directory" in done.stderr) == (125, True)
     done = runner.run("-w", "/proc/self/fd/0", "--", "true", check=False)
-    assert done.returncode == 1
+    assert done.returncode == 125
 
 
 def test_directories_files_and_nested_places_can_be_volumes(runner: Runner, source: Path) -> None:
@@ -188,15 +200,6 @@ def test_records_name_the_container(runner: Runner, source: Path) -> None:
     runner.cli("rm", "named")
 
 
-def test_the_hosts_interpreter_cannot_be_changed(runner: Runner) -> None:
-    script = "import os; print(os.statvfs('/proc/self/exe').f_flag & os.ST_RDONLY)"
-    words = runner.words(
-        "--rm", "--rootfs", "/", "-e", f"PYTHONHOME={sys.base_prefix}", "--",
-        "/proc/self/exe", "-c", script,
-    )  # fmt: skip
-    assert command(*words, env=runner.env).stdout == f"{os.ST_RDONLY}\n"
-
-
 def test_volumes_are_nosuid_and_nodev(runner: Runner, source: Path) -> None:
     os.mknod(source / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     said = runner.run("-v", f"{source}:/data", "--", "sh", "-c", "echo x >/data/null", check=False)
@@ -221,7 +224,7 @@ def test_a_symbolic_link_in_the_image_leads_nowhere_else(
         assert said.stdout.startswith("content\n")
         assert place.rpartition("/")[2] in said.stdout
     words = runner.words("--rm", "--rootfs", rootfs, "-v", f"{source}:/link/data", "--", "true")
-    assert command(*words, env=runner.env, check=False).returncode == 1
+    assert command(*words, env=runner.env, check=False).returncode == 125
     assert list(outside.iterdir()) == []
     assert not Path("/etc/here").exists()
     assert not Path("/etc/there").exists()
@@ -249,7 +252,7 @@ def test_a_symbolic_link_in_the_image_leads_nowhere_else(
 )
 def test_what_cannot_be_meant_is_refused(runner: Runner, words: Sequence[str], said: str) -> None:
     done = runner.run(*words, check=False)
-    assert done.returncode != 0
+    assert done.returncode == 125
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
     assert runner.ps() == []
@@ -262,7 +265,7 @@ def test_a_directory_that_cannot_be_used_is_named(
     env = {**runner.env, f"FUSEVOL_{variable}_DIRECTORY": "/proc/none"}
     words = runner.of_rootfs("--rm", "-v", f"{source}:/data", "--", "true")
     done = command(*words, env=env, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 125
     assert "/proc/none: No such file or directory" in done.stderr
     assert done.stderr.count("\n") == 1
     assert runner.ps() == []
@@ -404,7 +407,7 @@ def test_a_damaged_layer_is_not_used(runner: Runner, base: bytes, tmp_path: Path
     done = command(
         *runner.words("--rm", "--image", reference, "--", "true"), env=runner.env, check=False
     )
-    assert done.returncode == 1
+    assert done.returncode == 125
     assert "damaged" in done.stderr
     blob.write_bytes(added)
     words = runner.words("--rm", "--image", reference, "--", "cat", "/data/added")
@@ -451,7 +454,7 @@ def test_a_name_is_given_once(runner: Runner) -> None:
         (process.communicate(timeout=PATIENCE_S)[1], process.returncode) for process in processes
     ]
     refused = "fusevol: container wanted already exists; remove it with `fusevol rm wanted`\n"
-    assert sorted(ended) == [("", 0), (refused, 2)]
+    assert sorted(ended) == [("", 0), (refused, 125)]
     runner.cli("rm", "wanted")
 
 
@@ -489,7 +492,7 @@ def test_what_no_layer_should_hold_is_an_error(
     reference = image(tmp_path / "layout", base, layer(*members))
     words = runner.words("--rm", "--image", reference, "--", "true")
     done = command(*words, env=runner.env, check=False)
-    assert done.returncode in (0, 1)
+    assert done.returncode in (0, 125)
     assert "Traceback" not in done.stderr
     if done.returncode:
         assert done.stderr.startswith("fusevol: layer sha256:")
@@ -505,7 +508,7 @@ def test_the_kernels_places_are_no_links(runner: Runner, tmp_path: Path, place: 
     (rootfs / place).symlink_to("/tmp")
     words = runner.words("--rm", "--rootfs", rootfs, "--", "true")
     done = command(*words, env=runner.env, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 125
     assert done.stderr == f"fusevol: /{place} of the container: it is a symbolic link\n"
 
 

@@ -7,9 +7,9 @@ import msgspec
 import pytest
 
 from fusevol.binding import podman_hooks
+from fusevol.binding.creating import read_state
 from fusevol.errors import UsageError
 from fusevol.mounts import encoding
-from fusevol.plugin.hook import read_state
 from fusevol.server.settings import load
 from tests.served import FUSEVOL, fusevol
 
