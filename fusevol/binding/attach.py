@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from fusevol.binding.attachments import Attachment, attachments, changing
 from fusevol.binding.bind import bind, open_subpath
 from fusevol.binding.inside import Inside, inside
+from fusevol.binding.owner import host_id_of_root
 from fusevol.containers.target import RunningContainer
 from fusevol.errors import FusevolError, NotFoundError, UnsupportedError, UsageError
 from fusevol.linux import mounts
@@ -38,6 +39,7 @@ class AttachSource(NamedTuple):
         mountpoint: where it is mounted.
         daemon: process in whose mount namespace it is.
         subpath: what of it is attached; empty for all of it.
+        is_own: it is mounted for this attachment alone.
     """
 
     volume: str
@@ -45,6 +47,7 @@ class AttachSource(NamedTuple):
     mountpoint: str
     daemon: int
     subpath: str = ""
+    is_own: bool = False
 
 
 def find_attachment(container: str, destination: str) -> Attachment | None:
@@ -90,7 +93,7 @@ def attach(
             has ended meanwhile.
     """
     host = _groups_of_host()
-    owner = [_host_id_of_root(target, kind) for kind in ("uid", "gid")]
+    owner = [host_id_of_root(target.process.pid, kind) for kind in ("uid", "gid")]
 
     def move(container: Inside) -> bytes:
         tree, device = _copy(container, served)
@@ -110,6 +113,7 @@ def attach(
             target.word, target.id, target.name, target.process, served.volume, served.source,
             destination, read_only, mount_id, device,
             datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            served.mountpoint if served.is_own else "",
         )  # fmt: skip
         try:
             attachment.save()
@@ -240,24 +244,6 @@ def _is_of_host(pid: int) -> bool:
             # It has ended, or is not ours to look at: whoever enters it will say so.
             continue
     return False
-
-
-def _host_id_of_root(target: RunningContainer, kind: str) -> int:
-    """Return the host's id of the container's root user or group (user_namespaces(7)).
-
-    What is made for a mount shall belong to it, and the kernel makes nothing on a file system of
-    the container's that belongs to nobody in there.
-    """
-    try:
-        with open(f"/proc/{target.process.pid}/{kind}_map") as file:
-            for line in file:
-                within, outside, _count = map(int, line.split())
-                if within == 0:
-                    return outside
-    except OSError:
-        # It has ended: whoever enters it will say so.
-        return 0
-    return 0
 
 
 def _groups_of_host() -> set[int]:

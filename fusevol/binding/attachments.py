@@ -27,11 +27,13 @@ class Attachment(msgspec.Struct):
         container: its full id.
         name: what its engine calls it.
         process: its first process.
-        volume: name of the volume, as `fusevol serve` knows it.
+        volume: name of the volume, as `fusevol serve` knows it, or a path of the host.
         source: what was asked for: the name and sub-path, or a path of the host.
         mount_id: of the mount in the container (/proc/PID/mountinfo).
         device: st_dev of the files on it.
         since: RFC 3339, UTC.
+        mountpoint: where the volume is mounted on the host, if that is for this attachment alone;
+            empty for a volume of `fusevol serve`.
     """
 
     target: str
@@ -45,6 +47,7 @@ class Attachment(msgspec.Struct):
     mount_id: int
     device: int
     since: str
+    mountpoint: str = ""
 
     @property
     def holder(self) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,10 @@ from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, Usage
 from fusevol.terminal import printable
 
 if TYPE_CHECKING:
+    from fusevol.binding.attach import AttachSource
     from fusevol.binding.attachments import Attachment
+    from fusevol.containers.target import RunningContainer
+    from fusevol.options.binding import Binding
 
 
 @click.command()
@@ -23,9 +27,9 @@ def attach(target: str, volume: str, listing: bool, as_json: bool) -> None:
     """Attach a volume to the running container TARGET.
 
     TARGET is docker:NAME, podman:NAME, pid:N, or the name of a container of `fusevol run`. The
-    volume is a NAME (or NAME/SUBDIR) or a PATH; `fusevol serve` must be running. The volume stays
-    until it is detached or the container exits. Engines do not know about it (`docker inspect` does
-    not show it).
+    volume is a NAME (or NAME/SUBDIR) of `fusevol serve`, or a PATH of the host, which needs no
+    daemon. It stays until it is detached or the container exits. Engines do not know about it
+    (`docker inspect` does not show it).
 
     \b
       fusevol attach docker:web data:/data:ro
@@ -64,7 +68,7 @@ def detach(target: str, destination: str, lazy: bool) -> None:
             f"from inside the container",
             err=True,
         )
-    _give_back(attachment)
+    _give_back(attachment, lazy)
 
 
 def _attachment(word: str, destination: str) -> "Attachment":
@@ -89,7 +93,14 @@ def _attachment(word: str, destination: str) -> "Attachment":
     return found
 
 
-def _give_back(attachment: "Attachment") -> None:
+def _give_back(attachment: "Attachment", lazy: bool = False) -> None:
+    if attachment.mountpoint:
+        from fusevol.runtime import paths
+
+        # What still uses it goes on; it ends with the container then.
+        if not lazy:
+            paths.end({attachment.mountpoint: None})
+        return
     from fusevol.server.control import Client
 
     try:
@@ -106,10 +117,8 @@ def _give_back(attachment: "Attachment") -> None:
 
 def _attach(word: str, text: str) -> None:
     from fusevol.binding import attach as attaching
-    from fusevol.binding.attachments import holder
     from fusevol.containers.target import find_target
     from fusevol.options.binding import parse_binding
-    from fusevol.server.control import Client
 
     binding = parse_binding(text)
     _check_root("attach")
@@ -119,25 +128,65 @@ def _attach(word: str, text: str) -> None:
         # It was unmounted from inside, as there is nothing mounted now.
         stale.forget()
         _give_back(stale)
+    if binding.volume.startswith("/"):
+        _attach_path(target, binding)
+    else:
+        _attach_volume(target, binding)
+
+
+def _attach_path(target: "RunningContainer", binding: "Binding") -> None:
+    """Attach a path of the host by a mount of its own, which ends with the container."""
+    from fusevol.binding.attach import AttachSource
+    from fusevol.runtime import paths
+
+    path = binding.volume
+    mountpoint = paths.serve_attached(path, target.name, binding.destination, target.process.pid)
+    source = AttachSource(path, path, mountpoint, os.getpid(), is_own=True)
+    _move(target, binding, source, lambda: paths.end({mountpoint: None}))
+
+
+def _attach_volume(target: "RunningContainer", binding: "Binding") -> None:
+    """Attach a volume of `fusevol serve`, which counts a reference of the container."""
+    from fusevol.binding.attach import AttachSource
+    from fusevol.binding.attachments import holder
+    from fusevol.server.control import Client
+
+    by = holder(target.id, binding.destination)
     with Client() as daemon:
-        name = binding.volume
-        if not binding.is_named:
-            name = daemon.create("", {"source": name} if name else {}).name
+        name = binding.volume or daemon.create("", {}).name
+
+        def give_back() -> None:
+            # By another connection: on this one a reply may still be due.
+            with Client() as other, suppress(NotFoundError):
+                other.unmount(name, by)
+
         try:
-            state = daemon.mount(name, holder(target.id, binding.destination), target.process.pid)
-            source = "/".join(filter(None, (binding.volume or name, binding.subpath)))
-            served = attaching.AttachSource(
-                name, source, state.mountpoint, daemon.pid, binding.subpath
-            )
-            attaching.attach(target, served, binding.destination, binding.read_only)
-        except BaseException as error:
-            # A signal may have come when it was attached already.
-            attached = attaching.find_attachment(target.id, binding.destination)
-            if isinstance(error, FusevolError) or attached is None:
-                # By another connection: on this one an answer may still be due.
-                with Client() as other, suppress(NotFoundError):
-                    other.unmount(name, holder(target.id, binding.destination))
+            state = daemon.mount(name, by, target.process.pid)
+        except BaseException:
+            give_back()
             raise
+        called = "/".join(filter(None, (name, binding.subpath)))
+        source = AttachSource(name, called, state.mountpoint, daemon.pid, binding.subpath)
+        _move(target, binding, source, give_back)
+
+
+def _move(
+    target: "RunningContainer",
+    binding: "Binding",
+    source: "AttachSource",
+    give_back: Callable[[], None],
+) -> None:
+    """Move a copy of a mount into a container; have it given back if that fails."""
+    from fusevol.binding import attach as attaching
+
+    try:
+        attaching.attach(target, source, binding.destination, binding.read_only)
+    except BaseException as error:
+        # A signal may have come when it was attached already.
+        attached = attaching.find_attachment(target.id, binding.destination)
+        if isinstance(error, FusevolError) or attached is None:
+            give_back()
+        raise
 
 
 def _check_root(command: str) -> None:

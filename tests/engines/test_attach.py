@@ -15,7 +15,7 @@ from tests.engines.engines import Container, DockerBind, Engine, PodmanBind, Run
 from tests.engines.machine import command, mounts
 from tests.engines.podman import podman_with
 from tests.engines.rootfs import ORIGINAL
-from tests.served import FUSEVOL, needs_root, wait_until
+from tests.served import FUSEVOL, needs_root, read_log, wait_until
 
 pytestmark = needs_root
 
@@ -182,15 +182,17 @@ def test_a_single_file(running: Running, tmp_path: Path) -> None:
     assert running("cat /etc/settings") == ""
 
 
-def test_the_volume_of_a_path_goes_with_its_attachment(running: Running, source: Path) -> None:
+def test_the_mount_of_a_path_goes_with_its_attachment(running: Running, source: Path) -> None:
     running.attach(f"{source}:/mnt/path")
-    (name,) = running.daemon.volumes()
+    assert running.daemon.volumes() == []
     running("echo x >/mnt/path/new")
-    records = [r for r in running.daemon.records(name) if r.get("path") == "/new"]
+    (log,) = (running.daemon.directory / "log").glob("*-mnt-path.log")
+    records = [r for r in read_log(log) if r.get("path") == "/new"]
     assert running.container.id in {r.get("container") for r in records}
     running.detach("/mnt/path")
-    wait_until(lambda: running.daemon.volumes() == [], "end of the volume")
+    assert not list((running.daemon.directory / "runtime/attached").iterdir())
     assert (source / "new").read_text() == "x\n"
+    log.unlink()
 
 
 def test_symbolic_links_at_the_destination_stay_inside(
