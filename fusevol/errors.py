@@ -1,7 +1,7 @@
 """The errors that end a command, and the exit code each one carries.
 
     FusevolError            1  failed
-    +-- UsageError          2  wrong usage: unknown option, level, or a path that cannot be meant
+    +-- UsageError          2  incorrect usage: an unknown option, an invalid value or path
     +-- NotFoundError       3  source, mount point, volume or mount does not exist
     +-- NotPermittedError   4  the caller may not do this
     +-- UnsupportedError    5  this kernel or host cannot do this
@@ -21,13 +21,13 @@ EXIT_MOUNT_FAILURE = 32
 
 
 class FusevolError(Exception):
-    """A failure to be shown to the user in one line: what failed, on what, why, what to do."""
+    """A failure shown to the user in one line: what failed, on what, why, what to do."""
 
     exit_code = EXIT_FAILED
 
 
 class UsageError(FusevolError):
-    """The command was called in a way that cannot be meant."""
+    """The command was called incorrectly."""
 
     exit_code = EXIT_USAGE
 
@@ -45,7 +45,7 @@ class NotPermittedError(FusevolError):
 
 
 class UnsupportedError(FusevolError):
-    """This kernel or host lacks a feature that was asked for."""
+    """This kernel or host lacks a requested feature."""
 
     exit_code = EXIT_UNSUPPORTED
 

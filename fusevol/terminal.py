@@ -13,7 +13,7 @@ _INVISIBLE: Final = re.compile(
     "\U00016fe4\U0001d159\U000e0100-\U000e01ef]"
 )
 """Characters without a shape that count as printable: Default_Ignorable_Code_Point of Unicode's
-DerivedCoreProperties.txt, and blanks that are no spaces."""
+DerivedCoreProperties.txt, and blanks that are not spaces."""
 
 
 _SHORT_ESCAPES: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}

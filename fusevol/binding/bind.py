@@ -15,7 +15,7 @@ from fusevol.linux.files import open_in_root
 from fusevol.linux.mountinfo import mount_at
 
 _TRIES: Final = 100
-"""How often what is missing is made anew, if somebody removes it at once."""
+"""How often what is missing is created again, if somebody removes it at once."""
 
 _KINDS: Final = {errno.EPERM: NotPermittedError, errno.ENOSYS: UnsupportedError}
 
@@ -90,7 +90,7 @@ def open_destination(root_fd: int, destination: str, is_file: bool, made: list[s
     """Return an O_PATH descriptor of `destination` inside `root_fd`; make what is missing.
 
     Raises:
-        OSError: a part of it is no directory, or it is of the other kind than `is_file` says.
+        OSError: a part of it is not a directory, or it is of the other kind than `is_file` says.
     """
     parts = destination.strip("/").split("/")
     for count in range(1, len(parts)):

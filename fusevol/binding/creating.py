@@ -43,7 +43,7 @@ class OciState(msgspec.Struct):
 
 
 def read_state(data: bytes) -> OciState:
-    """Return what a runtime wrote to the hook's standard input; UsageError if it is no state."""
+    """Return what a runtime wrote to the hook's standard input; UsageError if it is not a state."""
     if len(data) > STATE_MAX_BYTES:
         raise UsageError("the state of the container is too long")
     try:

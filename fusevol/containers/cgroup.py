@@ -30,7 +30,7 @@ def mixed_hierarchy() -> str | None:
 
 
 def can_limit_swap() -> bool:
-    """Tell whether what a container swaps out can be limited (cgroups(7))."""
+    """Return whether what a container swaps out can be limited (cgroups(7))."""
     for directory in _directories():
         if os.path.exists(os.path.join(directory, "memory.memsw.limit_in_bytes")):
             return True
@@ -42,7 +42,7 @@ def can_limit_swap() -> bool:
 
 
 def lets_open_devices(container_id: str) -> bool:
-    """Tell whether version 1 lets a container open any device; version 2 has no file that tells."""
+    """Return whether version 1 lets a container open any device; version 2 has no file for it."""
     if all(one.fstype != "cgroup" for one in mounts()):
         return False
     return (setting(container_id, "devices.list") or "a").startswith("a")
@@ -95,7 +95,7 @@ def freeze(container_id: str, frozen: bool) -> bool:
 
 
 def is_frozen(container_id: str) -> bool:
-    """Tell whether all processes of a container stand still, some time after `freeze`."""
+    """Return whether all processes of a container stand still, some time after `freeze`."""
     for path in _paths(container_id):
         for name, line in (("cgroup.events", "frozen 1"), ("freezer.state", "FROZEN")):
             try:

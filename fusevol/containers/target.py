@@ -38,7 +38,7 @@ def find_target(word: str) -> RunningContainer:
     """Return what `docker:NAME`, `podman:NAME`, `pid:N` or the name of an own container means.
 
     Raises:
-        UsageError: it means nothing.
+        UsageError: it is not valid.
         NotFoundError: there is no such container, or its engine does not answer.
         FusevolError: it is not running.
     """

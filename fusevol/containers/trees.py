@@ -78,7 +78,7 @@ def _move(name: str, source: int, target: int, number: int) -> int:
 
 
 def _remove_files(fd: int) -> list[str]:
-    """Remove what is no directory in the directory `fd`; return the names of directories."""
+    """Remove what is not a directory in the directory `fd`; return the names of directories."""
     directories = []
     for name in os.listdir(fd):
         try:

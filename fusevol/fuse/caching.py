@@ -43,7 +43,7 @@ class Caching:
             self._direct_writes = True
 
     def is_direct(self, file: OpenFile) -> bool:
-        """Tell whether reads and writes through `file` pass the page cache by.
+        """Return whether reads and writes through `file` pass the page cache by.
 
         Direct I/O by io_uring at the current position does not move it (fuse_direct_IO, Linux
         6.18): all reads return the same, all writes go over one another. What a ring has opened is

@@ -138,7 +138,7 @@ class Deadline:
         late.when_over(partial(self._soon, partial(self._journal.finished.append, entry)))
 
     def is_late(self) -> bool:
-        """Tell whether the handler that asks was given up."""
+        """Return whether the handler that asks was given up."""
         return self._one.current is not None and self._one.current.is_late
 
     def readdir_reply(self, *args: Any) -> bool:

@@ -50,7 +50,7 @@ class Executor(Protocol):
         """Add to the reply to a listing; return False if it is full. For handlers."""
 
     def is_late(self) -> bool:
-        """Tell whether the handler that asks was given up: its reply has left without it."""
+        """Return whether the handler that asks was given up: its reply has left without it."""
 
     def free(self, entry: Entry, late: Call | None) -> None:
         """Free the entry of a request when its reply has left, and `late`, a part of it, is over.

@@ -58,7 +58,7 @@ def _node_id(opcode: int, ctx: "RequestContext") -> int:
 
 
 def is_append(file: OpenFile, offset: int, length: int) -> bool:
-    """Tell whether the write that is being served is to go to the end of the file.
+    """Return whether the write that is being served is to go to the end of the file.
 
     `file` was opened with O_APPEND. The request is asked where the offset does not tell, and if
     that cannot be, what is known of the file's length decides.

@@ -227,7 +227,7 @@ def _given_up(
 
 
 def _is_part_of_setxattr(journal: Journal, tid: int) -> bool:
-    """Tell whether pyfuse3 looks at an attribute before it sets it, as an earlier worker's did.
+    """Return whether pyfuse3 looks at an attribute before it sets it, as an earlier worker's did.
 
     It does so for XATTR_CREATE and XATTR_REPLACE. That worker has got as far as to set it, so the
     attribute may be there by now; what counts is how it was before.

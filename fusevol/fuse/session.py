@@ -83,7 +83,7 @@ _KEEP_S: Final = 0.1
 
 
 def _is_news(message: logging.LogRecord) -> bool:
-    """Tell whether a message of pyfuse3 is worth showing.
+    """Return whether a message of pyfuse3 is worth showing.
 
     An answer to a request that nobody waits for any more fails with ENOENT (fs/fuse/dev.c,
     fuse_dev_do_write): the client was killed, or the file system unmounted before the last release
@@ -303,7 +303,7 @@ class Session:
             self._log.close()
 
     def reopen_log(self) -> None:
-        """Open the log file anew, after it was renamed, if that is wanted and was not done."""
+        """Reopen the log file, after it was renamed, if that is wanted and was not done."""
         words = self._region.words
         wanted = words[LOG_WANTED]
         if self._log is not None and words[LOG_OPENED] != wanted:
@@ -352,7 +352,7 @@ class Session:
         return InPlace(loop, self._journal)
 
     def _flushes(self) -> bool:
-        """Tell whether close(2) may have something to report, or each one is to be recorded.
+        """Return whether close(2) may have something to report, or each one is to be recorded.
 
         A local file system reports nothing at close(2) (only NFS and its like do), and at level
         `data` the release stands for the close; not to be asked saves a third of the requests of
@@ -405,7 +405,7 @@ def _take_credentials() -> bool:
 
 
 def _has_acls(root_fd: int) -> bool:
-    """Tell whether the source's file system has POSIX ACLs; asking for them costs requests."""
+    """Return whether the source's file system has POSIX ACLs; asking for them costs requests."""
     try:
         os.getxattr(descriptor_path(root_fd), "system.posix_acl_access")
     except OSError as error:

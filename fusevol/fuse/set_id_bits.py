@@ -19,7 +19,7 @@ class SetIdBits:
         self._callers = serving.callers
 
     def may_keep(self, inode: Inode, ctx: RequestContext) -> bool:
-        """Tell whether the caller may change the data of `inode`, and its bits stay."""
+        """Return whether the caller may change the data of `inode`, and its bits stay."""
         if ctx.uid != 0 or not self._volume.privileged:
             return False
         status = attributes.getattr(self._volume, inode)

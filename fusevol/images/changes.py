@@ -266,7 +266,7 @@ def _identity(fd: int) -> tuple[int, int]:
 
 
 def _has_directory(root_fd: int, path: bytes) -> bool:
-    """Tell whether a path of any length leads to a directory, without symbolic links."""
+    """Return whether a path of any length leads to a directory, without symbolic links."""
     names = path.split(b"/") if path else [b"."]
     fd = root_fd
     try:

@@ -35,7 +35,7 @@ REF_NAME: Final = "org.opencontainers.image.ref.name"
 _INDEX_MAX_BYTES: Final = 16 << 20
 _NESTING_MAX: Final = 4
 _UNKNOWN: Final = "unknown"
-"""Operating system of what is no image, such as attestations (BuildKit)."""
+"""Operating system of what is not an image, such as attestations (BuildKit)."""
 
 _ARCHITECTURES: Final = {
     "x86_64": ("amd64", ""),

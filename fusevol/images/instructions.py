@@ -26,7 +26,7 @@ def apply_changes(settings: Settings, changes: Sequence[str]) -> None:
     old one, unless the command is changed, too.
 
     Raises:
-        UsageError: an instruction is unknown or cannot be meant.
+        UsageError: an instruction is unknown or is not valid.
     """
     words = [_split(change) for change in changes]
     for name, rest, change in words:

@@ -229,7 +229,7 @@ class Unpacker:
     def _make_file(
         self, archive: tarfile.TarFile, member: tarfile.TarInfo, parent: Names, name: bytes
     ) -> bool:
-        """Make what is no directory; return whether it is a new inode."""
+        """Make what is not a directory; return whether it is a new inode."""
         if member.islnk():
             self._link(_names(_bytes(member.linkname)), parent, name)
             return False

@@ -334,7 +334,7 @@ class InodeTable:
             above = above.parent
 
     def gone(self, inode: Inode) -> None:
-        """Note that the host object is no more: what has its number now is another one."""
+        """Note that the host object no longer exists: what has its number now is another one."""
         on_device = self._by_host[inode.dev]
         if on_device.get(inode.host_ino) is inode:
             del on_device[inode.host_ino]
@@ -345,7 +345,7 @@ class InodeTable:
         return list(self._dormant)
 
     def is_dormant(self, ino: int) -> bool:
-        """Tell whether an inode is known, and nobody has asked for it since an earlier worker."""
+        """Return whether an inode is known, and nobody has asked for it since an earlier worker."""
         return ino in self._dormant
 
     def disown(self, ino: int) -> None:

@@ -25,7 +25,7 @@ _SHAPES: Final = tuple(
     re.compile(shape + r"(?=/|$)")
     for shape in (
         # Docker, Podman, containerd, CRI-O, nerdctl: ID, docker-ID.scope, libpod-ID,
-        # kubepods-...slice:cri-containerd:ID. The monitor (libpod-conmon-ID.scope) is no part of
+        # kubepods-...slice:cri-containerd:ID. The monitor (libpod-conmon-ID.scope) is not part of
         # the container, nor is a unit that merely mentions it (ID.service runs health checks).
         rf"(?:[^/]*(?<!conmon)[-:])?([0-9a-f]{{64}})(?:\.scope)?{_NO_POD}",
         # A build step; BuildKit's ids are shorter.

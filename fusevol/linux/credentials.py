@@ -56,7 +56,7 @@ def _capget() -> "ctypes.Array[_Sets]":
 
 
 def has_capability(capability: int) -> bool:
-    """Tell whether this thread has `capability` (a number of capability.h) in its effective set."""
+    """Return whether `capability` (a number of capability.h) is in this thread's effective set."""
     return bool(_capget()[capability // 32].effective >> capability % 32 & 1)
 
 

@@ -169,5 +169,5 @@ def mounts_below(top: Mount, path: str) -> list[Mount]:
 
 
 def is_below(path: str, directory: str) -> bool:
-    """Tell whether `path` is strictly below `directory`; both absolute and resolved."""
+    """Return whether `path` is strictly below `directory`; both absolute and resolved."""
     return path.startswith(directory.rstrip("/") + "/") and path != directory

@@ -92,8 +92,8 @@ def open_tree(path: str, dir_fd: int = _AT_FDCWD, recursive: bool = False) -> in
     """Return an O_PATH descriptor of a copy of the mount at `path`, attached nowhere.
 
     Of what is mounted below `path` nothing is in the copy unless `recursive`. What is mounted there
-    later never is (open_tree(2) with OPEN_TREE_CLONE, Linux 5.2). If `path` is no mount point, the
-    root of the copy is that directory or file.
+    later never is (open_tree(2) with OPEN_TREE_CLONE, Linux 5.2). If `path` is not a mount point,
+    the root of the copy is that directory or file.
 
     Args:
         path: relative to `dir_fd`; empty for what `dir_fd` itself refers to.

@@ -68,7 +68,7 @@ class Process(msgspec.Struct, frozen=True):
         return cls.of(os.getpid())
 
     def runs(self) -> bool:
-        """Tell whether it still runs; False for one whose id means nothing here."""
+        """Return whether it still runs; False for one whose id is not valid here."""
         return (
             self.pid > 0
             and self.pid_namespace in (0, own_pid_namespace())
@@ -190,7 +190,7 @@ def avoid_oom_killer(score: int) -> bool:
 
 
 def has_ended(pidfd: int) -> bool:
-    """Tell whether a process has ended, waited for or not (pidfd_open(2))."""
+    """Return whether a process has ended, waited for or not (pidfd_open(2))."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))

@@ -26,7 +26,7 @@ def notify(state: str, fds: Sequence[int] = ()) -> None:
 
 
 def is_service() -> bool:
-    """Tell whether a service manager wants to know how things are."""
+    """Return whether a service manager wants to know how things are."""
     return bool(os.environ.get("NOTIFY_SOCKET"))
 
 

@@ -4,7 +4,7 @@ Whatever was rotated or compressed meanwhile. Numbers have no gaps, so what is m
 next record or, if none comes, by the newest number that is known otherwise. It is looked for in all
 files of the log; what is in none of them becomes a `gap` record, which tells how many there were.
 
-A log can begin anew under old numbers, after all that was known of it was removed. A position is
+A log can start over under old numbers, after all that was known of it was removed. A position is
 therefore a number and the time of that record: where the log has another record of this number, or
 ends before it, it is sent from its beginning.
 """
@@ -35,7 +35,7 @@ class _OtherLogError(Exception):
 
 
 class _ReadAnewError(Exception):
-    """The log has to be opened anew: it goes on with numbers that were there before."""
+    """The log has to be reopened: it goes on with numbers that were there before."""
 
 
 def position_after(record: AccessRecord) -> Position:
@@ -124,7 +124,7 @@ class Backlog:
         self._position = Position(0, "", self._position.volume)
 
     def _all(self) -> Generator[Entry | None]:
-        """Yield all records; None when there is no more for now."""
+        """Yield all records; None when there are no more for now."""
         while True:
             try:
                 yield from self._in_this_log()

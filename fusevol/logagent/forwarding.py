@@ -52,7 +52,7 @@ class Forwarder(threading.Thread):
         self._ending.set()
 
     def run(self) -> None:
-        """Send until there is no more and it is to end; what cannot be sent then, the next does."""
+        """Send until nothing is left and it is to end; the next agent sends the rest."""
         is_ending = False
         # A sink that was gone may be back by the end: so it is tried once more then.
         while not self._send_all() and not is_ending:

@@ -2,7 +2,7 @@
 
 FD is a socket to the keeper. The first message on it is a `AgentStart`. A second one tells that the
 mount has ended, and names the file of its messages. The end of it tells the agent to end. What the
-agent sends on it, one byte at a time, asks for the log to be opened anew.
+agent sends on it, one byte at a time, asks for the log to be reopened.
 """
 
 import contextlib

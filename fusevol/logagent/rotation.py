@@ -20,7 +20,7 @@ _FIRST_LINE_BYTES: Final = 1 << 16
 
 
 def is_in_use(path: str) -> bool:
-    """Tell whether a worker still writes to a file that was renamed: it holds a lock on it."""
+    """Return whether a worker still writes to a file that was renamed: it holds a lock on it."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -35,7 +35,7 @@ class Rotation:
     """Rotates one log."""
 
     def __init__(self, path: str, options: LogOptions, reopen: Callable[[], None]) -> None:
-        """Prepare; `reopen` has the worker open its log anew."""
+        """Prepare; `reopen` has the worker reopen its log."""
         self._path = os.path.realpath(path)
         self._size = options.rotate_size or options.quota // _PART_OF_QUOTA
         self._age = options.rotate_age

@@ -13,7 +13,7 @@ MESSAGE_BYTES: Final = 1 << 16
 """Longest message to an agent."""
 
 REOPEN: Final = b"r"
-"""Asks for the log to be opened anew, as it was renamed."""
+"""Asks for the log to be reopened, as it was renamed."""
 
 
 AT_WORK: Final = b"w"

@@ -17,7 +17,7 @@ Read = Callable[[int], bytes]
 
 
 class DamagedError(ValueError):
-    """Compressed data that ends early or means nothing."""
+    """Compressed data that ends early or is not valid."""
 
 
 def zstandard(why_not: str) -> Any:
@@ -52,7 +52,7 @@ _DAMAGES: Final = (OSError, EOFError, lzma.LZMAError, zlib.error)
 
 
 def is_compressed(name: str) -> bool:
-    """Tell whether a file is compressed, by its name."""
+    """Return whether a file is compressed, by its name."""
     return name.endswith(tuple(_OPENERS))
 
 

@@ -15,7 +15,7 @@ from fusevol.logs.reader import parse
 from fusevol.record.record import AccessRecord
 
 _REQUIRED: Final = ("time", "seq", "op", "result", "us")
-"""Keys without which a line is no record; see `record.decode`."""
+"""Keys without which a line is not a record; see `record.decode`."""
 
 _ENDS: Final = re.compile(rb"}\n{")  # Counts faster than bytes.count.
 _INNER_END: Final = re.compile(rb"}(?!\n{|\Z)")
@@ -26,7 +26,7 @@ _ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def projection(keys: Iterable[str]) -> type[AccessRecord]:
     """Return a type for records that have `keys` and the required ones, and no others.
 
-    It is no AccessRecord, but serves as one for whoever asks for nothing but these keys, and is
+    It is not an AccessRecord, but serves as one for whoever asks for nothing but these keys, and is
     made in two thirds of the time.
     """
     hints = get_type_hints(AccessRecord)
@@ -52,7 +52,7 @@ class LineDecoder:
         self._decode_lines = decoder.decode_lines
 
     def all_json(self, block: bytes) -> list[AccessRecord] | None:
-        """Return the records of lines that are all JSON, None if one of them is no such record.
+        """Return the records of lines that are all JSON, None if one of them is not such a record.
 
         That takes two thirds of the time of one after the other.
         """
@@ -79,7 +79,7 @@ class LineDecoder:
         """Return the record in a line, in whichever format it is.
 
         Raises:
-            MalformedRecordError: it is no record, or too long.
+            MalformedRecordError: it is not a record, or too long.
         """
         if len(line) <= MAX_LINE_BYTES:
             try:

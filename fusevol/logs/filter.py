@@ -47,10 +47,10 @@ class Filter:
     until: str | None = None
 
     def compile(self) -> Predicate:
-        """Return a function that tells whether a record matches.
+        """Return a function that says whether a record matches.
 
         Raises:
-            ValueError: a pattern for paths means nothing.
+            ValueError: a pattern for paths is not valid.
         """
         is_in_scope = _all(self._scope())
         checks = self._checks()
@@ -129,7 +129,7 @@ def _both(one: Predicate, other: Predicate) -> Predicate:
 
 
 def result_check(results: frozenset[str]) -> Predicate:
-    """Return what tells whether a record has one of these results, as `parse_result` has them."""
+    """Return a function that says whether a record has one of these results (`parse_result`)."""
     if FAILED in results:
         return lambda record: record.result != OK or OK in results
     return lambda record: record.result in results
@@ -154,7 +154,7 @@ _RANGE_OR_CHARACTER: Final = re.compile(r"(.)-(.)|(.)", re.DOTALL)
 
 
 def path_matcher(pattern: str) -> Callable[[str], bool]:
-    """Return a function that tells whether a path of the log matches `pattern`.
+    """Return a function that says whether a path of the log matches `pattern`.
 
     The rules are those of gitignore(5), but for two things: the backslash has no meaning of its
     own, as names are given the way the log writes them, and a wildcard in the last part does not

@@ -24,7 +24,7 @@ def follow(
 
     Ends only where a pipe ends; all records of a pipe count as new ones.
 
-    A log that is renamed and made anew (logrotate) is read to its end first. So are logs that came
+    A log that is renamed and replaced (logrotate) is read to its end first. So are logs that came
     and went since, as long as they lie in the same directory, are called as rotated files are, and
     are not compressed.
     A log that is truncated (`copytruncate`) is read again from its beginning. What was written
@@ -34,7 +34,7 @@ def follow(
         path: the log; "-" is standard input.
         count: None for all that the log holds.
         keep: the records that are wanted.
-        skipped: gets the lines that are no records.
+        skipped: gets the lines that are not records.
 
     Raises:
         NotFoundError, NotPermittedError, FusevolError: the log cannot be read.
@@ -77,7 +77,7 @@ class GrowingLog(contextlib.ExitStack):
         self._offset = 0
         """How far the file has been read: to the end of a line, as a rule."""
         self._anchor = b""
-        """What stands before the offset; it is gone if the file was truncated and written anew."""
+        """What stands before the offset; it is gone if the file was truncated and written again."""
         self._is_inside = False
         """Whether the offset is inside a line, one that is too long to be a record."""
 

@@ -48,7 +48,7 @@ def explained(path: str) -> Iterator[None]:
 
 
 def is_file(path: str) -> bool:
-    """Tell whether a log can be read at any place, unlike standard input ("-") or a pipe.
+    """Return whether a log can be read at any place, unlike standard input ("-") or a pipe.
 
     Raises:
         NotFoundError, NotPermittedError: there is no such file, or it cannot be reached.

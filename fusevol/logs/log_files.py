@@ -177,7 +177,7 @@ def first_record_in(path: str) -> AccessRecord | None:
 
 
 def is_copy(path: str, paths: Iterable[str]) -> bool:
-    """Tell whether a file is what is just being compressed of another of `paths`."""
+    """Return whether a file is what is just being compressed of another of `paths`."""
     return is_compressed(path) and path.rpartition(".")[0] in paths
 
 
@@ -197,7 +197,7 @@ def _is_behind(name: str, entry: str, pattern: re.Pattern[str] = _BEHIND) -> boo
 
 
 def _is_inside(name: str, entry: str) -> bool:
-    """Tell whether an entry is called as logrotate's `extension` has it."""
+    """Return whether an entry is called as logrotate's `extension` has it."""
     stem, extension = os.path.splitext(name)
     if is_compressed(entry):
         entry = os.path.splitext(entry)[0]
@@ -215,7 +215,7 @@ def decompressed_blocks(path: str) -> Iterator[bytes]:
 
     Raises:
         NotFoundError, NotPermittedError, FusevolError: it cannot be read.
-        DamagedError: it ends early or means nothing.
+        DamagedError: it ends early or is not valid.
     """
     with explained(path), decompressed(path, path) as read:
         while block := read(_BLOCK_BYTES):

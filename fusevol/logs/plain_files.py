@@ -1,7 +1,7 @@
 """A log as files of plain JSON lines, for a reader that knows nothing else.
 
 Files that are such files are given out as they are. Of all others (compressed, in another format,
-with lines that are no records, a pipe) copies are made.
+with lines that are not records, a pipe) copies are made.
 """
 
 import contextlib
@@ -64,7 +64,7 @@ def plain_files(
 
 
 def _is_plain(parts: Sequence[Section], wanted: Filter, found: dict[Section, Continuity]) -> bool:
-    """Tell whether a file holds nothing but records in JSON; note their numbers if so."""
+    """Return whether a file holds nothing but records in JSON; note their numbers if so."""
     if parts[0].end is None:
         return False
 

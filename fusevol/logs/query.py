@@ -96,7 +96,7 @@ def answered(
 
     Raises:
         UnsupportedError: there is no DuckDB.
-        UsageError: the query is no SELECT, or means nothing.
+        UsageError: the query is not a SELECT, or is not valid.
     """
     duckdb = imported()
     with _explained(duckdb):
@@ -138,7 +138,7 @@ def _define(
 ) -> None:
     """Make what queries are about: the view `log`, and what helps with it."""
     columns = ", ".join(f"{_text(key)}: {_text(type_)}" for key, type_ in _columns().items())
-    # What is no record was found before. Left is half a line that is being written just now: errors
+    # Lines that are not records were found before. Left is a line that is being written now: errors
     # are ignored for it, and make a row of nothing.
     connection.execute(
         f"CREATE VIEW log AS SELECT * FROM read_json([{', '.join(map(_text, paths))}], "

@@ -1,6 +1,6 @@
 """The records of an access log, from its beginning or from its end.
 
-A log may hold lines that are no records: one that a crash cut off, one that somebody else wrote.
+A log may hold lines that are not records: one that a crash cut off, one that somebody else wrote.
 They are skipped and counted, never an error; empty lines do not count. Memory is bounded whatever
 the file holds. Nothing here writes or locks, so any number of readers may read a log in use.
 """
@@ -21,7 +21,7 @@ Predicate = Callable[[AccessRecord], bool]
 
 
 class SkippedLine(NamedTuple):
-    """A line that is no record. `number` counts from 1."""
+    """A line that is not a record. `number` counts from 1."""
 
     path: str
     number: int
@@ -83,7 +83,7 @@ def last(
 
 
 def last_record(path: str) -> AccessRecord | None:
-    """Return the last record of a log file; None if it has none or is no regular file.
+    """Return the last record of a log file; None if it has none or is not a regular file.
 
     Raises:
         NotFoundError, NotPermittedError, FusevolError: the log cannot be read.
@@ -138,7 +138,7 @@ def parse(line: bytes) -> AccessRecord:
     """Return the record in `line`, in whichever format it is.
 
     Raises:
-        MalformedRecordError: it is no record, or too long.
+        MalformedRecordError: it is not a record, or too long.
     """
     if len(line) > MAX_LINE_BYTES:
         raise MalformedRecordError(f"longer than {MAX_LINE_BYTES} bytes")
@@ -146,5 +146,5 @@ def parse(line: bytes) -> AccessRecord:
 
 
 def is_blank(line: bytes) -> bool:
-    """Tell whether a line is no record, but no loss either."""
+    """Return whether a line is not a record, but no loss either."""
     return not line or line.isspace()

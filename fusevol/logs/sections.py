@@ -72,7 +72,7 @@ class Section(NamedTuple):
     def batches(self, skipped: Skipped, kind: type[AccessRecord] = AccessRecord) -> Iterator[Batch]:
         """Yield what the section holds, many lines at a time.
 
-        What is no record goes into `skipped`; numbers count from the section's start.
+        What is not a record goes into `skipped`; numbers count from the section's start.
 
         Args:
             skipped: gets what is passed over.
@@ -110,7 +110,7 @@ class Section(NamedTuple):
 
         Raises:
             NotFoundError, NotPermittedError, FusevolError: the file cannot be read.
-            DamagedError: compressed data ends early or means nothing.
+            DamagedError: compressed data ends early or is not valid.
         """
         with explained(self.path), self._opened() as read:
             rest = b""
@@ -145,7 +145,7 @@ class Section(NamedTuple):
             # Whatever stands for the file: tests and other callers replace sys.stdin.
             yield cast("io.BufferedReader", sys.stdin.buffer).read1
         elif is_compressed(self.path):
-            # Opened anew, for a position of its own, and by number: the file may have been renamed.
+            # Reopened, for a position of its own, and by number: the file may have been renamed.
             with decompressed(self.path, f"/proc/self/fd/{self.fd}") as read:
                 yield read
         else:
@@ -153,7 +153,7 @@ class Section(NamedTuple):
 
 
 def is_stream(section: Section) -> bool:
-    """Tell whether it is a pipe, on which records may come one by one."""
+    """Return whether it is a pipe, on which records may come one by one."""
     return section.end is None and not is_compressed(section.path)
 
 
@@ -213,7 +213,7 @@ def opened(paths: Sequence[str], *, with_rotated: bool) -> Iterator[list[Section
 
     Args:
         paths: files, pipes and "-" for standard input. A file that is named twice is read once. If
-            there is something among them that is no file, they stay in the order they are in.
+            there is something among them that is not a file, they stay in the order they are in.
         with_rotated: whether to read also what was rotated of each file.
 
     Raises:
@@ -234,7 +234,7 @@ def _files(path: str, with_rotated: bool, stack: contextlib.ExitStack) -> list[_
             return [_File(_open(path, stack), None)]
         current = _existing([path], stack)
     except NotFoundError:
-        # It may just have been rotated, and not begun anew.
+        # It may just have been rotated, and the new file not started.
         current = []
     older = []
     if with_rotated and os.path.isdir(os.path.dirname(os.path.realpath(path))):
@@ -260,7 +260,7 @@ def _existing(paths: Sequence[str], stack: contextlib.ExitStack) -> list[_File]:
 
 
 def _is_copy(file: _File, firsts: dict[str, AccessRecord | None]) -> bool:
-    """Tell whether a file is what is just being compressed of another that is there still."""
+    """Return whether a file is what is just being compressed of another that is there still."""
     original = file.path.rpartition(".")[0]
     return is_copy(file.path, firsts) and file.first in (None, firsts[original])
 

@@ -145,7 +145,7 @@ def _listening(address: Address) -> str | socket.socket:
 
 
 def _is_for_all(listening: socket.socket) -> bool:
-    """Tell whether other machines, or containers with a network of their own, can connect."""
+    """Return whether other machines, or containers with a network of their own, can connect."""
     return (
         listening.family != socket.AF_UNIX
         and not ipaddress.ip_address(listening.getsockname()[0]).is_loopback

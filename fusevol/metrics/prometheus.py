@@ -18,7 +18,7 @@ _BOUNDS: Final = (*map(repr, BOUNDS_S), "+Inf")
 
 def render(reading: Samples, *, openmetrics: bool) -> tuple[bytes, str]:
     """Return a reading as a text, and the text's content type."""
-    # What a client accepts is not passed on: the library fails if a version in it is no number.
+    # What a client accepts is not passed on: the library fails if a version in it is not a number.
     encode, content_type = choose_encoder(OPENMETRICS if openmetrics else "")
     return encode(_Families(reading)), content_type
 

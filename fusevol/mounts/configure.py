@@ -23,7 +23,7 @@ def configure(
         in_background: nobody reads its standard output.
 
     Raises:
-        UsageError: it cannot be meant.
+        UsageError: it is not valid.
     """
     if "\0" in source + mountpoint:
         raise UsageError("a path cannot contain a NUL byte")

@@ -62,7 +62,7 @@ class Connection:
         return cls(fd)
 
     def is_there(self) -> bool:
-        """Tell whether it has not ended; one that was aborted is there until it is unmounted."""
+        """Return whether it has not ended; one that was aborted is there until it is unmounted."""
         try:
             fd = os.open("waiting", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
         except FileNotFoundError:
@@ -96,7 +96,7 @@ class Connection:
 
 
 def is_connected(fuse_fd: int, device: int) -> bool:
-    """Tell whether the file system of a /dev/fuse is there, was not aborted, and has this st_dev.
+    """Return whether the file system of a /dev/fuse is there, was not aborted, and has this st_dev.
 
     As long as it is connected, its number is no other's. Which number that is, Linux 6.17 tells;
     before, the caller has to know.

@@ -20,7 +20,7 @@ def decode(data: bytes, kind: Any) -> Any:
     """Return what `encode` was given, of type `kind`.
 
     Raises:
-        msgspec.DecodeError: `data` is no JSON text, or no `kind`, or has a string that stands for
+        msgspec.DecodeError: `data` is not JSON, or not a `kind`, or has a string that stands for
             no bytes.
     """
     try:

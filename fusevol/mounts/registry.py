@@ -241,7 +241,7 @@ def open_state(served: MountEntry) -> int:
 
 
 def is_mounted(served: MountEntry) -> bool:
-    """Tell whether the mount of an entry is the one at its mount point."""
+    """Return whether the mount of an entry is the one at its mount point."""
     return _is_of(served, mount_at(served.mountpoint))
 
 

@@ -34,7 +34,7 @@ class Binding(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 def is_volume_name(text: str) -> bool:
-    """Tell whether `text` can be the name of a volume, as with other engines.
+    """Return whether `text` can be the name of a volume, as with other engines.
 
     One letter is none: Docker takes `-v d:/x` for a drive of Windows, not for a volume.
     """

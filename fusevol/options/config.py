@@ -108,7 +108,7 @@ def source_flags(config: MountConfig, source: int, below: Collection[int]) -> in
 
 NO_LOG: Final = "none"
 STDOUT_LOG: Final = "-"
-"""Values of --log that are no file."""
+"""Values of --log that are not files."""
 
 
 def runtime_directory() -> str:

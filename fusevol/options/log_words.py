@@ -20,7 +20,7 @@ def changed(options: LogOptions, name: str, text: str) -> LogOptions:
     """Return `options` with one of LOG_WORDS set to what `text` means; "" is the default.
 
     Raises:
-        UsageError: it means nothing.
+        UsageError: it is not valid.
     """
     option = LOG_WORDS[name]
     if not text and not option.can_be_bare:

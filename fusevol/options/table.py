@@ -104,7 +104,7 @@ class Option:
         return UsageError(f"invalid {self.name}={text}: expected {expected}")
 
     def changes_at_once(self, text: str) -> bool:
-        """Tell whether a volume in use takes the value `text`."""
+        """Return whether a volume in use takes the value `text`."""
         if self.change is Change.LEVEL:
             return text == "data"
         return self.change is Change.AT_ONCE

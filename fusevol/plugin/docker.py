@@ -221,7 +221,7 @@ def refused(status: int, text: str) -> HttpResponse:
 
 
 def _json(said: Said, status: int = 200) -> HttpResponse:
-    # Paths that are no UTF-8 reach us as surrogates, which JSON text cannot hold.
+    # Paths that are not UTF-8 reach us as surrogates, which JSON text cannot hold.
     return HttpResponse(status, msgspec.json.encode(_without_surrogates(said)), CONTENT_TYPE)
 
 

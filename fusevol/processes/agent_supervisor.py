@@ -54,7 +54,7 @@ class AgentSupervisor:
             config: of the mount.
             region: tells where sinks begin that are new.
             own: tells of the agent's wishes, and of its end.
-            reopen: opens the log anew.
+            reopen: reopens the log.
             tell: is called when `trouble` has changed, with what it was before.
         """
         self.trouble = ""

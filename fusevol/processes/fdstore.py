@@ -1,7 +1,7 @@
 """Spare descriptors of a mount, with which it is revived when keeper and worker are killed.
 
 They are held by the process that had the mount made, and by the service manager while that process
-is restarted (sd_pid_notify_with_fds(3), FDSTORE=1). What was open when all died is opened anew by
+is restarted (sd_pid_notify_with_fds(3), FDSTORE=1). What was open when all died is reopened by
 its file handle or name; only what had no name any more is lost.
 """
 
@@ -103,7 +103,7 @@ class FdStore:
             _close(fds)
 
     def is_kept(self) -> bool:
-        """Tell whether the keeper, or a worker that becomes the keeper, is alive."""
+        """Return whether the keeper, or a worker that becomes the keeper, is alive."""
         if self._alive_fd < 0:
             return False  # It died before `follow` could take note of it.
         poll = select.poll()
@@ -114,7 +114,7 @@ class FdStore:
         """Return how long to wait before `revive`; None if that would not help.
 
         Args:
-            status: how the last keeper ended, as subprocess tells it; 0 if that is not known.
+            status: how the last keeper ended, as in subprocess.returncode; 0 if that is not known.
         """
         if time.monotonic() - self._revived_s >= _LIVED_S:
             self._revivals = self._failures = 0

@@ -45,7 +45,7 @@ def descriptors(region: Region) -> set[int]:
 
 
 def become_keeper(region: Region, reason: str) -> NoReturn:
-    """Execute the keeper anew in this process, which shares its descriptors with nobody.
+    """Execute the keeper again in this process, which shares its descriptors with nobody.
 
     Args:
         reason: what the log will tell of it.

@@ -3,11 +3,11 @@
 It holds /dev/fuse, the recovery state, and the table of descriptors, which it shares with the
 worker; so everything that was open stays open when the worker dies. It touches no file of the
 volume. It is started as `python -m fusevol.processes.keeper FD`, FD being its end of a channel to
-who wants the mount, and executed anew as `... --resume FD`, FD being the memfd of the recovery
+who wants the mount, and re-executed as `... --resume FD`, FD being the memfd of the recovery
 state, when the code is to be changed or the keeper before it has died.
 
 One thread, no trio: it has to be able to fork. Signals: SIGTERM and SIGINT unmount, the second one
-at once; SIGHUP opens the log anew; SIGUSR1 changes to the code that is installed now.
+at once; SIGHUP reopens the log; SIGUSR1 changes to the code that is installed now.
 """
 
 import contextlib

@@ -164,7 +164,7 @@ class _Stay:
         return _await_end(self.keeper) if self.keeper is not None else 0
 
     def _revive(self, status: int) -> bool:
-        """Start a keeper anew; return False if the mount was unmounted or that does not help."""
+        """Start another keeper; return False if the mount was unmounted or that does not help."""
         while self._fdstore is not None and self._is_left():
             delay_s = self._fdstore.delay_s(status)
             if delay_s is None:

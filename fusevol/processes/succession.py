@@ -26,7 +26,7 @@ def keeper_after(mountpoint: str, ended: int) -> Process | None:
 
 
 def is_kept(mountpoint: str, fdstore: FdStore | None) -> bool:
-    """Tell whether anybody lives who keeps a mount or is about to.
+    """Return whether anybody lives who keeps a mount or is about to.
 
     Without spare descriptors the registry tells, which may name an earlier worker.
     """

@@ -62,7 +62,7 @@ class Unmounting:
             )
 
     def is_due(self) -> bool:
-        """Tell whether open files have to fail now; from then on it is `forced`."""
+        """Return whether open files have to fail now; from then on it is `forced`."""
         if self.deadline is None or time.monotonic() < self.deadline:
             return False
         if not self.forced:
@@ -75,7 +75,7 @@ class Unmounting:
         return True
 
     def is_overdue(self) -> bool:
-        """Tell whether to end although a worker has not, which waits for a source that hangs."""
+        """Return whether to end although a worker has not, which waits for a source that hangs."""
         return self.forced and time.monotonic() >= self._latest()
 
     def next_moment(self) -> float | None:
@@ -100,7 +100,7 @@ class Unmounting:
             self._unmount(lazily=True)
 
     def is_mounted(self) -> bool:
-        """Tell whether this very mount is the one at its mount point."""
+        """Return whether this very mount is the one at its mount point."""
         mount = mount_at(self._config.mountpoint)
         if mount is None or mount.fstype != registry.FSTYPE or mount.device != self.device:
             return False

@@ -54,7 +54,7 @@ class WorkerRecovery:
         """Get everything ready for the next worker; return how long to wait for it, in seconds.
 
         Args:
-            status: how the last one ended, as subprocess tells it.
+            status: how the last one ended, as in subprocess.returncode.
 
         Raises:
             OSError: ENODEV if the file system was unmounted meanwhile.

@@ -79,7 +79,7 @@ class Judge(Protocol):
     """Tells how records follow on one another."""
 
     def follows(self, line: bytes, previous: bytes) -> bool:
-        """Tell whether a line is as it was written, behind `previous`, another line."""
+        """Return whether a line is as it was written, behind `previous`, another line."""
 
     def advance(self, lines: Iterable[bytes], previous: bytes) -> tuple[int, bytes, bytes | None]:
         """Go over lines as long as each `follows` on the one before; the first one on `previous`.
@@ -94,7 +94,7 @@ class Judge(Protocol):
         """Tell how the first line with a hash begins a log; `between` is before it."""
 
     def joins_removed(self, line: bytes, mark: Mark, between: UnhashedLines) -> bool:
-        """Tell whether a line follows on the last record of a part that was removed."""
+        """Return whether a line follows on the last record of a part that was removed."""
 
 
 class SecretJudge:
@@ -177,7 +177,7 @@ class PublicJudge:
 
 
 def is_record(line: bytes) -> bool:
-    """Tell whether a line is a record, with a hash or without."""
+    """Return whether a line is a record, with a hash or without."""
     return record_in(line) is not None
 
 

@@ -63,7 +63,7 @@ class PublicKey:
         return cls(key)
 
     def accepts(self, signature: str | None, *words: Word) -> bool:
-        """Tell whether `signature` was made over these words."""
+        """Return whether `signature` was made over these words."""
         exceptions: Any = importlib.import_module("cryptography.exceptions")
         try:
             self._key.verify(base64.b64decode(signature or "", validate=True), _message(words))

@@ -91,7 +91,7 @@ class Sealer:
         self._previous = self._before
 
     def encode_behind(self, record: AccessRecord, between: bytes) -> bytes:
-        """Do as `encode`, where `between`, which is no record, stands before the line."""
+        """Do as `encode`, where `between`, which is not a record, stands before the line."""
         before = self._previous
         self._previous = self._links.torn(before, between)
         line = self.encode(record)
@@ -130,7 +130,7 @@ def volume_in_records(name: str) -> str:
 
 
 def _is_behind(end: LogEnd, head: Head) -> bool:
-    """Tell whether the newest checkpoint knows more of the chain than the log's end does."""
+    """Return whether the newest checkpoint knows more of the chain than the log's end does."""
     if not end.hash or end.seq < head.seq:
         return True
     # Off since then; were it on again, there would be a record with another hash.

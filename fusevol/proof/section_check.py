@@ -194,7 +194,7 @@ def note(run: SectionCheck, link: Link, spot: HashedLine) -> None:
 
 
 def _is_cut(section: Section) -> bool:
-    """Tell whether a file that can be read at any place ends within a line."""
+    """Return whether a file that can be read at any place ends within a line."""
     if section.end is None or section.fd < 0:
         return False
     return section.end > 0 and os.pread(section.fd, 1, section.end - 1) != b"\n"

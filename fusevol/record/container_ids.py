@@ -23,7 +23,7 @@ _BEGINNING: Final = re.compile("[0-9a-f]{1,64}")
 
 
 def is_full_id(container: str) -> bool:
-    """Tell whether a container is named by its id."""
+    """Return whether a container is named by its id."""
     return _FULL_ID.fullmatch(container) is not None
 
 
@@ -33,7 +33,7 @@ def short_form(container: str) -> str:
 
 
 def container_check(wanted: Collection[str]) -> Callable[[AccessRecord], bool]:
-    """Return what tells whether a record is of one of the `wanted` containers.
+    """Return a function that says whether a record is of one of the `wanted` containers.
 
     Args:
         wanted: full ids, beginnings of ids, names; HOST for what is known to be of the host.

@@ -38,7 +38,7 @@ class Links:
         """To be copied for each hash: the key has gone in already, which is half of the work."""
 
     def follows(self, line: bytes, previous: bytes) -> bool:
-        """Tell whether `line` is as it was written, after a record with the hash `previous`."""
+        """Return whether `line` is as it was written, after a record with the hash `previous`."""
         state = self.fresh.copy()
         state.update(previous)
         state.update(line[:-_TAIL_BYTES])
@@ -68,7 +68,7 @@ class Links:
         return self._marked(_RESUMED, previous)
 
     def torn(self, previous: bytes, between: bytes) -> bytes:
-        """Return what stands for `previous` where `between`, which is no record, follows it."""
+        """Return what stands for `previous` where `between`, which is not a record, follows it."""
         return self._marked(_TORN, previous + between)
 
     def _marked(self, mark: bytes, content: bytes) -> bytes:
@@ -82,7 +82,7 @@ def hash_of(line: bytes) -> bytes:
 
 
 def is_hashed(line: bytes) -> bool:
-    """Tell whether a line ends with a hash, right or wrong."""
+    """Return whether a line ends with a hash, right or wrong."""
     return line.startswith(b"{") and _TAIL.fullmatch(line[-_TAIL_BYTES:]) is not None
 
 

@@ -153,7 +153,7 @@ def decode(line: bytes) -> AccessRecord:
     """Return the record that stands in `line`; keys of newer versions are ignored.
 
     Raises:
-        MalformedRecordError: `line` is no JSON object, lacks a required key, or has a wrong type.
+        MalformedRecordError: `line` is not a JSON object, lacks a required key or has a wrong type.
     """
     try:
         record = _decoder.decode(line)

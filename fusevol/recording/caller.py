@@ -82,7 +82,7 @@ class Callers:
         return self._meet(tid, now_ns) if tid > 0 else _INVISIBLE
 
     def may_keep_set_id(self, tid: int) -> bool:
-        """Tell whether thread `tid` has CAP_FSETID in effect (proc_pid_status(5), CapEff)."""
+        """Return whether thread `tid` has CAP_FSETID in effect (proc_pid_status(5), CapEff)."""
         try:
             effective = int(self._status_field(tid, b"CapEff:"), 16)
         except OSError:
@@ -90,7 +90,7 @@ class Callers:
         return bool(effective >> CAP_FSETID & 1)
 
     def is_ring(self, tid: int, comm: str | None) -> bool:
-        """Tell whether thread `tid`, called `comm`, does the work of an io_uring."""
+        """Return whether thread `tid`, called `comm`, does the work of an io_uring."""
         if comm is None or not comm.startswith(_IO_URING):
             return False
         try:
@@ -174,7 +174,7 @@ class Callers:
 
 
 def _is_proc_ours() -> bool:
-    """Tell whether /proc counts processes as the kernel tells us of them.
+    """Return whether /proc counts processes as the kernel tells us of them.
 
     In a pid namespace of its own with the /proc of another one, each id would be somebody else's.
     """

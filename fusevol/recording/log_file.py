@@ -42,18 +42,18 @@ class LogFile:
         return f"/proc/self/fd/{self.fd}"
 
     def is_at_its_path(self) -> bool:
-        """Tell whether it was not renamed; its own lock would keep it from being opened again."""
+        """Return whether it was not renamed; its own lock would keep it from being opened again."""
         try:
             return os.path.samestat(os.stat(self._path), os.fstat(self.fd))
         except OSError:
             return False
 
     def is_hidden(self) -> bool:
-        """Tell whether another file system was mounted above it."""
+        """Return whether another file system was mounted above it."""
         return self._path_now() == self._place and not self.is_at_its_path()
 
     def is_nameless(self) -> bool:
-        """Tell whether it was removed."""
+        """Return whether it was removed."""
         try:
             return os.fstat(self.fd).st_nlink == 0
         except OSError:

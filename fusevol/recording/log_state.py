@@ -5,7 +5,7 @@
 So numbers go on whatever becomes of the files, and a loss is told even if the mount ends before the
 log can be written again. It is written by one pwrite(2) in place, which needs no room on the disk
 that it does not have already: with each lost operation, and with records a few times a second. So
-it may be older than the log; then the log counts. It is no mapped file: on btrfs a store to one
+it may be older than the log; then the log counts. It is not a mapped file: on btrfs a store to one
 kills the process (SIGBUS) when the disk is full, whether its room was allocated before or not.
 """
 
@@ -89,7 +89,7 @@ class LogState:
 
     @classmethod
     def none(cls, log: str) -> Self:
-        """Return that of a log that is no file, of which nothing is kept."""
+        """Return that of a log that is not a file, of which nothing is kept."""
         return cls(log, -1)
 
     def load(self) -> Known:

@@ -73,7 +73,7 @@ def translate(content: bytes, mountpoint: str = "") -> Translation:
         mountpoint: where LoggedFS served its directory, which its expressions may begin with.
 
     Raises:
-        UsageError: it is no such configuration.
+        UsageError: it is not such a configuration.
     """
     try:
         root = ET.fromstring(content)

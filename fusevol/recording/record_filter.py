@@ -39,7 +39,7 @@ class RecordFilter:
         """Make one.
 
         Raises:
-            UsageError: a rule or list means nothing; it says which and why.
+            UsageError: a rule or list is not valid; it says which and why.
         """
         self._include = parse_rules("include", options.include, lenient=True)
         self._exclude = parse_rules("exclude", options.exclude)
@@ -49,7 +49,7 @@ class RecordFilter:
         self.text = " ".join(f"{key}={shlex.quote(words[key])}" for key in _WORDS if key in words)
 
     def of(self, op: str) -> "Check | Verdict":
-        """Return what tells whether a record of `op` is written, or that it always or never is."""
+        """Return a check of whether a record of `op` is written, or that it always or never is."""
         succeeding, failing = op in self._success, op in self._failure
         if not (succeeding or failing):
             return NEVER

@@ -291,7 +291,7 @@ class LogWriter:
             chain.keep(number)
 
     def reopen(self) -> None:
-        """Open the file anew, after it was renamed (logrotate); keep the old one if that fails."""
+        """Reopen the file, after it was renamed (logrotate); keep the old one if that fails."""
         if self.path == STDOUT_LOG:
             return
         if self._file.is_at_its_path():

@@ -115,7 +115,7 @@ class RunEntries:
         return sorted(runs, key=lambda run: run.time_ns)
 
     def _are_any(self) -> bool:
-        """Tell whether there ever were any; to read a hole would fill it."""
+        """Return whether there ever were any; to read a hole would fill it."""
         try:
             return os.lseek(self._region.fd, RUNS * WORD, os.SEEK_DATA) < RUNS_END * WORD
         except OSError as error:

@@ -130,7 +130,7 @@ def read(fd: int) -> Snapshot:
     Each number is right for some moment during the call; the sum of the buckets is `count`.
 
     Raises:
-        FusevolError: it is no state, or of another version.
+        FusevolError: it is not a state, or of another version.
     """
     check_header(fd)
     # By read(2): to read a hole through a mapping would fill it.

@@ -284,7 +284,7 @@ class Journal:
         return None
 
     def is_executing(self) -> bool:
-        """Tell whether the effect of any request was not complete when the worker died."""
+        """Return whether the effect of any request was not complete when the worker died."""
         return bool(self._executing())
 
     def _executing(self) -> list[Entry]:
@@ -292,7 +292,7 @@ class Journal:
         return [entry for entry in entries if not entry.is_done]
 
     def is_waiting(self) -> bool:
-        """Tell whether requests were taken up."""
+        """Return whether requests were taken up."""
         return any(self.words[entry.at] for entry in [self.inline, *self._free])
 
     def settle(self, unanswered: Iterable[tuple[Key, int]]) -> None:

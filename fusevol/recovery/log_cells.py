@@ -20,7 +20,7 @@ STATE_FD: Final = 8
 SEEN: Final = 9
 """SEQ when the file was last seen to have a name."""
 FAULT: Final = 10
-"""errno of what keeps the log from being opened anew; 0 if nothing does."""
+"""errno of what keeps the log from being reopened; 0 if nothing does."""
 NAMELESS: Final = 11
 """1 while the file has no name, or there is none, and no other can be opened."""
 DELETED_NS: Final = 12

@@ -21,7 +21,7 @@ class LogTrouble(NamedTuple):
     """How it stands.
 
     Attributes:
-        wanted: how often the log was to be opened anew; opened: for how many of these it was tried.
+        wanted: how often the log was to be reopened; opened: for how many of these it was tried.
         fault: errno of why that failed; 0 if it did not.
         is_nameless: it was deleted, and there is no other file to write to.
         untold: operations without a record that the log does not tell of yet, because of `errno`,
@@ -48,7 +48,7 @@ def read(fd: int) -> LogTrouble:
     """Return how it stands, given the recovery state, from any process.
 
     Raises:
-        FusevolError: it is no state, or of another version.
+        FusevolError: it is not a state, or of another version.
     """
     check_header(fd)
     words = memoryview(os.pread(fd, HEADER_WORDS * WORD, 0)).cast("Q")

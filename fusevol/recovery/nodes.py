@@ -114,7 +114,7 @@ class NodeEntries:
         self._words[at + _SHAPE] |= _REMOVED
 
     def set_gone(self, at: int) -> None:
-        """Note that the host object is no more."""
+        """Note that the host object no longer exists."""
         self._words[at + _SHAPE] |= _GONE
 
     def replace(self, at: int, parent: int, name: bytes, handle: bytes | None) -> int:
@@ -251,7 +251,7 @@ class NodeEntries:
         return (at - NODES) // STRIDE
 
     def identity(self, at: int) -> tuple[int, int] | None:
-        """Return st_dev and st_ino of an entry; None if the host object is no more."""
+        """Return st_dev and st_ino of an entry; None if the host object no longer exists."""
         words = self._words
         return None if words[at + _SHAPE] & _GONE else (words[at + _DEV], words[at + _HOST_INO])
 

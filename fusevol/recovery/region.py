@@ -56,7 +56,7 @@ PROGRESS: Final = 18
 DEVICE: Final = 19
 """st_dev of the mount."""
 LOG_WANTED: Final = 20
-"""How often the log was to be opened anew; LOG_OPENED: how often that was done."""
+"""How often the log was to be reopened; LOG_OPENED: how often that was done."""
 LOG_OPENED: Final = 21
 
 LOG_BYTES: Final = LOG_FD + cells.BYTES

@@ -19,7 +19,7 @@ class ReportInput(NamedTuple):
     Attributes:
         aggregate: of the records that were asked for.
         continuity: of all records of the volumes and the time that were asked for.
-        skipped: what is no record.
+        skipped: what is not a record.
         files: what was read, in this order.
     """
 

@@ -92,7 +92,7 @@ def packed(
 
 
 def moment(time: str) -> int | str:
-    """Return a time of the log in microseconds since the epoch; as text if it is no time."""
+    """Return a time of the log in microseconds since the epoch; as text if it is not a time."""
     try:
         when = datetime.fromisoformat(time)
         return (when - _EPOCH) // timedelta(microseconds=1)

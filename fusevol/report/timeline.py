@@ -114,7 +114,7 @@ class Timeline:
 
 
 def second_of(time: str) -> int:
-    """Return the whole seconds from the epoch to `time`; 0 for what is no time."""
+    """Return the whole seconds from the epoch to `time`; 0 for what is not a time."""
     try:
         return _minute(time[:16]) + int(time[17:19])
     except ValueError:

@@ -79,7 +79,7 @@ def parse_limits(
         can_limit_swap: this host can (`containers.cgroup`).
 
     Raises:
-        UsageError: one means nothing.
+        UsageError: one is not valid.
     """
     return Limits(_memory(memory), can_limit_swap, _processes(processes), _quota(cpus))
 

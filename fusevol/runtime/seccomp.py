@@ -87,7 +87,7 @@ def _applies(rule: Mapping[str, Any], architecture: str) -> bool:
 
 
 def _is_older(release: str | None) -> bool:
-    """Tell whether the kernel is older than a release such as "4.8"."""
+    """Return whether the kernel is older than a release such as "4.8"."""
     if release is None:
         return False
     mine = platform.release().split("-")[0].split(".")

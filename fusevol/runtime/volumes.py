@@ -65,7 +65,7 @@ def clean_up(container: Container) -> None:
 
 
 def _is_left(container: Container, directory: str) -> bool:
-    """Tell whether a process or a mount of the container is left; end what nobody looks after."""
+    """Return whether a process or a mount of the container is left; end what nobody looks after."""
     if container.is_abandoned:
         # The control group may be the runtime's still to make, or have been taken away.
         if container.init is not None:

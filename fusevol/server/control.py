@@ -106,7 +106,7 @@ class Mount(msgspec.Struct, tag=True, forbid_unknown_fields=True):
 
 
 class Unmount(msgspec.Struct, tag=True, forbid_unknown_fields=True):
-    """Take a reference back; one that is not known is no error. Answered by VolumeState.
+    """Take a reference back; one that is not known is not an error. Answered by VolumeState.
 
     Attributes:
         all: take all references of the holder back; of every holder if `holder` is empty.

@@ -106,5 +106,5 @@ class Holders:
 
 
 def is_settled(_volume: ServedVolume, _holder: str, reference: Reference) -> bool:
-    """Tell whether a holder has bound the volume, or is not about to."""
+    """Return whether a holder has bound the volume, or is not about to."""
     return reference.bound or time.time() - reference.since > _SETTLED_S

@@ -70,7 +70,7 @@ class HttpRequest:
     _socket: trio.socket.SocketType
 
     def is_abandoned(self) -> bool:
-        """Tell whether the client has hung up; one that only sends no more has not."""
+        """Return whether the client has hung up; one that only sends no more has not."""
         poll = select.poll()
         poll.register(self._socket.fileno(), 0)
         return bool(poll.poll(0))

@@ -116,7 +116,7 @@ class ServedMount:
         return self._process is not None
 
     async def _revive(self, status: int) -> bool:
-        """Start a keeper anew; return False if the mount was unmounted or that does not help."""
+        """Start another keeper; return False if the mount was unmounted or that does not help."""
         while self._fdstore is not None and self._unmounting.is_mounted():
             delay_s = self._fdstore.delay_s(status)
             if delay_s is None:
@@ -255,11 +255,11 @@ class ServedMount:
         self._unmounting.detach()
 
     def is_mounted(self) -> bool:
-        """Tell whether it is at its place."""
+        """Return whether it is at its place."""
         return self._unmounting.is_mounted()
 
     def is_kept(self) -> bool:
-        """Tell whether somebody keeps it."""
+        """Return whether somebody keeps it."""
         served = registry.get(self.config.mountpoint)
         return self._is_reviving or (served is not None and served.keeper.runs())
 
@@ -300,7 +300,7 @@ class ServedMount:
 
 
 def _is_served_alike(one: MountConfig, other: MountConfig) -> bool:
-    """Tell whether two mounts differ only in what a mount that is served can follow."""
+    """Return whether two mounts differ only in what a mount that is served can follow."""
     return (one.source, one.subpath, one.log, one.level) == (
         other.source, other.subpath, other.log, other.level
     )  # fmt: skip

@@ -248,7 +248,7 @@ class ServedVolume:
             self._mount.change(wanted)
 
     def reopen_log(self) -> None:
-        """Have the worker open its log anew, after it was renamed."""
+        """Have the worker reopen its log, after it was renamed."""
         if self._mount is not None:
             self._mount.signal(signal.SIGHUP)
 
@@ -272,7 +272,7 @@ class ServedVolume:
             await trio.to_thread.run_sync(mount.record_end, self.message)
 
     async def _is_served(self) -> bool:
-        """Tell whether it is served at its place; waits while one keeper succeeds another."""
+        """Return whether it is served at its place; waits while one keeper succeeds another."""
         with trio.move_on_after(_END_S):
             while self._mount is not None and self._mount.is_mounted():
                 if self._mount.is_kept():
@@ -281,7 +281,7 @@ class ServedVolume:
         return False
 
     async def _is_replaced(self, mount: ServedMount) -> bool:
-        """Tell whether the path of the source leads to something else by now; no if it hangs."""
+        """Return whether the path of the source leads to something else by now; no if it hangs."""
         with trio.move_on_after(_LOOK_S):
             return await trio.to_thread.run_sync(
                 self._leads_elsewhere, mount, limiter=self._thread, abandon_on_cancel=True

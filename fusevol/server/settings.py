@@ -76,7 +76,7 @@ class Metrics(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         """Return where to listen.
 
         Raises:
-            UsageError: it is no address, or one that others can reach, without a token.
+            UsageError: it is not an address, or one that others can reach, without a token.
         """
         if self.listen.startswith("unix:/"):
             return self.listen.removeprefix("unix:")
@@ -122,7 +122,7 @@ def load(path: str | None) -> Settings:
 
     Raises:
         NotFoundError, NotPermittedError: the file cannot be read.
-        UsageError: it is no TOML, or says what cannot be meant.
+        UsageError: it is not TOML, or says what is not valid.
     """
     if path is None:
         if not os.path.exists(DEFAULT_PATH):

@@ -222,7 +222,7 @@ class Volumes:
         return volume.state()
 
     async def unmount(self, name: str, holder: str, all: bool = False) -> VolumeState:
-        """Take a reference back; one that is not known is no error.
+        """Take a reference back; one that is not known is not an error.
 
         Args:
             name: the volume.
@@ -282,7 +282,7 @@ class Volumes:
                 )  # fmt: skip
 
     def hang_up(self) -> None:
-        """Have the workers open their logs anew."""
+        """Have the workers reopen their logs."""
         for volume in self._volumes.values():
             volume.reopen_log()
 

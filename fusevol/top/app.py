@@ -236,7 +236,7 @@ class Top(App[None]):
             past.append(rates.get(key, 0.0))
 
     def _show(self) -> None:
-        """Draw everything anew."""
+        """Redraw everything."""
         self._show_summary()
         self._say("tabs", self._tabs())
         if self._frame is None:

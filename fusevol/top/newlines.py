@@ -81,7 +81,7 @@ class WatchedLog:
     def look(self) -> int:
         """Return how many bytes there are that were not read.
 
-        A log that was renamed and made anew is read to its end, and the new one from its start.
+        A log that was renamed and created again is read to its end, and the new one from its start.
         """
         at_path = self._at_path()
         is_known = at_path is None or os.path.samestat(at_path, self._tails[-1].file.stat())

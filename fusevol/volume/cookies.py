@@ -19,7 +19,7 @@ _END: Final = (_SMALL - 1) << _HALF
 
 
 def is_wide(position: int) -> bool:
-    """Tell whether a directory's positions are wide, by that after its first entry."""
+    """Return whether a directory's positions are wide, by that after its first entry."""
     return position >= _WIDE
 
 

@@ -28,7 +28,7 @@ _ALWAYS: Final = os.O_CLOEXEC | os.O_NONBLOCK
 """O_NONBLOCK so that a FIFO put in place of the file at the last moment cannot hold us up."""
 
 _FMODE_EXEC: Final = 0x20
-"""Stands in the flags of an open for execve(2) (linux/fs.h); means nothing to open(2)."""
+"""Stands in the flags of an open for execve(2) (linux/fs.h); open(2) ignores it."""
 
 _RWF_NOAPPEND: Final = 0x20
 """pwritev2(2), Linux 6.9."""
@@ -151,7 +151,7 @@ def _opened_before(volume: Volume, entry: Entry) -> tuple[OpenFile, stat_result]
 
 
 def pages_are_right(inode: Inode, status: stat_result) -> bool:
-    """Tell whether what the kernel has cached of a file is still its content.
+    """Return whether what the kernel has cached of a file is still its content.
 
     `status` is the file's at its open; it is remembered for the next.
     """

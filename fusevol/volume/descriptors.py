@@ -32,7 +32,7 @@ def stale(inode: Inode) -> OSError:
 
 
 def describes(status: stat_result, inode: Inode) -> bool:
-    """Tell whether `status` can be that of `inode`, and not of what got its name or number."""
+    """Return whether `status` can be that of `inode`, and not of what got its name or number."""
     return (
         status.st_ino == inode.host_ino
         and status.st_dev == inode.dev & ST_DEV

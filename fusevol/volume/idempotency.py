@@ -18,7 +18,7 @@ _PRESENT: Final = 2
 
 
 def made(entry: Entry, dir_fd: int, name: bytes) -> bool:
-    """Tell whether this request has made `name` already."""
+    """Return whether this request has made `name` already."""
     phase = entry.phase
     if phase == STARTED:
         entry.intend(_PRESENT if _exists(dir_fd, name) else _ABSENT)
@@ -30,7 +30,7 @@ def made(entry: Entry, dir_fd: int, name: bytes) -> bool:
 
 
 def took_away(entry: Entry, found: os.stat_result | None) -> bool:
-    """Tell whether this request has removed the name under which `found` is now."""
+    """Return whether this request has removed the name under which `found` is now."""
     now = (0, 0) if found is None else (found.st_ino, found.st_dev)
     phase = entry.phase
     if phase == STARTED:
@@ -43,7 +43,7 @@ def took_away(entry: Entry, found: os.stat_result | None) -> bool:
 
 
 def moved(entry: Entry, dir_fd: int, name: bytes, new_dir_fd: int, new_name: bytes) -> bool:
-    """Tell whether this request has moved what was `name` to `new_name`."""
+    """Return whether this request has moved what was `name` to `new_name`."""
     if entry.is_done:
         return True
     now = _identity(dir_fd, name)
@@ -70,7 +70,7 @@ def appended(entry: Entry, fd: int, data: bytes) -> int:
 
 
 def dropped_attribute(entry: Entry, path: str, name: bytes) -> bool:
-    """Tell whether this request has removed the extended attribute `name`."""
+    """Return whether this request has removed the extended attribute `name`."""
     if entry.is_done:
         return True
     present = _has_attribute(path, name)

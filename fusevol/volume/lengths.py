@@ -22,7 +22,7 @@ _MOST: Final = 8
 
 
 def is_append(file: OpenFile, offset: int, length: int) -> bool:
-    """Tell whether a write of `length` bytes at `offset` is to go to the end of the file.
+    """Return whether a write of `length` bytes at `offset` is to go to the end of the file.
 
     O_APPEND of the handle does not tell: mapped memory is written back through whatever handle
     there is, and O_APPEND may have been switched off (fcntl(2)).
@@ -36,7 +36,7 @@ def is_append(file: OpenFile, offset: int, length: int) -> bool:
 
 
 def _may_be_mapped(inode: Inode, offset: int, length: int) -> bool:
-    """Tell whether a write can be one of mapped pages, which end at the end of the file."""
+    """Return whether a write can be one of mapped pages, which end at the end of the file."""
     if not offset or offset % mmap.PAGESIZE:
         return False
     end = offset + length

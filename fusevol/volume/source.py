@@ -19,7 +19,7 @@ from fusevol.volume.places import open_places, repeated
 logger = logging.getLogger(__name__)
 
 _TRIES: Final = 10
-"""How often a copy is made anew to be of the mounts that were looked at."""
+"""How often a copy is repeated until it is of the mounts that were looked at."""
 
 
 class Source(NamedTuple):

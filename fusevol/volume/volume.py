@@ -284,7 +284,7 @@ class Volume:
         """Return the known directory with node id `ino`.
 
         Raises:
-            OSError: ESTALE if it is not known, ENOTDIR if it is no directory.
+            OSError: ESTALE if it is not known, ENOTDIR if it is not a directory.
         """
         inode = self.inode(ino)
         if isinstance(inode, Directory):
@@ -309,7 +309,7 @@ class Volume:
         return Storage.REMOTE if self._may_hang else storage_of(fd)
 
     def never_waits(self, opened: Opened) -> bool:
-        """Tell whether no call on `opened` waits for a device."""
+        """Return whether no call on `opened` waits for a device."""
         return self.storage_at(opened.inode, opened.fd) is Storage.MEMORY
 
     def make_room(self) -> None:

@@ -26,7 +26,7 @@ _FORMATS: Final = {
     LogFormat.ECS: re.compile(rb'"@timestamp"\s*:'),
     LogFormat.OCSF: re.compile(rb'"class_uid"\s*:'),
 }
-"""How lines begin that are no JSON, and keys that JSON of others has. No text in there can look
+"""How lines begin that are not JSON, and keys that JSON of others has. No text in there can look
 like such a key, as quotes in it are escaped."""
 
 

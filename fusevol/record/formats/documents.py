@@ -57,7 +57,7 @@ def decode(line: bytes) -> Document:
     """Return the document in `line`.
 
     Raises:
-        MalformedRecordError: `line` is no JSON object.
+        MalformedRecordError: `line` is not a JSON object.
     """
     try:
         document: Document = msgspec.json.decode(line, type=dict)
@@ -70,7 +70,7 @@ def take(document: Document, *keys: str) -> Any:
     """Return what stands in nested objects under `keys`, None if there is nothing.
 
     Raises:
-        MalformedRecordError: one of the keys leads to something that is no object.
+        MalformedRecordError: one of the keys leads to something that is not an object.
     """
     value: Any = document
     for key in keys:
@@ -86,7 +86,7 @@ def number(text: Any) -> int | None:
     """Return a number that a format writes as text.
 
     Raises:
-        MalformedRecordError: `text` is no number.
+        MalformedRecordError: `text` is not a number.
     """
     if text is None:
         return None
@@ -132,7 +132,7 @@ def matched(expression: re.Pattern[str], line: bytes, why_not: str) -> re.Match[
     """Return how all of a line matches.
 
     Raises:
-        MalformedRecordError: it is no UTF-8, or does not match; `why_not` says so.
+        MalformedRecordError: it is not UTF-8, or does not match; `why_not` says so.
     """
     try:
         parts = expression.fullmatch(line.decode())
