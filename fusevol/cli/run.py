@@ -81,7 +81,7 @@ class _Run(click.Command):
     "--rootfs",
     type=click.Path(readable=False),
     metavar="DIR",
-    help="Directory that holds a root file system. It is not changed.",
+    help="Directory with a root file system. It is not changed.",
 )
 @click.option(
     "-v",
@@ -90,42 +90,52 @@ class _Run(click.Command):
     multiple=True,
     metavar="NAME|PATH:/DST[:ro]",
     help="A volume of `fusevol serve`, NAME or NAME/SUBDIR, or a directory or file of the host, "
-    "/PATH or ./PATH, which needs no daemon. /DST alone: a new volume that goes with the "
-    "container. Can be repeated.",
+    "/PATH or ./PATH, which needs no daemon. /DST alone: a new volume; fusevol DELETES its data "
+    "when the container exits. Can be repeated.",
 )
-@click.option("--name", help="The container's name.", show_default="made up")
-@click.option("--rm", "remove", is_flag=True, help="Remove the container when it has ended.")
+@click.option("--name", help="The container's name.", show_default="generated")
+@click.option("--rm", "remove", is_flag=True, help="Remove the container when it exits.")
 @click.option(
     "-i",
     "--interactive",
     is_flag=True,
-    help="Give the command the standard input; else it is empty.",
+    help="Pass standard input to the command; otherwise it is empty.",
 )
 @click.option("-t", "--tty", "terminal", is_flag=True, help="Give the command a terminal.")
-@click.option("-e", "--env", multiple=True, metavar="NAME=VALUE", help="Can be repeated.")
+@click.option(
+    "-e",
+    "--env",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set an environment variable. Can be repeated.",
+)
 @click.option("-w", "--workdir", metavar="DIR", help="Directory to start in.")
-@click.option("-u", "--user", metavar="USER[:GROUP]", help="Names of the image, or numbers.")
-@click.option("--hostname", help="Host name.", show_default="begin of the id")
+@click.option(
+    "-u", "--user", metavar="USER[:GROUP]", help="Run as this user: names of the image, or numbers."
+)
+@click.option("--hostname", help="Host name.", show_default="first digits of the container id")
 @click.option(
     "--network",
     type=OneOf(("none", "host")),
     default="none",
     show_default=True,
-    help="none: a loopback device only. host: the host's network, which is no protection from it.",
+    help="none: only a loopback device. host: the host's network, without isolation.",
 )
-@click.option("-m", "--memory", metavar="SIZE", help="Limit of memory, such as 512m.")
-@click.option("--cpus", type=float, metavar="NUMBER", help="Limit of processors, such as 1.5.")
-@click.option("--pids-limit", type=int, metavar="NUMBER", help="Limit of processes and threads.")
+@click.option("-m", "--memory", metavar="SIZE", help="Memory limit, such as 512m.")
+@click.option("--cpus", type=float, metavar="NUMBER", help="CPU limit in processors, such as 1.5.")
+@click.option(
+    "--pids-limit", type=int, metavar="NUMBER", help="Maximum number of processes and threads."
+)
 @click.option(
     "--security-opt",
     "security",
     multiple=True,
     metavar="seccomp=FILE|unconfined",
-    help="Filter system calls by this profile, or not at all.",
-    show_default="the profile that is installed",
+    help="Filter system calls with this seccomp profile, or not at all.",
+    show_default="the installed profile",
 )
 @click.option(
-    "--runtime", metavar="NAME|PATH", help="OCI runtime.", show_default="crun, or else runc"
+    "--runtime", metavar="NAME|PATH", help="OCI runtime.", show_default="crun, otherwise runc"
 )
 @click.argument("command", nargs=-1, metavar="[--] [COMMAND]...")
 def run(
@@ -150,10 +160,10 @@ def run(
 ) -> None:
     """Run COMMAND in a new container and return its exit status.
 
-    crun or runc makes the container. Its root file system comes from an image or a directory; what
-    is changed in it is kept with the container (`fusevol commit` makes an image of it, `fusevol rm`
-    removes it). Each operation on a volume is recorded with the container's id. 128 + N is the
-    status after signal N, 127 if the command is not found, 126 if it cannot be executed, 125 if
+    crun or runc creates the container. Its root file system comes from an image or a directory;
+    changes to it are kept with the container (`fusevol commit` makes an image of them, `fusevol rm`
+    DELETES them). Each operation on a volume is recorded with the container's id. The exit status
+    is 128 + N after signal N, 127 if the command is not found, 126 if it cannot be executed, 125 if
     fusevol fails.
 
     \b
@@ -161,11 +171,11 @@ def run(
       fusevol run --rm -it --image oci:images:debian -- bash
     """
     if (image is None) == (rootfs is None):
-        raise UsageError("a container is made of one thing: give --image or --rootfs")
+        raise UsageError("use either --image or --rootfs")
     if os.geteuid() != 0:
-        raise NotPermittedError("fusevol run takes root; it makes mounts and namespaces")
+        raise NotPermittedError("fusevol run requires root, as it creates mounts and namespaces")
     if terminal and interactive and not os.isatty(0):
-        raise UsageError("-i -t: the standard input is no terminal; leave one of the two out")
+        raise UsageError("-i -t: standard input is not a terminal; leave one of the two out")
     _check_words(env, hostname, command)
     wishes = _Wishes(
         bindings=_bindings(volumes),
@@ -272,12 +282,12 @@ def _start(
 def _check_words(env: tuple[str, ...], hostname: str | None, command: tuple[str, ...]) -> None:
     for word in (*env, *command):
         if not word.isprintable() and word != word.encode(errors="replace").decode():
-            raise UsageError(f"{word!r} is not UTF-8, which runtimes take only")
+            raise UsageError(f"{word!r} is not UTF-8, and OCI runtimes accept nothing else")
     for word in env:
         if "=" not in word[1:]:
-            raise UsageError(f"-e {word}: use NAME=VALUE")
+            raise UsageError(f"invalid -e {word}: expected NAME=VALUE")
     if hostname is not None and not 0 < len(os.fsencode(hostname)) <= _HOST_NAME_MAX:
-        raise UsageError(f"--hostname {hostname}: use 1 to {_HOST_NAME_MAX} bytes")
+        raise UsageError(f"invalid --hostname {hostname}: expected 1 to {_HOST_NAME_MAX} bytes")
 
 
 def _bindings(words: tuple[str, ...]) -> list[Binding]:
@@ -286,7 +296,7 @@ def _bindings(words: tuple[str, ...]) -> list[Binding]:
     for binding in bindings:
         place = binding.destination
         if place.split("/")[1] in ("proc", "sys"):
-            raise UsageError(f"a volume cannot appear at {place}, which is the kernel's")
+            raise UsageError(f"a volume cannot be mounted at {place}, which belongs to the kernel")
         if binding.volume.startswith("/") and not os.path.exists(binding.volume):
             raise NotFoundError(f"source {binding.volume} does not exist; create it first")
     return bindings
@@ -299,7 +309,7 @@ def _directory(word: str | None) -> str | None:
     directory = os.path.normpath("/" + word.lstrip("/"))
     if directory.split("/")[1] == "proc":
         # Its links to descriptors have led out of containers (CVE-2024-21626 of runc).
-        raise UsageError(f"a command cannot start in {directory}, which is the kernel's")
+        raise UsageError(f"a command cannot start in {directory}, which belongs to the kernel")
     return directory
 
 
@@ -309,7 +319,9 @@ def _seccomp(words: tuple[str, ...]) -> dict[str, Any] | None:
     path = installed_profile()
     for word in words:
         if not word.startswith(_SECCOMP) or word == _SECCOMP:
-            raise UsageError(f"--security-opt {word}: use seccomp=FILE or seccomp=unconfined")
+            raise UsageError(
+                f"invalid --security-opt {word}: expected seccomp=FILE or seccomp=unconfined"
+            )
         path = word.removeprefix(_SECCOMP)
     return None if path in (None, UNCONFINED) else load_profile(path)
 
@@ -317,7 +329,7 @@ def _seccomp(words: tuple[str, ...]) -> dict[str, Any] | None:
 def _rootfs(path: str) -> str:
     path = os.path.realpath(path)
     if not os.path.isdir(path):
-        raise NotFoundError(f"--rootfs {path} is no directory")
+        raise NotFoundError(f"--rootfs {path} is not a directory")
     return path
 
 
@@ -326,5 +338,5 @@ def _command(
 ) -> list[str]:
     words = [*(entrypoint or []), *(command or default or [])]
     if not words or not words[0]:
-        raise UsageError("no command to run, and the image names none; add -- COMMAND")
+        raise UsageError("no command to run, and the image has none; add -- COMMAND")
     return words

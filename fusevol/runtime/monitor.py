@@ -157,11 +157,9 @@ def _monitor(
         report = _Report(1, type(error).__name__, str(error))
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        report = _Report(
-            1, "FusevolError", f"running the container failed: {where}{error.strerror}"
-        )
+        report = _Report(1, "FusevolError", f"cannot run the container: {where}{error.strerror}")
     except BaseException as error:
-        report = _Report(1, "FusevolError", f"running the container failed: {error!r}")
+        report = _Report(1, "FusevolError", f"cannot run the container: {error!r}")
     os.write(sending, msgspec.json.encode(report))
     os._exit(0)
 

@@ -46,7 +46,7 @@ def find_runtime(word: str | None = None) -> str:
             return os.path.abspath(found)
     if word is None:
         raise NotFoundError(f"no OCI runtime is installed; {_INSTALL}")
-    raise NotFoundError(f"there is no OCI runtime {word}; {_INSTALL}")
+    raise NotFoundError(f"no OCI runtime {word}; {_INSTALL}")
 
 
 class RuntimeFailedError(Exception):
@@ -116,7 +116,7 @@ class Runtime:
                 return int(file.read())
         except (FileNotFoundError, ValueError):
             raise FusevolError(
-                f"{self._program} is no OCI runtime: it created no container"
+                f"{self._program} is not an OCI runtime: it created no container"
             ) from None
 
     def start(self) -> None:
@@ -157,7 +157,7 @@ class Runtime:
             raise RuntimeFailedError(self._complaint()) from None
 
     def _killed(self, number: int) -> FusevolError:
-        return FusevolError(f"{self._program} was ended by signal {number}; try again")
+        return FusevolError(f"{self._program} was killed by signal {number}; try again")
 
     def _complaint(self) -> str:
         """Return what the runtime wrote to its log."""

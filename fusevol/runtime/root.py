@@ -49,7 +49,7 @@ def mount_overlay(lowers: Sequence[str], upper: str, work: str, target: str) -> 
             )
         mounts.mount("overlay", target, "overlay", mounts.MS_NODEV, data)
     except OSError as error:
-        raise FusevolError(f"the root file system cannot be mounted: {error.strerror}") from None
+        raise FusevolError(f"cannot mount the root file system: {error.strerror}") from None
     finally:
         for fd in fds:
             os.close(fd)

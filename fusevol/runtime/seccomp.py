@@ -53,7 +53,7 @@ def load_profile(path: str) -> dict[str, Any]:
     try:
         return _profile(content)
     except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"seccomp profile {path} is not understood: {error!r}") from None
+        raise UsageError(f"invalid seccomp profile {path}: {error!r}") from None
 
 
 def _profile(content: Mapping[str, Any]) -> dict[str, Any]:

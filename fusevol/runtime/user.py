@@ -34,7 +34,7 @@ def find_user(root_fd: int, word: str) -> ContainerUser:
     name, _, group = (word or "0").partition(":")
     entry = next((e for e in _entries(root_fd, "/etc/passwd", 7) if name in (e[0], e[2])), None)
     if entry is None and not name.isdecimal():
-        raise NotFoundError(f"the image has no user {name}; give a number, or add it to the image")
+        raise NotFoundError(f"the image has no user {name}; use a number, or add it to the image")
     uid = int(entry[2]) if entry else int(name)
     gid = int(entry[3]) if entry else 0
     groups = list(_entries(root_fd, "/etc/group", 4))
@@ -53,7 +53,7 @@ def _find_group(word: str, groups: list[list[str]]) -> int:
             return int(entry[2])
     if word.isdecimal():
         return int(word)
-    raise NotFoundError(f"the image has no group {word}; give a number, or add it to the image")
+    raise NotFoundError(f"the image has no group {word}; use a number, or add it to the image")
 
 
 def _entries(root_fd: int, path: str, fields: int) -> list[list[str]]:

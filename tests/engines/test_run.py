@@ -238,7 +238,7 @@ def test_a_symbolic_link_in_the_image_leads_nowhere_else(
         (["-v", "data:/data", "--", "true"], "fusevol serve is not running"),
         (["-v", "/usr:/usr", "-v", "data:/data", "--", "true"], "fusevol serve is not running"),
         (["-v", "/none:/data", "--", "true"], "source /none does not exist"),
-        (["-v", "/tmp:/proc/x", "--", "true"], "cannot appear at /proc/x"),
+        (["-v", "/tmp:/proc/x", "--", "true"], "cannot be mounted at /proc/x"),
         (["-v", "/tmp:/a", "-v", "/var:/a", "--", "true"], "two volumes"),
         (["-v", "/tmp", "-v", "x", "--", "true"], "invalid volume 'x'"),
         (["-e", "A", "--", "true"], "NAME=VALUE"),
