@@ -17,6 +17,7 @@ from fusevol.cli.completion import complete_mountpoint
 from fusevol.errors import FusevolError, NotFoundError, NotPermittedError
 from fusevol.linux.mount_users import MountUser, users
 from fusevol.linux.mountinfo import Mount, is_below, mount_at, mount_tables, mounts
+from fusevol.linux.process import comm
 from fusevol.mounts import mounting, registry
 from fusevol.mounts.connection import Connection
 from fusevol.mounts.liveness import Liveness, answer, remove_dead
@@ -30,6 +31,8 @@ _FORCED_S: Final = 7.0
 """How long a keeper may take to end after it was asked to end at once."""
 _LOOK_S: Final = 3.0
 """How long to look for who uses a mount."""
+_COPIES_S: Final = 2.0
+"""How long to wait for other mounts of a volume: a starting container has one for a moment."""
 _SHOWN: Final = 5
 
 
@@ -66,8 +69,8 @@ def unmount(mountpoint: str, lazy: bool, force: bool) -> None:
         _remove(mount)
         if _volume_of(mount.mountpoint):
             store.remove_mountpoint(mount.mountpoint)
-        if served is not None and not _are_there(binds):
-            _await_end(served)
+        if served is not None:
+            _await_end(served, binds)
     if served is not None and served.is_dead:
         registry.remove(mount.mountpoint, served.pid)
 
@@ -205,15 +208,36 @@ def _binds(mount: Mount) -> set[int]:
     }
 
 
-def _are_there(binds: set[int]) -> bool:
-    """Return whether any of these mounts still exists: the worker goes on serving it."""
-    return bool(binds) and any(
-        mount.mount_id in binds for table in mount_tables() for mount in table.mounts
-    )
+def _places(binds: set[int]) -> list[str]:
+    """Return where these mounts still exist, in words: here, or for which processes."""
+    here = {mount.mount_id for mount in mounts()}
+    found = []
+    for table in mount_tables():
+        left = [mount for mount in table.mounts if mount.mount_id in binds]
+        if left and left[0].mount_id in here:
+            found += [f"at {printable(mount.mountpoint)}" for mount in left]
+        elif left:
+            found.append(f"for process {table.pid}{_named(table.pid)}")
+    return found
 
 
-def _await_end(served: registry.MountEntry) -> None:
-    """Wait for the worker to write its last record."""
+def _named(pid: int) -> str:
+    name = comm(pid)
+    return f" ({printable(name)})" if name else ""
+
+
+def _await_end(served: registry.MountEntry, binds: set[int]) -> None:
+    """Wait for the worker to write its last record, unless it goes on serving one of `binds`."""
+    if binds:
+        if _is_within(_COPIES_S, lambda: _has_ended(served)):
+            return
+        if places := _places(binds):
+            click.echo(
+                f"fusevol: {served.mountpoint} is unmounted, but the volume is still mounted "
+                f"{_some(places)}; it is served and recorded until that ends",
+                err=True,
+            )
+            return
     if not _is_within(_END_S, lambda: _has_ended(served)):
         raise FusevolError(
             f"{served.mountpoint} is unmounted, but its worker, process {served.worker}, did not "

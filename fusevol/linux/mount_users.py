@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fusevol.linux.mountinfo import mount_tables
+from fusevol.linux.process import comm
 
 
 class MountUser(NamedTuple):
@@ -32,7 +33,7 @@ def users(device: int) -> Iterator[MountUser]:
             continue
         try:
             if _has_open(name, places) or _stands_in(name, places) or _maps(name, device):
-                yield MountUser(int(name), _comm(name))
+                yield MountUser(int(name), comm(int(name)))
         except OSError:
             continue  # it ended, or is not ours to look at
 
@@ -75,8 +76,3 @@ def _maps(pid: str, device: int) -> bool:
     wanted = b" %02x:%02x " % (os.major(device), os.minor(device))
     with open(f"/proc/{pid}/maps", "rb") as file:
         return wanted in file.read()
-
-
-def _comm(pid: str) -> str:
-    with open(f"/proc/{pid}/comm", "rb") as file:
-        return os.fsdecode(file.read().rstrip(b"\n"))

@@ -132,6 +132,15 @@ def reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
+def comm(pid: int) -> str:
+    """Return the name of a process, at most 15 bytes; empty if it has ended."""
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return os.fsdecode(file.read().rstrip(b"\n"))
+    except OSError:
+        return ""
+
+
 def start_ticks(pid: int) -> int:
     """Return when a process started, in clock ticks since boot; 0 if there is none or it ended.
 

@@ -10,7 +10,7 @@ import struct
 from typing import Final, Protocol
 
 from fusevol.linux.mountinfo import Mount, mount_at, table_of, visible_at
-from fusevol.linux.process import has_ended
+from fusevol.linux.process import comm, has_ended
 from fusevol.mounts.registry import FSTYPE, MountEntry
 
 _CREDENTIALS: Final = struct.Struct("3i")
@@ -61,9 +61,10 @@ class Asker:
         if _is_same(visible_at(table, mountpoint), mount):
             return ""
         return (
-            f"{_name(self.pid)}, process {self.pid}, does not see this mount, as it is in another "
-            f"mount namespace (a snap, a container, MountFlags= or Private*= of its unit); run it "
-            f"in the mount namespace of fusevol serve, or let it receive mounts (rslave)"
+            f"{comm(self.pid) or 'the engine'}, process {self.pid}, does not see this mount, as it "
+            f"is in another mount namespace (a snap, a container, MountFlags= or Private*= of its "
+            f"unit); run it in the mount namespace of fusevol serve, or let it receive "
+            f"mounts (rslave)"
         )
 
 
@@ -116,11 +117,3 @@ def _peer_pidfd(connection: PeerSocket, pid: int) -> int:
 
 def _is_same(found: Mount | None, wanted: Mount) -> bool:
     return found is not None and (found.fstype, found.device) == (FSTYPE, wanted.device)
-
-
-def _name(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/comm", errors="replace") as file:
-            return file.read().strip()
-    except OSError:
-        return "the engine"

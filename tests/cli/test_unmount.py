@@ -269,11 +269,43 @@ def test_a_bind_in_another_namespace_goes_on(served: Served) -> None:
         assert container.stdout is not None
         assert container.stdout.readline() == b"\n"
         began = time.monotonic()
-        fusevol("unmount", served.mountpoint)
+        done = fusevol("unmount", served.mountpoint)
         assert time.monotonic() - began < PROMPT_S
+        assert "is unmounted, but the volume is still mounted for process " in done.stderr
+        assert str(container.pid) in done.stderr
         assert not is_mounted(served.mountpoint)
         assert container.communicate(b"\n", timeout=PATIENCE_S)[0] == b"content" * 1000
     wait_until(lambda: not runs(worker), "end of the worker")
+
+
+def test_a_copy_that_goes_at_once_is_waited_for(served: Served) -> None:
+    """As a starting container has one, until it changes its root."""
+    with subprocess.Popen(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo; read x"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/",
+    ) as container:  # fmt: skip
+        assert container.stdout is not None
+        assert container.stdin is not None
+        assert container.stdout.readline() == b"\n"
+        with subprocess.Popen(
+            [FUSEVOL, "unmount", served.mountpoint], stderr=subprocess.PIPE, text=True
+        ) as unmount:
+            wait_until(lambda: not is_mounted(served.mountpoint), "unmount")
+            container.stdin.close()
+            assert unmount.communicate(timeout=PATIENCE_S)[1] == ""
+        assert unmount.returncode == 0
+    assert served.records()[-1]["op"] == "unmount"
+
+
+def test_a_bind_on_the_host_is_named(served: Served, tmp_path: Path) -> None:
+    bind = tmp_path / "bind"
+    bind.mkdir()
+    subprocess.run(["mount", "--bind", served.mountpoint, bind], check=True)
+    try:
+        done = fusevol("unmount", served.mountpoint)
+        assert f"is still mounted at {bind}; it is served" in done.stderr
+    finally:
+        subprocess.run(["umount", bind], check=True)
 
 
 # --- volumes of `fusevol serve` ---
@@ -376,7 +408,7 @@ def test_without_root_force_takes_fusectl(nobody: Nobody, tmp_path: Path) -> Non
         done = nobody("unmount", "--force", volume)
         if not Path("/sys/fs/fuse/connections").is_mount():
             assert done.returncode == 4, done.stderr
-            assert "takes /sys/fs/fuse/connections" in done.stderr
+            assert "requires /sys/fs/fuse/connections" in done.stderr
             assert nobody.mounts(tmp_path) != []
             nobody.run("mount", "-t", "fusectl", "fusectl", "/sys/fs/fuse/connections")
             done = nobody("unmount", "--force", volume)
