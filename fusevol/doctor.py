@@ -343,7 +343,7 @@ def check_fuse_conf(root: bool, path: str = _FUSE_CONF) -> CheckResult:
     )  # fmt: skip
 
 
-# --- who is who ---
+# --- callers and containers ---
 
 
 def check_proc() -> Iterator[CheckResult]:
@@ -374,7 +374,7 @@ def check_proc() -> Iterator[CheckResult]:
 
 
 def check_cgroups() -> CheckResult:
-    """See whether containers can be told apart."""
+    """See whether containers can be identified."""
     try:
         with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as file:
             lines = file.read().splitlines()

@@ -5,7 +5,7 @@ of valid UTF-8 is written as a backslash, an x and two hex digits; a backslash i
 `decode_name(encode_name(b)) == b` holds for all bytes.
 
 The text may still hold control characters (newlines, terminal escapes). JSON escapes those below
-0x20; whoever prints a name for people has to make the rest harmless (`record.text`).
+0x20; code that prints a name for people has to make the rest harmless (`record.text`).
 """
 
 import re

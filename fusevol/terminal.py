@@ -1,4 +1,4 @@
-"""Text that a terminal shows as it is, whoever chose it.
+"""Text that is safe to show on a terminal, whatever its origin.
 
 Containers choose names of files, processes and attributes, and anybody may have written a log. So
 whatever could move the cursor, turn the direction of writing, hide itself or begin a new line is

@@ -2,8 +2,8 @@
 
 What is attached is a copy of the volume's mount. It is moved into the container's mount namespace
 by descriptors (open_tree(2), setns(2), move_mount(2)), the destination looked up inside the
-container's root (`binding.inside`). The kernel tells the mount by its id and its device, and so
-do we later: paths are the container's to change.
+container's root (`binding.inside`). The kernel identifies the mount by its id and its device, and
+so do we later: paths are the container's to change.
 """
 
 import errno
@@ -155,7 +155,7 @@ def _take_away(attachment: Attachment, lazy: bool) -> bool:
 
 
 def _is_of(attachment: Attachment, mount: Mount) -> bool:
-    # The id alone does not tell: it goes to another mount as soon as this one is gone.
+    # The id alone is not enough: it goes to another mount as soon as this one is gone.
     return (mount.mount_id, mount.device) == (attachment.mount_id, attachment.device)
 
 
@@ -241,7 +241,7 @@ def _is_of_host(pid: int) -> bool:
             if namespace_id(pid, "mnt") == namespace_id(other, "mnt"):
                 return True
         except OSError:
-            # It has ended, or is not ours to look at: whoever enters it will say so.
+            # It has ended, or is not ours to look at: entering it will report that.
             continue
     return False
 

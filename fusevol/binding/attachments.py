@@ -51,7 +51,7 @@ class Attachment(msgspec.Struct):
 
     @property
     def holder(self) -> str:
-        """Who refers to the volume."""
+        """Holder of the reference to the volume."""
         return holder(self.container, self.destination)
 
     @property
@@ -79,7 +79,7 @@ class Attachment(msgspec.Struct):
 
 
 def holder(container: str, destination: str) -> str:
-    """Return who refers to a volume that is attached at a place of a container."""
+    """Return the holder of a volume that is attached at a place of a container."""
     return f"{container}:{destination}"
 
 

@@ -27,7 +27,7 @@ STATE_MAX_BYTES: Final = 1 << 20
 
 
 class OciState(msgspec.Struct):
-    """What a runtime tells a hook (runtime-spec, runtime.md, "State").
+    """The state that a runtime passes to a hook (runtime-spec, runtime.md, "State").
 
     Attributes:
         pid: of the container's first process, in the pid namespace of this hook; crun says 0.

@@ -1,6 +1,6 @@
 """Doing something inside of a running container: in its mount namespace, below its root directory.
 
-A child process does that: who enters a mount namespace must have no threads, and does not come
+A child process does that: a process that enters a mount namespace has no threads, and does not come
 back. What is in the container is not trusted. The child looks paths up below the container's root
 only, reads /proc by a descriptor of the host's, and cannot load a module any more, which could be
 one that the container has put there.

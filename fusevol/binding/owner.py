@@ -23,6 +23,6 @@ def host_id_of_root(pid: int, kind: str) -> int:
                 if within == 0:
                     return outside
     except OSError:
-        # It has ended: whoever enters it will say so.
+        # It has ended: entering it will report that.
         return 0
     return 0

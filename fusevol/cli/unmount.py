@@ -30,7 +30,7 @@ _ABORTED_S: Final = 2.0
 _FORCED_S: Final = 7.0
 """How long a keeper may take to end after it was asked to end at once."""
 _LOOK_S: Final = 3.0
-"""How long to look for who uses a mount."""
+"""How long to look for the users of a mount."""
 _COPIES_S: Final = 2.0
 """How long to wait for other mounts of a volume: a starting container has one for a moment."""
 _SHOWN: Final = 5
@@ -105,7 +105,7 @@ def _is_there(mount: Mount) -> bool:
 
 
 def _abort(mount: Mount, served: registry.MountEntry | None) -> None:
-    """End a mount whoever uses it, and its worker, which may be stopped or wait for its source."""
+    """End a mount even if in use, and its worker, which may be stopped or wait for its source."""
     try:
         Connection.of(mount.device, lambda: _is_there(mount)).abort()
     except FusevolError as error:
@@ -120,7 +120,7 @@ def _abort(mount: Mount, served: registry.MountEntry | None) -> None:
             raise
     if served is None or _is_within(_ABORTED_S, lambda: _has_ended(served)):
         return
-    # Told twice, it kills the worker, and does not wait long for one that cannot be killed.
+    # On a second signal it kills the worker, and does not wait long if that cannot be killed.
     for number in (signal.SIGTERM, signal.SIGINT):
         served.keeper.signal(number)
     if not _is_within(_FORCED_S, lambda: not served.keeper.runs()):

@@ -1,4 +1,4 @@
-"""The control group of a container: its id in the path is what tells its processes from others.
+"""The control group of a container: its id in the path distinguishes its processes from others.
 
     .../fusevol/ID      in the unified hierarchy, and in those of version 1
 

@@ -1,7 +1,7 @@
 """Names of containers, looked up aside from what needs them.
 
 All engines are asked at once for all of their containers, each in a thread of its own, and asked
-again when an id turns up that none of them has told. Whoever asks for a name gets what is known by
+again when an id turns up that none of them has listed. A lookup returns what is known by
 now. What is waited for in all, until the end of the process, is bounded.
 """
 
@@ -97,7 +97,7 @@ class ContainerNames:
         try:
             self._names |= lister(_ENGINE_S)
         except (FusevolError, OSError, ValueError, KeyError, TypeError):
-            # It is not there, or tells what we cannot read: ids are shown without names then.
+            # It is not there, or its answer is not readable: ids are shown without names then.
             return
 
     def _wait(self, seconds: float, is_enough: Callable[[], bool]) -> None:

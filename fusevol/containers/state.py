@@ -3,7 +3,7 @@
 Each has a directory named after its id below STATE/containers, readable for its owner only:
 
     container.json   what it is and how it is (`Container`), replaced atomically
-    config.json      what its runtime was told (OCI runtime specification)
+    config.json      settings for its runtime (OCI runtime specification)
     upper, work      what it changed, and overlayfs's scratch space
 
 Entries are believed as far as the processes they name still run.

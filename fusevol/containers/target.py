@@ -1,6 +1,6 @@
 """Which running container a user means: `docker:NAME`, `podman:NAME`, `pid:N`, or an own one.
 
-A container is taken by its first process, told from a later process with the same id by when it
+A container is known by its first process, distinguished from a later one of the same id by when it
 started.
 """
 

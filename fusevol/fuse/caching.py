@@ -1,4 +1,4 @@
-"""What the kernel may keep of names, attributes and data, by record level and by who opens."""
+"""What the kernel may cache of names, attributes and data, by record level and opener."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""Calls on threads, which can be given up: they go on without anybody who waits for them.
+"""Calls on threads, which can be abandoned: they continue, and nobody waits for them.
 
 A call is made and waited for on trio's thread, and runs on a thread of its queue. What both touch
 is under a lock.
@@ -61,7 +61,7 @@ class Call:
         self._after: list[Callable[[], None]] = []
 
     def __call__(self) -> trio.Event | None:
-        """Run it, unless it was given up before; return what to set for who waits for it."""
+        """Run it, unless it was abandoned before; return the event to set for the waiter."""
         with self._lock:
             if self._state == _DROPPED:
                 return None

@@ -3,7 +3,7 @@
 References that the dead worker had read of, or had told of in a reply that was never sent, are lost
 to the count; such an inode would be known for ever, and what has lost its name would keep its space
 on the disk. A request to the kernel to forget the attributes of an inode fails with ENOENT if it
-does not know it (fs/fuse/inode.c, fuse_reverse_inval_inode), which tells the truth.
+does not know it (fs/fuse/inode.c, fuse_reverse_inval_inode), which is reliable.
 """
 
 import errno

@@ -124,7 +124,7 @@ def by_handle(
 ) -> Answer:
     """Return what answers a request on what is open: the first argument is its handle number.
 
-    The caller is the opener: FUSE does not tell who uses a handle.
+    The caller is the opener: FUSE does not report the user of a handle.
 
     Args:
         serving: the mount.

@@ -36,7 +36,7 @@ class NodeOpening:
             self._volume, found, flags, opener(record), ctx.uid, ctx.gid, keeps, entry
         )
         if flags & os.O_TRUNC:
-            # The reply tells no length: the kernel takes it for empty, whatever was added since.
+            # The reply has no length: the kernel takes the file for empty, even if it has grown.
             lengths.emptied(self._volume, found)
         if status.st_mode & SET_ID and flags & os.O_ACCMODE:
             self._volume.set_keeps_set_id(file, self._set_id_bits.may_keep(found, ctx))

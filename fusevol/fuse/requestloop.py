@@ -1,8 +1,8 @@
 """How the next request is awaited: the part of trio that pyfuse3's main loop uses, made cheaper.
 
-pyfuse3 waits for a request by trio, that is, by epoll. Whoever waits by poll or epoll is woken on
-another processor than the client's, and waking a processor takes longer than serving the request.
-Whoever blocks in read(2) on /dev/fuse is woken on the client's own processor, which the client is
+pyfuse3 waits for a request by trio, that is, by epoll. Waiting by poll or epoll, a thread is woken
+on another processor than the client's, and waking one takes longer than serving the request.
+One that blocks in read(2) on /dev/fuse is woken on the client's own processor, which the client is
 about to leave, if both last ran there. With a file system that does nothing, in a VM with two
 processors: 47 us a round trip by epoll, 16 us by polling without sleep, 6.6 us by blocking in
 read(2) on the client's processor.
@@ -100,7 +100,7 @@ class RequestLoop:
         """Prepare a loop; it must run on the main thread, which gets the timer's signal.
 
         Args:
-            journal: is told when replies have left.
+            journal: notified when replies have left.
             on_first_reply: called once, when the first request (INIT) was answered; from then on
                 requests are read from the kernel.
             last_client: returns the thread id of the client that was served last, or 0.
@@ -165,7 +165,7 @@ class RequestLoop:
         finally:
             self._offloaded -= 1
             if not self._offloaded:
-                # The reply leaves before who waits for this gets its turn.
+                # The reply leaves before the waiter gets its turn.
                 self._drained.set()
 
     def hand_over(self) -> None:

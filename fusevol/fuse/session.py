@@ -234,12 +234,12 @@ class Session:
         )
 
     def _tell_options(self, record: AccessRecord) -> None:
-        """Write a record that tells what is recorded from now on."""
+        """Write a record of what is recorded from now on."""
         self._event(record)
         self._region.words[OPTIONS_TOLD] = self._digest_of_options()
 
     def _tell_changed_options(self) -> None:
-        """Tell the log what is recorded from now on, if that is not what it was told last."""
+        """Record in the log what is recorded from now on, if that has changed."""
         told = self._region.words[OPTIONS_TOLD]
         if told == self._digest_of_options() or (not told and not self._record_filter.text):
             return
@@ -251,7 +251,7 @@ class Session:
         return int.from_bytes(hashlib.blake2b(text, digest_size=WORD).digest()) | 1
 
     def _take_over(self, leftovers: Leftovers) -> None:
-        """Tell the log of what happened since an earlier worker, and catch up with it."""
+        """Record what happened since an earlier worker, and catch up with it."""
         for run in self._runs:
             self._tell_run(run)
         self.tell_notes()
@@ -262,7 +262,7 @@ class Session:
             self._event(self._refused_record(refused))
 
     def tell_notes(self) -> None:
-        """Tell the log what the keeper has noted for it, once requests are served."""
+        """Record what the keeper has noted for the log, once requests are served."""
         region = self._region
         if not self._is_serving:
             return

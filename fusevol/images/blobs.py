@@ -1,6 +1,6 @@
 """Blobs of an OCI image layout: files named after the digest of their content, read with suspicion.
 
-Whoever reads a blob here has its size and its digest checked on the way, so that what a layout
+Reading a blob here checks its size and its digest on the way, so that what a layout
 claims and what it holds cannot differ unnoticed.
 """
 

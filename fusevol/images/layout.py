@@ -173,7 +173,7 @@ class _Hashing:
 
     def write(self, data: bytes) -> int:
         self._hash.update(data)
-        # Told apart here from failures of whoever writes, which reads, too.
+        # Distinguished here from failures of the writer, which reads, too.
         with _writing(self._what):
             return self._out.write(data)
 

@@ -39,7 +39,7 @@ class Inode:
         removed: no name leads here any more; the pin must be kept. Changed by the table.
         files: open files of this inode, or None.
         at: place of its node entry in the recovery state.
-        size: length in bytes as the kernel was last told, or NO_SIZE if that is not known.
+        size: length in bytes that the kernel last got, or NO_SIZE if that is not known.
         other_sizes: what it may be for the kernel instead: requests of others come between a reply
             that changes the length and the kernel's taking note of it.
         stamp: (mtime, ctime, size) of the data that the kernel may have cached, or None.
@@ -124,7 +124,7 @@ class Opened:
         at: place of its open entry in the recovery state.
         inode: what is open.
         fd: descriptor on the host, owned by this object.
-        caller, uid, gid: who opened it; FUSE does not tell who reads and writes.
+        caller, uid, gid: of the opener; FUSE does not report the reader or writer.
     """
 
     __slots__ = ("at", "caller", "fd", "fh", "gid", "inode", "uid")
@@ -180,7 +180,7 @@ class OpenDirectory(Opened):
     """An open directory and how far it was read.
 
     Attributes:
-        position: where the entries of `pending` begin, as the client was told.
+        position: where the entries of `pending` begin, in the client's positions.
         host_position: the same as lseek(2) takes it on the host, or somewhat before.
         wide: positions on the host do not fit 32 bits; None if that is not known yet.
         pending: entries read from the host and not yet delivered, next one last.

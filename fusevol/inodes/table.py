@@ -45,8 +45,8 @@ class InodeTable:
         Args:
             root: result of stat(2) on the source.
             entries: where the inodes are kept for a successor.
-            on_drop: is told of each inode that is no longer known, to release what it holds.
-            on_wake: is told of each inode that an earlier worker knew, when it is asked for.
+            on_drop: called for each inode that is no longer known, to release its resources.
+            on_wake: called for each inode of an earlier worker, when it is first requested.
         """
         self.epoch = 0
         """Grows whenever a directory changes its path, which makes remembered paths invalid."""
@@ -104,7 +104,7 @@ class InodeTable:
         return len(self._by_ino) + len(self._dormant)
 
     def __getitem__(self, ino: int) -> Inode:
-        """Return the inode with node id `ino`; KeyError if the kernel was never told of it."""
+        """Return the inode with node id `ino`; KeyError if the kernel never got it."""
         try:
             return self._by_ino[ino]
         except KeyError:
@@ -317,7 +317,7 @@ class InodeTable:
     def _untangle(self, inode: Directory, parent: Directory) -> None:
         """Take out of `inode` what leads to `parent`, as `inode` is about to move below `parent`.
 
-        On the host two directories may change places, and no request tells of it. If each became
+        On the host two directories may change places, and no request reports it. If each became
         an ancestor of the other, every walk up to the root would go round for ever.
         """
         above = parent
@@ -368,7 +368,7 @@ class InodeTable:
         self._owed.clear()
 
     def forget(self, ino: int, lookups: int) -> None:
-        """Give back references of the kernel. Never raises: the kernel cannot be told."""
+        """Give back references of the kernel. Never raises: the request has no reply."""
         if self._owed:
             owed = self._owed.pop(ino, 0)
             lookups = max(0, lookups - owed)

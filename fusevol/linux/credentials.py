@@ -79,7 +79,7 @@ def keep_capabilities_across_fsuid() -> None:
     """Keep the effective capabilities when the fsuid leaves 0 (SECBIT_NO_SETUID_FIXUP).
 
     Without it a file created for another user would be checked against that user's rights a
-    second time, and without the user's supplementary groups, which FUSE does not tell. The kernel
+    second time, and without the user's supplementary groups, which FUSE does not report. The kernel
     has already checked them on the caller's side (default_permissions).
 
     Raises:

@@ -1,4 +1,4 @@
-"""Which processes use a file system, by what /proc tells; the file system itself is never asked."""
+"""Which processes use a file system, according to /proc; the file system itself is never asked."""
 
 import os
 from collections import defaultdict

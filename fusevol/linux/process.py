@@ -1,4 +1,4 @@
-"""What a process asks of the kernel for itself (prctl(2)), and how one is told from another."""
+"""What a process asks of the kernel for itself (prctl(2)), and the identity of processes."""
 
 import contextlib
 import ctypes
@@ -46,7 +46,7 @@ def reap_all_but(known: set[int]) -> None:
 
 
 class Process(msgspec.Struct, frozen=True):
-    """A process, told from a later one of the same id by when it started.
+    """A process, distinguished from a later one of the same id by when it started.
 
     Attributes:
         start_ticks: see the function of this name; 0 for a process that is none.
@@ -144,7 +144,7 @@ def comm(pid: int) -> str:
 def start_ticks(pid: int) -> int:
     """Return when a process started, in clock ticks since boot; 0 if there is none or it ended.
 
-    With the process id it tells a process from a later one of the same id (proc_pid_stat(5),
+    With the process id it identifies a process, also among later ones of that id (proc_pid_stat(5),
     field 22).
     """
     try:

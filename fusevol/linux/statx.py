@@ -1,4 +1,4 @@
-"""statx(2), for what stat(2) does not tell."""
+"""statx(2), for what stat(2) does not return."""
 
 import ctypes
 import os

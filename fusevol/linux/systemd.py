@@ -36,7 +36,7 @@ _passed: dict[str, int] | None = None
 def passed_descriptors() -> dict[str, int]:
     """Return the descriptors that the service manager has started this process with, by name.
 
-    See sd_listen_fds_with_names(3). Who uses one takes it out.
+    See sd_listen_fds_with_names(3). Its user removes it from the list.
     """
     global _passed  # noqa: PLW0603  # there is one environment, too
     if _passed is None:

@@ -2,6 +2,6 @@
 
 A process beside the keeper and the worker of a mount, where its log is rotated by fusevol or sent
 to other places. The log file is its queue: it reads what the worker has written, so nothing that it
-does, or waits for, holds up an operation or the file. It is told to end by the end of the channel
+does, or waits for, holds up an operation or the file. It ends with the channel
 to its keeper, reads what is left, and goes; the next one goes on where it was.
 """

@@ -2,7 +2,7 @@
 
 Whatever was rotated or compressed meanwhile. Numbers have no gaps, so what is missing shows, at the
 next record or, if none comes, by the newest number that is known otherwise. It is looked for in all
-files of the log; what is in none of them becomes a `gap` record, which tells how many there were.
+files of the log; what is in none of them becomes a `gap` record, which has their number.
 
 A log can start over under old numbers, after all that was known of it was removed. A position is
 therefore a number and the time of that record: where the log has another record of this number, or
@@ -67,7 +67,7 @@ class Backlog:
         self._position = position
         """After what was given out last."""
         self._owed = 0
-        """Records of an earlier log that no gap has told of."""
+        """Records of an earlier log that no gap has reported."""
         self._stale = -1
         """What was known as the newest number of an earlier log."""
         self._is_this_log = False
@@ -205,7 +205,7 @@ class Backlog:
             yield self._gap_up_to(until - 1, self._position.volume)
 
     def _in_all_files(self, until: int | None, *, with_gaps: bool) -> Generator[Entry, None, bool]:
-        """Yield records; return whether all were there, or told of."""
+        """Yield records; return whether all were there, or reported."""
         with opened([self._path], with_rotated=True) as sections:
             firsts = [section.first() for section in sections]
             for section, after in zip(sections, [*firsts[1:], None], strict=False):

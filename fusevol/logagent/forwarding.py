@@ -101,7 +101,7 @@ class Forwarder(threading.Thread):
 
     def _has_sent(self, position: Position) -> None:
         if position.seq < self.position.seq:
-            # Another log: what was known of the one before is told by now.
+            # Another log: what was known of the one before has been reported by now.
             self.newest = position.seq
         self.position = position
         self.saw(position.seq)

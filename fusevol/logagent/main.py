@@ -1,7 +1,7 @@
 """The process of a log agent: `python -m fusevol.logagent.main FD`.
 
-FD is a socket to the keeper. The first message on it is a `AgentStart`. A second one tells that the
-mount has ended, and names the file of its messages. The end of it tells the agent to end. What the
+FD is a socket to the keeper. The first message on it is an `AgentStart`. A second one says that the
+mount has ended, and names the file of its messages. When it closes, the agent ends. What the
 agent sends on it, one byte at a time, asks for the log to be reopened.
 """
 
@@ -113,7 +113,7 @@ class Agent:
         try:
             return os.fsdecode(self._channel.recv(MESSAGE_BYTES))
         except ConnectionResetError:
-            # The keeper has not read all that we said. This is told once, before what it sent.
+            # The keeper has not read all we sent. The error comes once, before what it sent.
             return os.fsdecode(self._channel.recv(MESSAGE_BYTES))
 
     def _end(self) -> None:

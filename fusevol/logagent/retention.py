@@ -49,7 +49,7 @@ class Retention:
     def __init__(
         self, path: str, options: LogOptions, about_to_remove: Callable[[str], None] | None = None
     ) -> None:
-        """Prepare; `about_to_remove` is told of each file before it is, or keeps it by raising."""
+        """Prepare; `about_to_remove` is called with each file first, and keeps it by raising."""
         self._path = os.path.realpath(path)
         self._options = options
         self._about_to_remove = about_to_remove

@@ -1,4 +1,4 @@
-"""What the keeper tells a log agent, and what the agent asks of the keeper."""
+"""The messages from a keeper to its log agent, and back."""
 
 from typing import Final
 
@@ -17,7 +17,7 @@ REOPEN: Final = b"r"
 
 
 AT_WORK: Final = b"w"
-"""Tells that the agent has begun its work."""
+"""Says that the agent has begun its work."""
 
 
 class AgentStart(msgspec.Struct):

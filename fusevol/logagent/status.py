@@ -1,4 +1,4 @@
-"""What an agent tells of itself, for `fusevol status` and the metrics."""
+"""The status that an agent publishes, for `fusevol status` and the metrics."""
 
 import hashlib
 import os
@@ -38,7 +38,7 @@ class AgentStatus(msgspec.Struct):
         rotated_files: how many rotated files there are.
         total_bytes: what they and the log take.
         free_bytes: what is free on their file system.
-        start_ticks, pid_namespace: tell the agent from a later process of its id.
+        start_ticks, pid_namespace: distinguish the agent from a later process of its id.
     """
 
     log: str

@@ -73,7 +73,7 @@ def decompressed(name: str, path: str) -> Iterator[Read]:
             try:
                 block: bytes = stream.read1(size)
             except _damages() as error:
-                # bz2 and gzip tell of damage by an OSError that no system call has made.
+                # bz2 and gzip report damage by an OSError that no system call has made.
                 if isinstance(error, OSError) and error.errno is not None:
                     raise
                 raise DamagedError(f"damaged: {error}") from error

@@ -38,7 +38,7 @@ class Hole(NamedTuple):
 
 
 class _Spot(NamedTuple):
-    """A record, and how many that are missing before it are told of by it."""
+    """A record, and how many missing ones before it that it reports."""
 
     volume: str
     seq: int
@@ -56,7 +56,7 @@ class Continuity:
     """The numbers of records that follow each other.
 
     Attributes:
-        wanted: tells of which volumes and which time holes count.
+        wanted: the volumes and times whose holes count.
         path: the file of the records that are added.
         holes: the first holes of them.
         missing: how many numbers are missing.

@@ -26,7 +26,7 @@ _ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def projection(keys: Iterable[str]) -> type[AccessRecord]:
     """Return a type for records that have `keys` and the required ones, and no others.
 
-    It is not an AccessRecord, but serves as one for whoever asks for nothing but these keys, and is
+    It is not an AccessRecord, but serves as one if only these keys are used, and is
     made in two thirds of the time.
     """
     hints = get_type_hints(AccessRecord)

@@ -154,7 +154,7 @@ class GrowingLog(contextlib.ExitStack):
         """Return the file that has the next record, or None as long as this one may get it.
 
         While the file at the path is empty, the writer may still hold this one: logrotate makes
-        the new file before it tells the writer.
+        the new file before it signals the writer.
         """
         if at_path and os.path.samestat(at_path, self._file.stat()):
             return None

@@ -27,7 +27,7 @@ _BLOCK_BYTES: Final = 256 * 1024
 
 @contextlib.contextmanager
 def explained(path: str) -> Iterator[None]:
-    """Tell the user why the log at `path` cannot be opened or read.
+    """Raise an error that says why the log at `path` cannot be opened or read.
 
     Raises:
         NotFoundError, NotPermittedError, FusevolError: instead of the OSError.

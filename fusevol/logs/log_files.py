@@ -115,7 +115,7 @@ def parts_of_log(
     return [
         one
         for one in found
-        # What holds no record is nobody's: who reads the log tells what it holds instead.
+        # A file without a record belongs to no volume: the reader of the log reports its content.
         if (one.volume == volume if one.volume is not None else one in behind)
     ]
 

@@ -1,9 +1,9 @@
 """SQL over the records of an access log, by DuckDB.
 
-Who asks may read the log and nothing else: no other file, no network, and nothing is written.
+A query may read the log and nothing else: no other file, no network, and nothing is written.
 DuckDB's settings see to that, and that a query becomes a view, in which it knows no statement that
-changes anything. (The type of a statement tells too little: `WITH x AS (COPY ...) SELECT` is a
-SELECT to DuckDB 2.) Whoever opens a database had better give up its rights besides: see
+changes anything. (The type of a statement says too little: `WITH x AS (COPY ...) SELECT` is a
+SELECT to DuckDB 2.) A process that opens a database should give up its rights besides: see
 `linux.landlock`.
 """
 
@@ -59,7 +59,7 @@ class QueryResult:
         self.columns = [ResultColumn(name, type_) for name, type_, *_others in rows]
 
     def texts(self, *, in_utc: bool = False) -> Iterator[tuple[str | None, ...]]:
-        """Yield the rows, all values as text, times in local time unless told otherwise."""
+        """Yield the rows, all values as text, times in local time by default."""
         values = (_in_utc(one) if in_utc else _identifier(one.name) for one in self.columns)
         return self._rows(", ".join(f"CAST({value} AS VARCHAR)" for value in values))
 

@@ -88,7 +88,7 @@ class Summary:
     Attributes:
         by: name of the grouping.
         groups: key -> numbers.
-        lost: how many operations could not be recorded, as gaps tell.
+        lost: how many operations could not be recorded, according to gaps.
         first, last: times of the first and the last operation; "" if there is none.
     """
 

@@ -1,7 +1,7 @@
 """Where Prometheus gets the metrics: `GET /metrics`.
 
-Whoever scrapes costs little, however often and slowly: one thread makes a text at a time, for all
-who ask within a second, and connections are bounded.
+Scraping costs little, however often and slowly: one thread makes a text at a time, for all
+requests within a second, and connections are bounded.
 """
 
 import gzip
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 PATH: Final = "/metrics"
 CONNECTIONS_MAX: Final = 16
 FRESH_S: Final = 1.0
-"""How old a text may be that is given to the next one who asks."""
+"""How old a text may be that answers the next request."""
 
 _BACKLOG: Final = 16
 
@@ -47,7 +47,7 @@ async def serve(
         volumes: of the daemon.
         metrics: where to listen, and the token.
         passed: listening socket of the service manager, to be used in place of one of our own.
-        task_status: told when connections are accepted.
+        task_status: started when connections are accepted.
 
     Raises:
         FusevolError: the socket cannot be made, or the token not be read.

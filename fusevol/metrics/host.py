@@ -1,4 +1,4 @@
-"""What the host tells for the metrics: about processes (proc_pid_stat(5)), and about free space."""
+"""Values of the host for the metrics: of processes (proc_pid_stat(5)), and free space."""
 
 import os
 import threading

@@ -1,7 +1,7 @@
 """Sending the metrics by OpenTelemetry's protocol, as protobuf over HTTP (OTLP/HTTP).
 
 A thread of its own reads and sends them. A collector that is down or slow costs nothing but the
-values of that time; what counts goes on counting, and is told the next time.
+values of that time; counters keep counting, and are sent the next time.
 
 Headers, certificates and compression are taken from OTEL_EXPORTER_OTLP_*, further attributes of the
 resource from OTEL_RESOURCE_ATTRIBUTES, as the specification has it.
@@ -43,7 +43,7 @@ async def push(
     Args:
         volumes: of the daemon.
         metrics: where to send them, and how often.
-        task_status: told when the first ones are about to be sent.
+        task_status: started when the first ones are about to be sent.
 
     Raises:
         UnsupportedError: OpenTelemetry's SDK is not installed.
@@ -78,7 +78,7 @@ class Sender:
             raise UnsupportedError(
                 f"metrics.otlp requires OpenTelemetry's SDK ({error}); pip install 'fusevol[otel]'"
             ) from None
-        # It would tell of each try; we tell when it begins and ends to fail.
+        # It would report each try; we report the first failure and the recovery.
         logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
         self._url = url
         self._exporter = OTLPMetricExporter(f"{url.rstrip('/')}/v1/metrics", timeout=_TIMEOUT_S)

@@ -37,11 +37,11 @@ class Connection:
 
         Args:
             device: st_dev of its files.
-            is_still: tells whether the device is that of the file system meant. Asked when the
+            is_still: says whether the device is still that of this file system. Called when the
                 directory is open, since the number may have become another's before.
 
         Raises:
-            NotPermittedError: this user has no access to fusectl, and who has.
+            NotPermittedError: this user has no access to fusectl; says which users have.
             FusevolError: it is not there (any more).
         """
         try:
@@ -72,13 +72,13 @@ class Connection:
             return bool(file.read(1))
 
     def abort(self) -> bool:
-        """End the service of the file system, whoever uses it and wherever it is still mounted.
+        """End the service of the file system, even if it is in use or mounted elsewhere.
 
         Calls that wait for an answer get ECONNABORTED, later ones ENOTCONN. Asks nobody, and works
         when the server was stopped, or waits for something itself. Returns whether it was there.
 
         Raises:
-            NotPermittedError: this user may not, and who may.
+            NotPermittedError: this user may not; says which users may.
         """
         try:
             fd = os.open("abort", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.fd)

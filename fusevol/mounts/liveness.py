@@ -34,7 +34,7 @@ def answer(mountpoint: str) -> Liveness:
     """Ask the FUSE mount at `mountpoint`, for some seconds at most.
 
     A connection without a server answers at once with ENOTCONN (fs/fuse/dev.c). One whose server
-    hangs does not answer, and who asks cannot always be killed; so another process asks.
+    hangs does not answer, and the asking process cannot always be killed; so a child asks.
     """
     asking = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _ASK, mountpoint],

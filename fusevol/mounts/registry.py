@@ -38,7 +38,7 @@ class MountEntry(msgspec.Struct):
     """A mount that is served.
 
     Attributes:
-        device: st_dev of the mount; tells it from any other at the same mount point.
+        device: st_dev of the mount; distinguishes it from any other at the same mount point.
         pid: the keeper; worker: the process that serves, 0 while there is none. `keeper` and
             `server` are these very processes, which the numbers alone may not be any more.
         restarts: how often a worker was succeeded.
@@ -80,7 +80,7 @@ class MountEntry(msgspec.Struct):
 
     @property
     def is_kept(self) -> bool:
-        """Whether somebody runs who keeps it, or is about to."""
+        """Whether a process runs that keeps it, or is about to."""
         return self.keeper.runs() or self.server.runs()
 
     @property
@@ -143,7 +143,7 @@ def write(served: MountEntry) -> None:
 
 
 def want(mountpoint: str, start: bytes) -> None:
-    """Leave a description for the keeper of a mount to go on by when it is told to reload."""
+    """Leave a description for the keeper of a mount to continue with when it reloads."""
     runtime_directory()
     replace(_wanted_path(mountpoint), start)
 
@@ -218,7 +218,7 @@ def _read(path: str) -> MountEntry | None:
 
 
 def _identify(served: MountEntry) -> None:
-    """Tell the processes of an entry that an earlier version wrote, by their command lines."""
+    """Identify the processes of an entry of an earlier version by their command lines."""
     for pid, start in ((served.pid, "keeper_start"), (served.worker, "worker_start")):
         process = Process.of(pid)
         with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:

@@ -1,7 +1,7 @@
-"""Who sees a mount: a process in another mount namespace need not.
+"""Which processes see a mount: those in another mount namespace may not.
 
 What it finds at the mount point then is the directory below, and what it writes there is in no
-source and no log. So whoever is told of a mount is looked at first, by its own table of mounts.
+source and no log. So a process that requests a mount is checked first, by its own table of mounts.
 """
 
 import os
@@ -74,7 +74,7 @@ def hidden_from_host(mountpoint: str) -> str:
     The first process stands for the host. In a container it is that of the container.
     """
     mount, table = mount_at(mountpoint), table_of(1)
-    # At any place: who was put below another root sees it by another path.
+    # At any place: a process below another root sees it by another path.
     if mount is None or table is None or any(_is_same(other, mount) for other in table):
         return ""
     return (
@@ -96,14 +96,14 @@ def why_not_here(served: MountEntry) -> str:
 
 
 def credentials(connection: PeerSocket) -> tuple[int, int, int]:
-    """Return process, user and group id of who has connected to a Unix socket (SO_PEERCRED)."""
+    """Return process, user and group id of the peer of a Unix socket (SO_PEERCRED)."""
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, gid = _CREDENTIALS.unpack(data)
     return pid, uid, gid
 
 
 def _peer_pidfd(connection: PeerSocket, pid: int) -> int:
-    """Return a pidfd of who has connected; -1 if it has ended."""
+    """Return a pidfd of the peer; -1 if it has ended."""
     try:
         (pidfd,) = _INT.unpack(connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, _INT.size))
         return int(pidfd)

@@ -37,7 +37,7 @@ class MountConfig(msgspec.Struct):
         log: file that gets the access records, "-" for stdout, "none" for no log.
         flags: flags of mount(2).
         allowed: which of the flags noexec and nosymfollow were cleared expressly.
-        allow_other: other users than the one who mounts may use it.
+        allow_other: users other than the one who mounts may use it.
         subpath: what of the source is served, relative to it; empty for all of it.
         deadline: seconds after which an operation fails that the source has not answered; 0 for
             never.

@@ -38,7 +38,7 @@ class Kind:
         choices: values that completion offers.
         is_number: a number of TOML is one, too.
         separator: what joins the strings of a list of TOML; empty where a list is none.
-        is_path: a path; absolute where the working directory of who reads it is not the writer's.
+        is_path: a path; absolute where its reader has another working directory than its writer.
     """
 
     metavar: str

@@ -97,7 +97,7 @@ async def serve(
         volumes: loaded: Docker takes an answer that a volume does not exist for the last word.
         where: path of the socket to make, and to remove at the end; or a listening one, which is
             left where it is.
-        task_status: told when connections are accepted.
+        task_status: started when connections are accepted.
 
     Raises:
         FusevolError: the socket cannot be made.

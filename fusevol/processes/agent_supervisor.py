@@ -52,8 +52,8 @@ class AgentSupervisor:
 
         Args:
             config: of the mount.
-            region: tells where sinks begin that are new.
-            own: tells of the agent's wishes, and of its end.
+            region: says where new sinks begin.
+            own: reports the agent's requests and its end.
             reopen: reopens the log.
             tell: is called when `trouble` has changed, with what it was before.
         """
@@ -95,7 +95,7 @@ class AgentSupervisor:
             self._another_later(f"cannot be started ({error})")
 
     def dismiss(self, messages: str) -> bool:
-        """Tell the agent that the mount has ended; return whether there is one, which goes on.
+        """Notify the agent that the mount has ended; return whether there is one, which continues.
 
         Args:
             messages: file that the agent removes if nothing was said.
@@ -140,7 +140,7 @@ class AgentSupervisor:
         try:
             ours.send(msgspec.json.encode(start))
         except OSError:
-            process.kill()  # unless it has ended already; its end is told in any case
+            process.kill()  # unless it has ended already; its end is reported in any case
 
     def _obey(self) -> None:
         assert self._channel is not None

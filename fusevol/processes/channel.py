@@ -7,7 +7,7 @@
     keeper  -> worker   one byte                    it is mounted, /dev/fuse is open
     worker  -> keeper   Ready                       requests are served
 
-Afterwards the channels are closed. Who is gone before that is known by the end of the channel.
+Afterwards the channels are closed. A peer that ends before that is noticed by the closed channel.
 """
 
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -71,7 +71,7 @@ class Failed(msgspec.Struct, tag=True):
 
     @classmethod
     def of(cls, error: FusevolError) -> "Failed":
-        """Return the message that tells of `error`."""
+        """Return the message that reports `error`."""
         return cls(type(error).__name__, str(error))
 
     def error(self) -> FusevolError:

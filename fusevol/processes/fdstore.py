@@ -83,7 +83,7 @@ class FdStore:
         return cls(mountpoint, device, *fds)
 
     def follow(self, served: registry.MountEntry) -> None:
-        """Take note of who keeps the mount now."""
+        """Take note of the mount's present keeper."""
         if served.pid == self._keeper:
             return
         fds = _descriptors_of(served, served.alive_fd)

@@ -38,7 +38,7 @@ _CHECK_S: Final = 30.0
 
 
 def descriptors(region: Region) -> set[int]:
-    """Return the descriptors that the mount needs, whoever serves it."""
+    """Return the descriptors that the mount needs, in any process."""
     found = {region.fd, *NodeEntries(region).pins(), *OpenEntries(region).descriptors()}
     found.update(region.descriptor(cell) for cell in _CELLS)
     return found - {-1}
@@ -48,7 +48,7 @@ def become_keeper(region: Region, reason: str) -> NoReturn:
     """Execute the keeper again in this process, which shares its descriptors with nobody.
 
     Args:
-        reason: what the log will tell of it.
+        reason: what the log will say of it.
 
     Raises:
         OSError: Python cannot be executed.

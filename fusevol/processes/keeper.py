@@ -98,7 +98,7 @@ class Keeper:
         """Mount, and have it served.
 
         Args:
-            starter: who wants it; if it ends, nothing is mounted.
+            starter: the requesting process; if it ends, nothing is mounted.
 
         Raises:
             FusevolError: it cannot be, and why. Nothing is left behind.
@@ -122,7 +122,7 @@ class Keeper:
         try:
             starter.send(pack(Mounted(self._unmounting.device)))
         except OSError:
-            # Who asked for the mount has ended meanwhile.
+            # The process that requested the mount has ended meanwhile.
             signal.raise_signal(signal.SIGTERM)
         self._own.close(starter)
 
@@ -204,7 +204,7 @@ class Keeper:
                 return self._ended(-signal.SIGKILL)
 
     def leave_messages(self) -> None:
-        """Have the file of messages removed, if there are none, by whoever says something last."""
+        """Have the file of messages removed, if empty, by the last process that could write."""
         path = registry.messages_path(self._config.mountpoint)
         if not self._agent.dismiss(path):
             remove_if_empty(path)
@@ -296,7 +296,7 @@ class Keeper:
 
     def _unmounted(self, status: int) -> int:
         """End, as the file system was unmounted while no worker could see it."""
-        # Who waited for an answer was told ENOTCONN: it was ended by force.
+        # Waiting clients got ENOTCONN: it was ended by force.
         was_in_use = Journal(self._region).is_executing()
         reason = f"ended while in use ({why_ended(status)})" if was_in_use else None
         self._unmounting.record(reason, self._region)
@@ -343,7 +343,7 @@ class Keeper:
             mounting.set_readahead(self._unmounting.device, self._region.descriptor(FUSE_FD))
 
     def _tell_of_agent(self, before: str) -> None:
-        """Tell what trouble the log agent has; the log hears when it comes and when it goes."""
+        """Publish the trouble of the log agent; the log gets its beginning and its end."""
         trouble = self._agent.trouble
         if not (before and trouble):
             result, reason = ("EIO", trouble) if trouble else (OK, "agent at work again")
@@ -355,7 +355,7 @@ class Keeper:
         try:
             self._enter()
         except (OSError, FusevolError) as error:
-            # The mount goes on; only who asks for it hears the old story until then.
+            # The mount keeps working; only its entry is outdated until then.
             self._enter_at = time.monotonic() + _FAILED_S
             logger.error("%s: its entry cannot be written: %s", self._config.mountpoint, error)
         else:
@@ -405,7 +405,7 @@ def _signals(own: OwnDescriptors) -> socket.socket:
 
 
 def _start(channel_fd: int) -> Keeper | None:
-    """Mount what the starter asks for; None if it cannot be, which the starter was told."""
+    """Mount what the starter requests; None if it fails, which the starter then knows."""
     starter = socket.socket(fileno=channel_fd)
     start: Start = decode(starter.recv(BYTES), Start)
     region = Region.create()
@@ -461,7 +461,7 @@ def _go_on(region_fd: int, spare_fuse_fd: int = -1) -> Keeper:
 
 
 def _try(region_fd: int) -> int:
-    """Tell by the exit status whether this code understands the state of a mount."""
+    """Say by the exit status whether this code understands the state of a mount."""
     try:
         decode(Region.attach(region_fd).text(CONFIG), Start)
     except (FusevolError, msgspec.DecodeError) as error:

@@ -82,7 +82,7 @@ class _Stay:
         self._config = config
         self._stop: signal.Signals | None = None
         self._stopped: Process | None = None
-        """The keeper that was told to stop."""
+        """The keeper that was signalled to stop."""
         self._process: subprocess.Popen[bytes] | None = None
         self._fdstore: FdStore | None = None
 
@@ -108,7 +108,7 @@ class _Stay:
         if number != signal.SIGHUP:
             notify("STOPPING=1")
             self._stop, self._stopped = number, self.keeper
-        # One that has ended is not told; who succeeds it is.
+        # One that has ended gets no signal; its successor does.
         if self.keeper is not None:
             self.keeper.signal(number)
 

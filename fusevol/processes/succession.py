@@ -1,4 +1,4 @@
-"""Who keeps a mount when the process that kept it has ended."""
+"""The next keeper of a mount, when the process that kept it has ended."""
 
 import math
 import time
@@ -28,7 +28,7 @@ def keeper_after(mountpoint: str, ended: int) -> Process | None:
 def is_kept(mountpoint: str, fdstore: FdStore | None) -> bool:
     """Return whether anybody lives who keeps a mount or is about to.
 
-    Without spare descriptors the registry tells, which may name an earlier worker.
+    Without spare descriptors the registry decides, which may name an earlier worker.
     """
     served = registry.get(mountpoint)
     if served is None:

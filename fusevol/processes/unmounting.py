@@ -1,4 +1,4 @@
-"""How a keeper ends its mount when it is told to."""
+"""How a keeper ends its mount on request."""
 
 import errno
 import logging
@@ -30,7 +30,7 @@ class Unmounting:
     Attributes:
         deadline: when open files fail, on the monotonic clock; None if that is not to be.
         forced: it has come to that.
-        device: st_dev of the mount, which tells it from another at the same place.
+        device: st_dev of the mount, which distinguishes it from another at the same place.
         connection: of the mount. As long as it is there, `device` is no other's. None where fusectl
             cannot be had.
     """
@@ -95,7 +95,7 @@ class Unmounting:
             logger.error("%s cannot be aborted: %s", self._config.mountpoint, error)
 
     def detach(self) -> None:
-        """Take the mount from the name space, whoever uses it."""
+        """Detach the mount, even if it is in use."""
         if self.is_mounted():
             self._unmount(lazily=True)
 

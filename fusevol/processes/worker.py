@@ -95,7 +95,7 @@ async def _obey(
     session: Session, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     with trio.open_signal_receiver(signal.SIGHUP, DRAIN) as signals:
-        # Until now, who sent one has waited; the keeper has begun this process so.
+        # Until now, its sender has waited; the keeper has begun this process so.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, handover.SIGNALS)
         task_status.started()
         session.reopen_log()

@@ -38,7 +38,7 @@ class WorkerRecovery:
     """The way from one worker to the next.
 
     Attributes:
-        leftovers: what the next worker has to be told.
+        leftovers: what the next worker has to know.
     """
 
     def __init__(self, config: MountConfig, region: Region, own: OwnDescriptors) -> None:

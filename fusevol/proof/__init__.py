@@ -1,4 +1,4 @@
-"""Proving a log: whoever changes, removes or inserts a record of a chained log is found out.
+"""Proving a log: a changed, removed or inserted record of a chained log is found.
 
 keys      the secret of this host, and the keys that are made of it
 ledger    what is kept beside the key: the newest checkpoint, what was removed on purpose

@@ -1,6 +1,6 @@
 """The files of a chained log, in the order of their records.
 
-Who changes a log may change the first record of a file, too. So order and volume of a file are
+An attacker may change the first record of a file, too. So order and volume of a file are
 taken from what most of its first records say.
 """
 

@@ -27,7 +27,7 @@ class Finding(msgspec.Struct, omit_defaults=True):
     """The first thing that is wrong with a log.
 
     Attributes:
-        kind: what was done, as far as it can be told.
+        kind: what was done, as far as it is known.
         seq: number of the first record that was changed or is missing, or before which one was
             inserted.
         until: number of the last one that is missing.
@@ -49,8 +49,8 @@ def classify(
     """Return what a mismatch means.
 
     Args:
-        file: where the line is that does not follow; other lines tell their own.
-        is_elsewhere: tells whether there is a record with a certain number in the log.
+        file: where the line is that does not follow; other lines name their own.
+        is_elsewhere: says whether there is a record with a certain number in the log.
         expected: number that the first record behind the mismatch should have.
     """
     spot = mismatch.spot
@@ -79,7 +79,7 @@ def classify(
 
 
 def _of_unhashed(mismatch: Mismatch, expected: int) -> tuple[Tampering, str]:
-    """Tell what lines without a hash mean that no writer has left there."""
+    """Return what lines without a hash mean that no writer has left there."""
     spot = mismatch.spot
     assert spot is not None
     between = spot.before

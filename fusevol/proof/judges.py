@@ -1,6 +1,6 @@
 """Whether one record of a chained log stands where it stood when it was written.
 
-There are two judges. Who has the secret can tell of each record; who has the public key, of each
+There are two judges. With the secret, each record can be judged; with the public key, each
 checkpoint, and that no number is missing.
 """
 
@@ -76,7 +76,7 @@ class Link(enum.Enum):
 
 
 class Judge(Protocol):
-    """Tells how records follow on one another."""
+    """Says how records follow on one another."""
 
     def follows(self, line: bytes, previous: bytes) -> bool:
         """Return whether a line is as it was written, behind `previous`, another line."""
@@ -88,10 +88,10 @@ class Judge(Protocol):
         """
 
     def joins(self, line: bytes, previous: bytes, between: UnhashedLines) -> Link:
-        """Tell how a line follows on another one, with lines without a hash in between."""
+        """Return how a line follows on another one, with lines without a hash in between."""
 
     def begins(self, line: bytes, between: UnhashedLines) -> Link:
-        """Tell how the first line with a hash begins a log; `between` is before it."""
+        """Return how the first line with a hash begins a log; `between` is before it."""
 
     def joins_removed(self, line: bytes, mark: Mark, between: UnhashedLines) -> bool:
         """Return whether a line follows on the last record of a part that was removed."""

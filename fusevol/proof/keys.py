@@ -35,7 +35,7 @@ Word = str | int
 
 
 class PublicKey:
-    """Tells whether signatures are genuine."""
+    """Says whether signatures are genuine."""
 
     def __init__(self, key: Any) -> None:
         self._key = key
@@ -101,7 +101,7 @@ class Keys:
         return base64.b64encode(self._signing_key().sign(_message(words))).decode()
 
     def public(self) -> PublicKey:
-        """Return the key that tells whether signatures are ours.
+        """Return the key that verifies our signatures.
 
         Raises:
             UnsupportedError: the package cryptography is missing.
@@ -191,7 +191,7 @@ def heads() -> list[str]:
 
 
 def _make() -> None:
-    """Make the secret; whoever is first decides."""
+    """Make the secret; the first process decides."""
     path = key_path()
     temporary = f"{path}.{secrets.token_hex(8)}"
     try:

@@ -1,4 +1,4 @@
-"""What is kept of a chained log beside the key, where who changes the log does not reach.
+"""What is kept of a chained log beside the key, out of reach of a user who changes the log.
 
     STATE/chain/ID.head      the newest checkpoint: a log that ends before it was cut off
     STATE/chain/ID.removed   up to where the log was removed on purpose

@@ -30,7 +30,7 @@ _MESSAGE_BYTES: Final = (1 << 20) + (1 << 16)
 _UNIQUE_STEP: Final = 2
 """FUSE_REQ_ID_STEP, fuse_i.h: ids grow by this."""
 _LOOK_BACK: Final = 200_000
-"""How many requests back an unanswered one may be on kernels that cannot tell."""
+"""How many requests back an unanswered one may be on kernels that do not report it."""
 
 _OPERATIONS: Final = {
     1: "lookup", 3: "getattr", 4: "setattr", 5: "readlink", 6: "symlink", 8: "mknod", 9: "mkdir",
@@ -145,8 +145,8 @@ def refuse(fuse_fd: int, request: UnansweredRequest) -> None:
 def refuse_unanswered(fuse_fd: int) -> None:
     """Answer all that was read with EIO, on a kernel that cannot send it again.
 
-    The kernel does not tell their ids, but ids are given in turn, and an answer to one that is not
-    waited for does nothing. The next request tells how far they are, and is refused with them.
+    The kernel does not report their ids, but ids are given in turn, and an answer to one that is
+    not waited for does nothing. The next request shows how far they are, and is refused with them.
     """
     poll = select.poll()
     poll.register(fuse_fd, select.POLLIN)

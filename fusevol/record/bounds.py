@@ -1,6 +1,6 @@
-r"""How long a record can be: the one bound that the log, its readers and all who hold room rest on.
+r"""How long a record can be: the one bound that the log, its readers and all buffers rest on.
 
-Of what a record tells, clients choose two paths at most (or a path and what a symbolic link says),
+In a record, clients choose two paths at most (or a path and what a symbolic link says),
 the name of an attribute and that of a process. The kernel bounds all of these but the paths: with
 chdir(2) and the `*at` calls directories can be nested without end. So a path is written whole up
 to LONGEST_PATH_BYTES, which is as much as a system call takes, and shortened beyond. What the host

@@ -1,4 +1,4 @@
-"""What users and people are told of containers: one rule for ids and names, wherever they are met.
+"""How containers are shown and named: one rule for ids and names, wherever they appear.
 
 A record names a container by its full id, 64 hexadecimal digits, or by its name where an engine has
 no such ids (`container`). An id is shown by its first digits and may be meant by its beginning, as

@@ -8,7 +8,7 @@ comma. Three things may stand for the record before:
 - `resumed`, where records without a hash are in between, since the chain was off meanwhile;
 - `torn`, where what is in between is the half of a line that a crash or a full disk left.
 
-Only who has the key can make any of these. One hash takes about a microsecond.
+Making any of these requires the key. One hash takes about a microsecond.
 """
 
 import re

@@ -54,7 +54,7 @@ class AccessRecord(msgspec.Struct, omit_defaults=True, gc=False):
     comm: str | None = None
     """Process name, from /proc/PID/comm, at the time of the operation (of the open for I/O)."""
     container: str | None = None
-    """Full container id; absent for a process of the host, "?" where that could not be told."""
+    """Full container id; absent for a process of the host, "?" if unknown."""
     identity_error: str | None = None
     """Why the caller could not be looked up: name of an errno, or "invisible"."""
 

@@ -117,7 +117,7 @@ def _duration(us: int) -> str:
 
 
 def _caller(record: AccessRecord, name_of: Callable[[str], str | None] | None) -> str:
-    """Who asked; nothing for fusevol's own events."""
+    """The caller; nothing for fusevol's own events."""
     if record.uid is None and record.pid is None:
         return ""
     words = [f"uid={record.uid}", f"pid={record.pid}"]

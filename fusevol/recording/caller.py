@@ -1,8 +1,8 @@
 """Which process and which container is behind a thread id.
 
-FUSE tells the thread that makes a request. While it waits for the answer it cannot end, so its
+FUSE names the thread that makes a request. While it waits for the answer it cannot end, so its
 /proc entry can be read without a race. The entry's `comm` file is kept open: it belongs to that
-very thread and fails with ESRCH when the thread is gone, so one pread(2) tells at each request both
+very thread and fails with ESRCH when the thread is gone, so one pread(2) shows at each request both
 that the id was not given to another thread and what the process is called now. Everything else is
 read once for a thread, again when its name changes (exec), and again after a quarter of a second
 (a process may be moved to another cgroup).
@@ -29,7 +29,7 @@ _COMM_BYTES: Final = 64
 _IO_URING: Final = "iou-"
 """Names of the kernel's threads that do the work of a process's io_uring: iou-wrk-N, iou-sqp-N."""
 _PF_IO_WORKER: Final = 0x10
-"""What they are told by (linux/sched.h): anybody can have such a name."""
+"""What identifies them (linux/sched.h): anybody can have such a name."""
 _FLAGS_FIELD: Final = 6
 """Of /proc/TID/stat, counted from behind the name (proc_pid_stat(5))."""
 
@@ -62,7 +62,7 @@ class Callers:
         self._is_proc_ours = _is_proc_ours()
 
     def identify(self, tid: int, now_ns: int) -> Caller:
-        """Return who thread `tid` belongs to, while it waits for the answer to its request.
+        """Return the process of thread `tid`, while it waits for the answer to its request.
 
         Args:
             tid: thread id of the request; 0 if the caller is not visible in our pid namespace.
@@ -174,7 +174,7 @@ class Callers:
 
 
 def _is_proc_ours() -> bool:
-    """Return whether /proc counts processes as the kernel tells us of them.
+    """Return whether /proc numbers processes as the kernel does in requests.
 
     In a pid namespace of its own with the /proc of another one, each id would be somebody else's.
     """

@@ -1,4 +1,4 @@
-"""Where a log goes on: behind the newest record, and with what was lost without being told.
+"""Where a log continues: after the newest record, and with losses that were not reported.
 
 Three know of that: the files of the log, what is kept of it besides (`log_state`), and the cells of
 a writer that has ended. Each may have been left behind by the others.
@@ -24,7 +24,7 @@ class Continuation(NamedTuple):
         end: the newest record, as far as it is known.
         newest: its number at least.
         first: number of the first record in the file; 0 if there is none.
-        lost: operations that no record tells of.
+        lost: operations that no record reports.
         errno: why; 0 if that is not known, or nothing is lost.
         since_ns: when the first of them was, in nanoseconds since 1970; 0 as `errno`.
     """
@@ -57,7 +57,7 @@ def continuation(
     end = _end_of_files(path, volume, current, known, cells)
     first = first_in(file, current)
     newest = max(known.seq, cells[SEQ] - 1)
-    # What was lost is told by the record behind the newest one, if that is there.
+    # What was lost is reported by the record after the newest one, if that is there.
     untold = [(0, 0, 0)]
     if end.seq < cells[SEQ]:
         untold.append((cells[LOST], cells[LOST_ERRNO], cells[LOST_SINCE]))

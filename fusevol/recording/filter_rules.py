@@ -59,7 +59,7 @@ def parse_rules(key: str, text: str, *, lenient: bool = False) -> tuple[Rule, ..
     """Return the rules in `text`, the value of the option `key`.
 
     Args:
-        lenient: conditions also hold where a record does not tell: the caller could not be looked
+        lenient: conditions also hold where a record does not say: the caller could not be looked
             up, or a part of the path is left out.
 
     Raises:
@@ -233,7 +233,7 @@ _CHECKS: Final[dict[str, Callable[[list[str]], Check]]] = {
     "container": container_check,
     "result": _result,
 }
-"""In the order in which they are told."""
+"""In the order in which errors list them."""
 
 _UNTOLD: Final[dict[str, Check]] = {
     "path": _has_no_whole_path,
@@ -243,4 +243,4 @@ _UNTOLD: Final[dict[str, Check]] = {
     "comm": _has_no_caller,
     "container": _has_no_caller,
 }
-"""Key -> what tells that a record does not say enough."""
+"""Key -> check of whether a record does not say enough."""

@@ -2,11 +2,12 @@
 
     STATE/logs/ID.numbers       ID stands for the path of the log
 
-So numbers go on whatever becomes of the files, and a loss is told even if the mount ends before the
-log can be written again. It is written by one pwrite(2) in place, which needs no room on the disk
-that it does not have already: with each lost operation, and with records a few times a second. So
-it may be older than the log; then the log counts. It is not a mapped file: on btrfs a store to one
-kills the process (SIGBUS) when the disk is full, whether its room was allocated before or not.
+So numbers continue whatever becomes of the files, and a loss is reported even if the mount ends
+before the log can be written again. It is written by one pwrite(2) in place, which needs no room on
+the disk that it does not have already: with each lost operation, and with records a few times a
+second. So it may be older than the log; then the log counts. It is not a mapped file: on btrfs a
+store to one kills the process (SIGBUS) when the disk is full, whether its room was allocated before
+or not.
 """
 
 import contextlib
@@ -39,7 +40,7 @@ class Known(NamedTuple):
     Attributes:
         seq: number of the newest record, 0 if there was none.
         first: number of the first record in the file that it is in.
-        lost: operations that no record and no `gap` tells of.
+        lost: operations that no record and no `gap` reports.
         errno: why; 0 if that is not known.
         since_ns: when the first of them was, in nanoseconds since 1970; 0 if that is not known.
         hash: of the newest record, if the log is chained; else empty.

@@ -1,4 +1,4 @@
-"""Operations without a record, counted until a `gap` record tells of them."""
+"""Operations without a record, counted until a `gap` record reports them."""
 
 import os
 from time import time_ns
@@ -43,7 +43,7 @@ class Losses:
         cells[UNRECORDED] += operations
 
     def clear(self) -> None:
-        """Note that a record tells of all."""
+        """Note that a record reports all of them."""
         self.count = self._cells[LOST] = 0
 
     @property

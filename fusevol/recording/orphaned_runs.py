@@ -1,4 +1,4 @@
-"""Tells the log of what a worker has gathered that nobody succeeds, as its mount has ended.
+"""Records what a worker has gathered that has no successor, as its mount has ended.
 
 Reads nothing but the recovery state: the source may hang.
 """

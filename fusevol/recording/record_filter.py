@@ -2,7 +2,7 @@
 
 A record is written if one of the rules of `include` matches it, or there are none, and none of
 `exclude` does (`rules` has their grammar); and if its operation is in the list of those to record
-when they succeed, or when they fail, whichever it did. Where a record does not tell what a rule
+when they succeed, or when they fail, whichever it did. Where a record does not say what a rule
 asks for, it is written.
 
 Everything is decided beforehand as far as it can be: for each operation there is a check of what

@@ -69,7 +69,7 @@ def recorded(
 def identified(log: "LogWriter | None", recorded: frozenset[str]) -> frozenset[str]:
     """Return the operations whose caller is looked up, given those that may have a record.
 
-    An open or create tells a ring's, whatever is recorded (`Callers.is_ring`).
+    An open or create shows a ring's, whatever is recorded (`Callers.is_ring`).
     """
     return recorded | (OPENING if log is not None else OPENING - {"opendir"})
 

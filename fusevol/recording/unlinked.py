@@ -1,7 +1,7 @@
 """What was written to a log that has lost its name: brought into the file that follows it.
 
-Who removes a log that is being written removes what is in it on purpose, but for what was written
-since; and who compresses a log has read it up to some record, and may remove some behind that.
+Removing a log that is being written removes its records on purpose, except those written
+since; and compressing a log reads it up to some record, and may remove some after that.
 """
 
 import errno
@@ -26,7 +26,7 @@ def first_unnamed(path: str, volume: str, nameless: str, unseen: int) -> int:
         nameless: a way to the file that has lost its name.
         unseen: number of the first record that was written since it was last seen to have one.
 
-    What the files of the log do not tell is taken to be `unseen`.
+    What the files of the log do not show is taken to be `unseen`.
     """
     try:
         end = end_of_log(path, volume=volume).seq

@@ -158,7 +158,7 @@ class LogWriter:
         self._has_state = True
 
     def _begin_without(self, number: int) -> None:
-        """Serve a mount that is in use although its log cannot be opened, as errno tells."""
+        """Serve a mount that is in use although its log cannot be opened, because of errno."""
         cells = self._cells
         known = self._state.load()
         self._file = LogFile.missing(self.path)
@@ -376,7 +376,7 @@ class LogWriter:
             self._lose(self.next_seq - following, number)
 
     def close(self) -> None:
-        """Close the log; a loss that could not be reported in it is told by the next one."""
+        """Close the log; a loss that could not be reported in it is reported by the next writer."""
         self._look(perf_counter_ns())
         if self.losses.count and not self._nameless:
             self._report_gap()

@@ -1,7 +1,7 @@
 """The journal: what the worker is doing right now, one entry for each request it has taken up.
 
     word 0   number of the operation, and how far it is; 0 where there is nothing
-    word 1   thread id of the caller, or handle number where the kernel tells no caller
+    word 1   thread id of the caller, or handle number where the kernel reports no caller
     word 2   position, for reads, writes and listings
     word 3   errno of its result
     word 4   what was there before, and word 5
@@ -41,7 +41,7 @@ Any may be left out. What fails goes from any to LOGGING or RECORDED. What a pha
 written before it. Where a request is served in place, middleware, recorder, coalescing and loop
 write the words themselves, which saves a call at each phase.
 
-A thread has one request at a time, so its id tells its requests apart. Requests on a handle that
+A thread has one request at a time, so its id identifies its requests. Requests on a handle that
 are alike in all that is kept here may be exchanged for one another.
 """
 
@@ -89,7 +89,7 @@ INLINE: Final = JOURNAL
 
 
 class Key(NamedTuple):
-    """What tells requests apart: code of the operation, caller or handle, position or 0."""
+    """What identifies a request: code of the operation, caller or handle, position or 0."""
 
     code: int
     who: int
@@ -263,7 +263,7 @@ class Journal:
         """Take up the entries that the keeper left.
 
         Args:
-            last_seq: number of the newest record in the log, which tells whether a record was
+            last_seq: number of the newest record in the log, which shows whether a record was
                 written whose entry does not say so yet.
         """
         words = self.words

@@ -23,7 +23,7 @@ MODULES: Final = (
     "fusevol.recovery.region",
     "fusevol.recovery.coalesced_runs",
 )
-"""Whoever writes to the state; what counts is annotated, as constants are."""
+"""Modules that write to the state; what counts is annotated, as constants are."""
 _BYTES: Final = 8
 _MODULE: Final = re.compile(r"\bfusevol\.(?:\w+\.)*")
 """What stands before the name of a class of fusevol in an annotation."""

@@ -7,7 +7,7 @@ FD: Final = 0
 SEQ: Final = 1
 """Number of the next record; 0 if there was no writer yet."""
 LOST: Final = 2
-"""Operations without a record that the log does not tell of yet, the errno of the cause, 0 if that
+"""Operations without a record that the log has not reported yet, the errno of the cause, 0 if that
 is not known, and the time of the first of them in nanoseconds since 1970."""
 LOST_ERRNO: Final = 3
 LOST_SINCE: Final = 4

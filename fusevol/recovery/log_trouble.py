@@ -24,7 +24,7 @@ class LogTrouble(NamedTuple):
         wanted: how often the log was to be reopened; opened: for how many of these it was tried.
         fault: errno of why that failed; 0 if it did not.
         is_nameless: it was deleted, and there is no other file to write to.
-        untold: operations without a record that the log does not tell of yet, because of `errno`,
+        untold: operations without a record that the log has not reported yet, because of `errno`,
             the first at `since_ns`.
         deleted_ns: when it was found to have been deleted while it was written; 0 for never.
     """

@@ -8,7 +8,7 @@ Of an entry,
     word 3   descriptor on the host
     word 4   open(2) flags of the client, 5 uid, 6 gid, 7 pid of the opener, 8 marks
     word 9   bytes read, 10 bytes written
-    word 11  length of the file as the kernel was last told
+    word 11  length of the file that the kernel last got
     word 12  lengths of name and container of the opener, errno of its look-up, and from bit 32 on
              the number of the entry that holds the container's name if it has no room here; or 0
     then     name of the opener 64 bytes, container 88 bytes
@@ -16,7 +16,7 @@ Of an entry,
 An entry of the kind TEXT holds a part of a long name: in word 1 the number of the entry with the
 next part or 0, in word 2 the bytes in this one, in word 3 that it has no descriptor, then the
 bytes. Numbers begin with 1. Parts are stored before what refers to them, and dropped after it;
-those that nothing refers to are left by who died in between.
+those that nothing refers to are left by a process that died in between.
 """
 
 import errno

@@ -30,7 +30,7 @@ NOTES_TOLD: Final = 6
 _TELLING: Final = 7
 """Number of the note whose record is being written, and `seq` of that, in one word."""
 OPTIONS_TOLD: Final = 8
-"""Digest of the options whose effect on the log was told there last; 0 if there was none."""
+"""Digest of the options last recorded in the log; 0 if there was none."""
 MOUNT_FLAGS: Final = 9
 """Flags of mount(2) that the mount has besides those that were asked for."""
 SINKS_BEGIN: Final = 10
@@ -45,7 +45,7 @@ CONNECTION_FD: Final = 15
 LOG_FD: Final = 24
 """Where the words begin that `recovery.log_cells` describes, and the descriptor of the log."""
 ALIVE_FD: Final = 22
-"""Both ends of a pipe, which tells others by its end that nobody has the descriptors any more."""
+"""Both ends of a pipe, which closes when no process has the descriptors any more."""
 ALIVE_WRITE_FD: Final = 23
 RESTARTS: Final = 16
 """How often a worker was succeeded."""

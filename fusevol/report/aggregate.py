@@ -1,4 +1,4 @@
-"""What a report tells of some records: all that is counted, in bounded memory.
+"""What a report shows of some records: everything that is counted, in bounded memory.
 
 Counts by operation and by time are exact. Where there may be any number of keys (files, processes,
 failures), the lighter ones are given up, as `Heaviest` has it.
@@ -32,7 +32,7 @@ _age: Final = attrgetter("time", "seq")
 
 
 class CallerOnVolume(NamedTuple):
-    """Who did something, on which volume."""
+    """An actor, and the volume."""
 
     volume: str
     uid: int | None
@@ -143,7 +143,7 @@ class Aggregate:
         self.saw(other.first, other.last)
 
     def groups(self) -> tuple[tuple[Groups, Callable[[CallerOnVolume], Any]], ...]:
-        """Return what is counted by who did it, each with what makes its key."""
+        """Return what is counted by actor, each with what makes its key."""
         return (
             (self.volumes, itemgetter(0)),
             (self.users, itemgetter(1)),

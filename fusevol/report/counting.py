@@ -32,7 +32,7 @@ CLASS_OF: Final = {
 
 _EVENTS: Final = frozenset(records_of.EVENTS)
 _REGULAR: Final = frozenset(("checkpoint",))
-"""Events that come all the time and tell nothing to who reads a report."""
+"""Events that come all the time and say nothing to the reader of a report."""
 
 _DATA: Final = frozenset(("read", "write"))
 _SPECIAL: Final = _EVENTS | _DATA
@@ -145,7 +145,7 @@ class RecordCounter:
             numbers.us += us
 
     def _add_gathered(self, records: Sequence[AccessRecord]) -> None:
-        """Add what records tell of more than one operation, besides the first one of each."""
+        """Add what records say of more than one operation, besides the first one of each."""
         for record in records:
             operations = max(record.count or 1, 1)
             # How long they took together is all that is known.

@@ -14,7 +14,7 @@ from fusevol.report.counting import RecordCounter
 
 
 class ReportInput(NamedTuple):
-    """What a log has to tell.
+    """What a log contains.
 
     Attributes:
         aggregate: of the records that were asked for.

@@ -101,7 +101,7 @@ def moment(time: str) -> int | str:
 
 
 def details(record: AccessRecord) -> str | None:
-    """Return what a record tells besides what has a column of its own; None if that is nothing."""
+    """Return what a record says besides what has a column of its own; None if that is nothing."""
     return " ".join(_details(record)) or None
 
 

@@ -32,7 +32,7 @@ def run(
         plan: what it is made of.
         served: its volumes.
         console: socket that gets its terminal.
-        watched: pipe whose end tells that nobody waits for it any more.
+        watched: pipe that closes when nobody waits for it any more.
 
     Raises:
         RuntimeFailedError: the runtime could not make it, and has said why.
@@ -92,7 +92,7 @@ def _run(container: Container, plan: Plan, runtime: Runtime, pid: int, watched: 
 
 
 def _check_control_group(container: Container, plan: Plan, pid: int) -> None:
-    """Make sure that the container can be told from others, and is limited as it should be.
+    """Make sure that the container can be identified, and is limited as it should be.
 
     Not every runtime says so if the host's control groups do not allow it.
     """
@@ -113,7 +113,7 @@ def _check_control_group(container: Container, plan: Plan, pid: int) -> None:
 
 
 def _await(pidfd: int, watched: int) -> None:
-    """Wait for the end of the container, or of who waits for it."""
+    """Wait for the end of the container, or of the process that waits for it."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     poll.register(watched, 0)

@@ -37,7 +37,7 @@ _ENOUGH: Final = 3
 
 
 class MonitorKilledError(Exception):
-    """The monitor did not live to tell how the container ended.
+    """The monitor ended before it could report the end of the container.
 
     Attributes:
         signal: the signal for whose sake it was killed; 0 if somebody else did it.
@@ -49,7 +49,7 @@ class MonitorKilledError(Exception):
 
 
 class _Report(msgspec.Struct):
-    """What the monitor tells its caller: the command's status, or why there is none."""
+    """The monitor's report to its caller: the command's status, or why there is none."""
 
     status: int = 1
     kind: str = ""
@@ -123,7 +123,7 @@ class _Forwarder:
         """Handle a signal."""
         init = self._init()
         if init is None:
-            # It may wait for a volume, and there is no command yet that could be told.
+            # It may wait for a volume, and there is no command yet to signal.
             self.aborted_by = number
             self.watch(self._monitor)
             return

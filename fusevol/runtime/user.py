@@ -1,4 +1,4 @@
-"""Who a container runs as: user and group words, looked up in the container's own files."""
+"""The user of a container: user and group words, looked up in the container's own files."""
 
 import os
 from typing import Final, NamedTuple
@@ -20,7 +20,7 @@ class ContainerUser(NamedTuple):
 
 
 def find_user(root_fd: int, word: str) -> ContainerUser:
-    """Return who `USER[:GROUP]`, names or numbers, is, by /etc/passwd and /etc/group.
+    """Return the ids of `USER[:GROUP]`, names or numbers, by /etc/passwd and /etc/group.
 
     Nothing is root. A number need not be in the files; its group is 0 then, as with other engines.
 

@@ -128,7 +128,7 @@ class ServedVolumes:
             mountpoint = self._serve(binding)
         else:
             mountpoint = self._refer(binding)
-        # What is not there is told before the runtime is called.
+        # What is missing is reported before the runtime is called.
         os.close(open_subpath(mountpoint, binding.subpath))
         return Mounted(mountpoint, binding.subpath, binding.destination, binding.read_only)
 

@@ -24,7 +24,7 @@ _TIMEOUT_S: Final = 150.0
 
 
 class VolumeState(msgspec.Struct):
-    """What the daemon tells about a volume.
+    """What the daemon reports about a volume.
 
     Attributes:
         source: directory or file on the host, absolute.
@@ -33,7 +33,7 @@ class VolumeState(msgspec.Struct):
         created: RFC 3339, UTC.
         anonymous: it goes with its last reference.
         references: how often each caller has it mounted.
-        state: "idle", "serving", or "failed" if nobody serves it who should.
+        state: "idle", "serving", or "failed" if it should be served but is not.
         mountpoint: where it appears on the host while it is served.
         keeper: process that keeps it mounted; 0 if it is not served.
         worker: process that serves it; 0 if it is not served, or while another one starts.
@@ -77,11 +77,11 @@ class Update(msgspec.Struct, tag=True, forbid_unknown_fields=True):
 
 
 class List(msgspec.Struct, tag=True, forbid_unknown_fields=True):
-    """Tell all volumes. Answered by Volumes."""
+    """List all volumes. Answered by Volumes."""
 
 
 class Inspect(msgspec.Struct, tag=True, forbid_unknown_fields=True):
-    """Tell one volume. Answered by VolumeState."""
+    """Show one volume. Answered by VolumeState."""
 
     name: str
 
@@ -166,7 +166,7 @@ class Client:
             ) from None
         self._buffer = b""
         self.pid = 0
-        """Process id of the daemon, once it has told of a volume."""
+        """Process id of the daemon, once it has reported a volume."""
 
     def create(self, name: str, options: dict[str, str]) -> VolumeState:
         """Make a volume; an empty `name` makes an anonymous one. Options as after `-o`."""

@@ -80,7 +80,7 @@ async def _talk(volumes: Volumes, stream: trio.SocketStream) -> None:
                 await _send(stream, _failed(UsageError("the request is too long")))
                 return
     except (trio.BrokenResourceError, trio.ClosedResourceError):
-        return  # who asked is gone
+        return  # the client is gone
 
 
 def _is_allowed(stream: trio.SocketStream) -> bool:

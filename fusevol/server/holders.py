@@ -1,4 +1,4 @@
-"""Who refers to volumes, and is gone without a word.
+"""Holders of volumes that are gone without returning their references.
 
 That is found out by the process that a reference names, or by there being no bind of the volume in
 any mount namespace any more: Docker does not unmount what it had mounted before it was killed. All
@@ -24,12 +24,12 @@ _SCAN_S: Final = 10.0
 _MISSING_S: Final = 10.0
 """How long a holder may be seen without its bind before it is taken to be gone."""
 _SETTLED_S: Final = 30.0
-"""Who holds a volume for longer without having bound it is not about to start a container."""
+"""A holder of a volume that has not bound it after this is not about to start a container."""
 _COPYING_S: Final = 900.0
 """How long Docker may take to fill a new volume from the image before it binds it."""
 
 IsGone = Callable[[ServedVolume, str, Reference], bool]
-"""Tells of a volume, the id of a holder and its reference whether that is to be dropped."""
+"""Says of a volume, the id of a holder and its reference whether that is to be dropped."""
 
 
 class Holders:
@@ -85,7 +85,7 @@ class Holders:
     def is_missing(self, volume: ServedVolume, holder: str, reference: Reference) -> bool:
         """Whether it had the volume bound and has not any more, or never came to bind it."""
         if not reference.bound:
-            # Who was answered by an earlier daemon may have ended while there was none.
+            # A holder that an earlier daemon answered may have ended while there was none.
             limit_s = _SETTLED_S if reference.since < self._started else _COPYING_S
             return time.time() - reference.since > limit_s
         now = trio.current_time()

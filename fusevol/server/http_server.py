@@ -103,7 +103,7 @@ async def serve(
             one, which somebody else removes.
         name: what is served, for messages.
         connections_max: how many there may be at a time; further ones are closed at once.
-        task_status: told when connections are accepted.
+        task_status: started when connections are accepted.
 
     Raises:
         FusevolError: the socket cannot be made.
@@ -164,7 +164,7 @@ class _Connections:
             async with stream:
                 await self._converse(_Connection(stream))
         except (trio.BrokenResourceError, trio.TooSlowError):
-            pass  # who asked is gone, or stuck
+            pass  # the client is gone, or stuck
         except Exception:
             logger.exception("a connection to %s broke", self._name)
         finally:

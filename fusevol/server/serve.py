@@ -24,7 +24,7 @@ class Front(Protocol):
     """Something else that makes volumes available, such as the plugin."""
 
     async def __call__(self, volumes: Volumes, *, task_status: trio.TaskStatus[None]) -> None:
-        """Serve until cancelled; `task_status` is told when it does."""
+        """Serve until cancelled; `task_status` is started when it does."""
 
 
 async def serve(

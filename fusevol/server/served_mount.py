@@ -59,11 +59,11 @@ class ServedMount:
 
     @property
     def device(self) -> int:
-        """st_dev of the files on the mount; tells it from any other at the same place."""
+        """st_dev of the files on the mount; distinguishes it from any other at the same place."""
         return self._unmounting.device
 
     def entry(self) -> registry.MountEntry | None:
-        """Return what the keeper tells of the mount; None if nobody keeps it."""
+        """Return the keeper's entry of the mount; None if it has no keeper."""
         return registry.get(self.config.mountpoint)
 
     async def start(self, forks: ForkServer) -> None:
@@ -224,7 +224,7 @@ class ServedMount:
         return True
 
     def end(self) -> None:
-        """Have it end now, whoever uses it, wherever: open files fail."""
+        """Have it end now, even if it is in use anywhere: open files fail."""
         # The second one says that there is no time to finish. One signal sent twice may come once.
         for number in (signal.SIGTERM, signal.SIGINT):
             self.signal(number)
@@ -251,7 +251,7 @@ class ServedMount:
         return True
 
     def detach(self) -> None:
-        """Take the mount from the name space, whoever uses it."""
+        """Detach the mount, even if it is in use."""
         self._unmounting.detach()
 
     def is_mounted(self) -> bool:

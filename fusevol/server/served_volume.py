@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 _LOOK_S: Final = 2.0
 """How long a source may take to be looked at when it is served already."""
 _END_S: Final = 15.0
-"""How long a mount has to end that is told to, or to be kept by another after its keeper died."""
+"""How long a mount has to end on request, or to get another keeper after its keeper died."""
 _SETTLE_S: Final = 5.0
 """How long a worker has to end after its mount is gone; it may be in use elsewhere."""
 
@@ -103,7 +103,7 @@ class ServedVolume:
         return self._mount is not None
 
     def state(self) -> VolumeState:
-        """Return what is told about it."""
+        """Return what is reported about it."""
         options = self.stored.options
         serving = self.is_serving
         entry = self._mount.entry() if self._mount else None

@@ -57,7 +57,7 @@ class Docker(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Metrics(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """What is told to Prometheus, and by OpenTelemetry's protocol.
+    """Which metrics go to Prometheus, and by OpenTelemetry's protocol.
 
     Attributes:
         listen: where to answer Prometheus: IP address and port, or `unix:` and a path; empty for

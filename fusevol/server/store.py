@@ -1,12 +1,12 @@
 """Volumes and references on disk.
 
     STATE/volumes.json        what volumes there are; replaced atomically, and on disk before the
-                              answer to whoever asked for the change
+                              answer to the request for the change
     STATE/volumes/NAME/data   what is in the volumes that have no source of their own
     STATE/trash               what was in such volumes until they were removed
     RUNTIME/references.json   who refers to them; gone after a reboot, as their holders are
 
-Files carry a schema version. Who writes a newer one than this code knows is not overwritten.
+Files carry a schema version. A newer one than this code knows is not overwritten.
 """
 
 import os

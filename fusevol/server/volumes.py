@@ -1,4 +1,4 @@
-"""The volumes of `fusevol serve`: what there is, and who refers to it.
+"""The volumes of `fusevol serve`, and their holders.
 
 What is asked about volumes is answered from memory, whatever their sources do. All methods belong
 to trio's thread.
@@ -243,7 +243,7 @@ class Volumes:
         await self.unmount(name, holder)
         volume = self._volumes.get(name)
         if volume is not None and not volume.references and not volume.stored.anonymous:
-            # Who does not see the mount sees the directory that it is on.
+            # A process that does not see the mount sees the directory that it is on.
             await self._stop_if_unbound(volume)
 
     async def tend(self) -> Never:
@@ -383,7 +383,7 @@ class Volumes:
             self._stopping.discard(volume.name)
 
     async def _stop_if_unbound(self, volume: ServedVolume) -> None:
-        """Stop it, unless somebody uses it that we were not told of."""
+        """Stop it, unless a process uses it without a reference."""
         if volume.is_serving and volume.device not in await scan() and not volume.references:
             await volume.stop()
 
@@ -401,7 +401,7 @@ class Volumes:
 
 
 async def _stop(volume: ServedVolume) -> bool:
-    """Stop a volume, if need be when somebody is done who only looked at all mounts, as df does."""
+    """Stop a volume, if need be once a process has finished that only looked at it, as df does."""
     for _ in range(_LOOKS):
         if await volume.stop():
             return True

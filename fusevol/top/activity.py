@@ -84,7 +84,7 @@ def between(older: Snapshot, newer: Snapshot) -> Operations:
         before = older.operations.get(op, nothing)
         if now.count > before.count:
             found[op] = _difference(before, now)
-    # Which calls moved the bytes the counters do not tell, but there is only one that can.
+    # The counters do not say which calls moved the bytes, but there is only one that can.
     if "read" in found:
         found["read"].bytes_read = newer.bytes_read - older.bytes_read
     if "write" in found:

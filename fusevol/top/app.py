@@ -159,7 +159,7 @@ class Top(App[None]):
 
         Args:
             wanted: which mounts to show.
-            container_name: tells the names of containers.
+            container_name: returns the names of containers.
             interval_s: how long frames are, in seconds.
             by: name of the column to sort by.
             text: what names have to hold.
@@ -301,7 +301,7 @@ class Top(App[None]):
         return label + "".join(bars).rjust(room)
 
     def _show_details(self) -> None:
-        """Tell all about the row that is marked, and what else there is to know."""
+        """Show everything about the selected row, and other notes."""
         frame, row = self._frame, self.query_one(Table).marked
         lines = []
         if frame is not None and not frame.volumes:
@@ -411,5 +411,5 @@ class Top(App[None]):
         self._show()
 
     def action_help(self) -> None:
-        """Tell what keys and columns mean."""
+        """Explain keys and columns."""
         self.push_screen(Help())

@@ -77,7 +77,7 @@ class FrameCollector(contextlib.ExitStack):
 
         Args:
             wanted: which mounts to look at.
-            name_of: tells the names of containers.
+            name_of: returns the names of containers.
 
         Raises:
             NotPermittedError: the runtime directory belongs to somebody else.

@@ -20,7 +20,7 @@ Key = tuple[str, int]
 
 
 def key_of(served: MountEntry) -> Key:
-    """Return what tells a mount from all others."""
+    """Return what identifies a mount."""
     return served.mountpoint, served.device
 
 
@@ -35,7 +35,7 @@ class Mounts(contextlib.ExitStack):
         table = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         self.callback(os.close, table)
         self._changes = select.poll()
-        # The kernel's way to tell that something was mounted or unmounted: proc_pid_mounts(5).
+        # The kernel's way to signal a mount or unmount: proc_pid_mounts(5).
         self._changes.register(table, select.POLLPRI | select.POLLERR)
         self._seen = -1
         self._known: list[MountEntry] = []
@@ -60,7 +60,7 @@ class CounterReading(NamedTuple):
     """What the counters of a mount said, or why they said nothing.
 
     Attributes:
-        state: tells the recovery state that they are in from any other.
+        state: identifies the recovery state that they are in.
     """
 
     snapshot: Snapshot | None

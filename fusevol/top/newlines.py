@@ -29,7 +29,7 @@ OTHER_PATHS: Final = ""
 
 
 class Actor(NamedTuple):
-    """Who did something."""
+    """The author of an operation."""
 
     pid: int | None
     comm: str | None

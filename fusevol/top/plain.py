@@ -70,7 +70,7 @@ def as_text(frame: Frame, by: str, text: str, most: int) -> str:
     """Return a frame as text without a terminal's escapes.
 
     Args:
-        frame: what to tell.
+        frame: what to show.
         by: name of the column whose largest numbers come first.
         text: what names have to hold.
         most: rows of each view.
@@ -86,7 +86,7 @@ def as_text(frame: Frame, by: str, text: str, most: int) -> str:
 
 
 def as_document(frame: Frame, by: str, text: str, most: int | None) -> dict[str, Any]:
-    """Return a frame as what JSON can tell; rows as for `as_text`, all if `most` is None."""
+    """Return a frame in the types of JSON; rows as for `as_text`, all if `most` is None."""
     at, fraction = divmod(frame.at, 1)
     when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
     document: dict[str, Any] = {

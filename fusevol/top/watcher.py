@@ -59,7 +59,7 @@ class Watcher(threading.Thread):
         try:
             self._watch()
         except Exception as error:
-            # Whatever it is, it is for the thread that has the terminal to tell.
+            # Whatever it is, the thread that has the terminal reports it.
             self._fail(error)
 
     def _watch(self) -> None:

@@ -2,8 +2,8 @@
 
 ext4 orders a directory by a hash, and a position in it is that of the next entry: 63 bits. A
 program without large-file support has room for 31, and its C library fails with EOVERFLOW. The
-kernel gives such a program the upper half; but it does not see who asks here. So the upper half is
-given to everybody: seeking there leads to the first entry from it on. Where two entries share an
+kernel gives such a program the upper half; but fusevol does not see which program asks. So all get
+the upper half: seeking there leads to the first entry from it on. Where two entries share an
 upper half, that would lead to the first for both, and the second gets its whole position.
 
 A position that is small by itself stays as it is, in a directory whose positions all are.

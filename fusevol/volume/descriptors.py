@@ -56,7 +56,7 @@ class Descriptors:
 
         Args:
             inodes: its root gets `root_fd`, an O_PATH descriptor, as pin for good.
-            most: tells how many pins to keep.
+            most: returns how many pins to keep.
             handles: whether this process may open file handles (CAP_DAC_READ_SEARCH).
             entries: where descriptors are kept for a successor.
             inherited: what an earlier worker kept there.

@@ -1,14 +1,14 @@
 """How long a file is for the kernel, which decides where it places an append.
 
-The kernel learns a length by the reply to a request, and is not told what the host does to the
+The kernel learns a length by the reply to a request, and does not learn what the host does to the
 file. Where an append is to go follows from the length that it knew when it sent the write: one that
 begins there is an append, and goes to the end that the file has by then; one that begins elsewhere
 is meant for that place (`is_append`).
 
-Which length that is cannot be told for sure while clients race: between a reply and the moment when
+Which length that is is uncertain while clients race: between a reply and the moment when
 its caller goes on there come requests of others, and attributes that were asked for before
 something changed the file are passed over (fuse_change_attributes, fs/fuse/inode.c). So besides the
-likely length the others are kept that are possible, and an append that comes in tells which it was.
+likely length the others are kept that are possible, and an append that comes in shows which it was.
 """
 
 import mmap
@@ -24,7 +24,7 @@ _MOST: Final = 8
 def is_append(file: OpenFile, offset: int, length: int) -> bool:
     """Return whether a write of `length` bytes at `offset` is to go to the end of the file.
 
-    O_APPEND of the handle does not tell: mapped memory is written back through whatever handle
+    O_APPEND of the handle does not show it: mapped memory is written back through whatever handle
     there is, and O_APPEND may have been switched off (fcntl(2)).
     """
     if not file.flags & os.O_APPEND:
@@ -44,7 +44,7 @@ def _may_be_mapped(inode: Inode, offset: int, length: int) -> bool:
 
 
 def told(volume: Volume, inode: Inode, size: int) -> None:
-    """Note that a reply tells the kernel the attributes of `inode`, which it may pass over."""
+    """Note that a reply has the attributes of `inode`, which the kernel may ignore."""
     before = inode.size
     if size != before:
         others = (before, *inode.other_sizes) if before != NO_SIZE else ()
@@ -61,7 +61,7 @@ def emptied(volume: Volume, inode: Inode) -> None:
 
     The kernel sets the length to 0 when the opener goes on, and again a little later
     (handle_truncate, fs/namei.c); others may append before and in between. What comes by the
-    opened file tells that both is over.
+    opened file shows that both is over.
     """
     others = [size for size in (inode.size, *inode.other_sizes) if size and size != NO_SIZE]
     volume.set_sizes(inode, 0, (0, *others)[:_MOST])

@@ -154,7 +154,7 @@ def _renamed_to_free_name(fd: int, name: bytes, new_fd: int, new_name: bytes) ->
     try:
         renameat2(fd, name, new_fd, new_name, RENAME_NOREPLACE)
     except OSError as error:
-        # EINVAL: this file system cannot tell.
+        # EINVAL: this file system does not say.
         if error.errno in (errno.EEXIST, errno.EINVAL):
             return False
         raise

@@ -69,7 +69,7 @@ def open_places(root_fd: int, paths: Iterable[str]) -> dict[int, int]:
 
 
 class Places:
-    """Tells on which mount what was found is."""
+    """Says on which mount an object is."""
 
     def __init__(self, roots: dict[int, int]) -> None:
         """Take numbers of mounts and descriptors of their roots, which stay open."""

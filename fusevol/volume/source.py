@@ -79,7 +79,7 @@ def open_path(config: MountConfig) -> int:
     try:
         fd = os.open(config.source, os.O_PATH | os.O_CLOEXEC)
         if config.subpath:
-            # Whoever may write to the source could put a symbolic link in its place.
+            # A user who may write to the source could put a symbolic link in its place.
             outer, fd = fd, open_beneath(fd, config.subpath, os.O_PATH)
             os.close(outer)
     except FileNotFoundError:

@@ -367,7 +367,7 @@ class Volume:
 
 
 class Creator:
-    """Who makes a new object: `uid`, `gid` and `umask` of the calling thread."""
+    """The creator of a new object: `uid`, `gid` and `umask` of the calling thread."""
 
     __slots__ = ("gid", "uid", "umask")
 

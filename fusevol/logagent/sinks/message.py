@@ -16,7 +16,7 @@ _SERIOUS: Final = frozenset({
 
 
 def severity(record: AccessRecord) -> int:
-    """Return how severe it is what a record tells."""
+    """Return how severe the event of a record is."""
     if record.op == "gap":
         return ERROR
     if record.op in EVENTS:

@@ -26,7 +26,7 @@ from fusevol.record.record import AccessRecord, MalformedRecordError
 from fusevol.terminal import printable
 
 MAX_MESSAGE_BYTES: Final = 8000
-"""rsyslog cuts at 8,096 bytes unless it is told otherwise, and says nothing."""
+"""rsyslog silently cuts at 8,096 bytes, unless configured otherwise."""
 
 CUT: Final = r"\..."
 """What ends a text that was cut; no name in the log has a backslash before a dot."""

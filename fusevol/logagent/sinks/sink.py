@@ -38,7 +38,7 @@ class Sink:
         call has to begin with the first that is not among these; it may have been sent already.
 
         Raises:
-            OSError: the receiver is gone. Whoever opens a new sink sends the records since the
+            OSError: the receiver is gone. After opening a new sink, send the records since the
                 last call that returned; some of them may arrive a second time.
         """
         deadline = time.monotonic() + self._timeout_s

@@ -1,6 +1,6 @@
 """Handing data over to a process on this host, without waiting longer than one is ready to.
 
-A socket tells how much of what was sent its receiver has not read yet. What was read before the
+A socket reports how much of what was sent its receiver has not read yet. What was read before the
 receiver closed its end has arrived; what was not is gone with it, and is to be sent again.
 """
 

@@ -1,8 +1,8 @@
 """The access record in other formats: one module each, with `encode` and `decode`.
 
 `encode` makes one line of a record, without the newline; `decode` is its inverse. Both raise
-MalformedRecordError and nothing else: for a record that the format cannot tell, and for a line that
-is not in the format. No line holds a newline, whatever names the record has.
+MalformedRecordError and nothing else: for a record that the format cannot express, and for a line
+that is not in the format. No line holds a newline, whatever names the record has.
 
 A log may be in any of them, and in several, as its format can be changed while it is written.
 """
@@ -33,7 +33,7 @@ like such a key, as quotes in it are escaped."""
 def encoder(name: str) -> Callable[[AccessRecord], bytes]:
     """Return what makes lines of records in the format `name`, a LogFormat.
 
-    What it returns never raises: a record that the format cannot tell becomes a line of JSON as
+    What it returns never raises: a record that the format cannot express becomes a line of JSON as
     `record` writes it, which readers take among any others.
     """
     if name == LogFormat.JSON:

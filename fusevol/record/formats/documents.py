@@ -20,7 +20,7 @@ DIRECTORY_OPERATIONS: Final = frozenset({
 })  # fmt: skip
 LINK_OPERATIONS: Final = frozenset({"symlink", "readlink"})
 FILE_OPERATIONS: Final = frozenset({"create", "open", "read", "write", "flush", "release", "fsync"})
-"""Operations that tell by themselves what type of file they were about."""
+"""Operations that imply the type of their file."""
 
 _TIME_LENGTH: Final = len("2026-11-24T02:03:07.816459Z")
 _SECOND_LENGTH: Final = len("2026-11-24T02:03:07")

@@ -143,7 +143,7 @@ def _metadata(record: AccessRecord, own: Document) -> Document:
 
 
 def _actor(own: Document) -> Document:
-    """Who did it: a process, or, for events, fusevol itself."""
+    """The actor: a process, or, for events, fusevol itself."""
     if "pid" not in own:
         return {"app_name": "fusevol"}
     process: Document = {"pid": own.pop("pid")}
