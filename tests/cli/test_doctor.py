@@ -80,7 +80,7 @@ def test_lacking_capabilities_are_named() -> None:
     _status, report, _ = doctor("setpriv", "--bounding-set", "-chown,-setpcap")
     [found] = [check for check in report["checks"] if check["check"] == "capabilities"]
     assert found["state"] == "warning"
-    assert found["found"] == "lacking CAP_CHOWN, CAP_SETPCAP"
+    assert found["found"] == "missing CAP_CHOWN, CAP_SETPCAP"
 
 
 @needs_root

@@ -470,14 +470,14 @@ async def _pause_and_interval(app: Top, pilot: Pilot[None]) -> None:
 def test_a_volume_that_is_looked_into_goes(tmp_path: Path) -> None:
     async def drive(_app: Top, pilot: Pilot[None]) -> None:
         await sees(pilot, "0 volumes")
-        await sees(pilot, "no mounts are served")
+        await sees(pilot, "you serve no mounts")
         with serve(tmp_path, "--name", EVIL):
             await sees(pilot, re.escape(f"  {SHOWN}"))
             await pilot.press("enter")
             await sees(pilot, re.escape(f" {SHOWN}  "))
         await sees(pilot, "not mounted now")
         await pilot.press("escape")
-        await sees(pilot, "no mounts are served")
+        await sees(pilot, "you serve no mounts")
 
     live(drive)
     with pytest.raises(AssertionError):
