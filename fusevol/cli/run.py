@@ -18,6 +18,7 @@ from fusevol.options.binding import Binding, check_places, parse_binding
 from fusevol.record.container_ids import short_form
 from fusevol.runtime.limits import Limits, parse_limits
 from fusevol.runtime.oci import EXIT_FAILED, find_runtime
+from fusevol.runtime.userns import parse_userns
 
 if TYPE_CHECKING:
     from fusevol.images.image import ImageConfig
@@ -34,6 +35,7 @@ class _Wishes(msgspec.Struct):
     Attributes:
         user, directory: None for what the image says.
         seccomp: profile in the form of config.json; None for no filter.
+        users: how many users it has of its own; 0 for those of the host.
     """
 
     bindings: list[Binding]
@@ -46,6 +48,7 @@ class _Wishes(msgspec.Struct):
     terminal: bool
     limits: Limits
     seccomp: dict[str, Any] | None
+    users: int
     remove: bool
 
 
@@ -127,6 +130,14 @@ class _Run(click.Command):
     "--pids-limit", type=int, metavar="NUMBER", help="Maximum number of processes and threads."
 )
 @click.option(
+    "--userns",
+    default="host",
+    show_default=True,
+    metavar="host|auto[:size=N]",
+    help="auto: users of the container, root too, are users of the host that nobody else is, of "
+    "/etc/subuid.",
+)
+@click.option(
     "--security-opt",
     "security",
     multiple=True,
@@ -154,6 +165,7 @@ def run(
     memory: str | None,
     cpus: float | None,
     pids_limit: int | None,
+    userns: str,
     security: tuple[str, ...],
     runtime: str | None,
     command: tuple[str, ...],
@@ -176,6 +188,8 @@ def run(
         raise NotPermittedError("fusevol run requires root, as it creates mounts and namespaces")
     if terminal and interactive and not os.isatty(0):
         raise UsageError("-i -t: standard input is not a terminal; leave one of the two out")
+    if userns != "host" and network == "host":
+        raise UsageError("--userns auto requires --network none, as /sys belongs to the network")
     _check_words(env, hostname, command)
     wishes = _Wishes(
         bindings=_bindings(volumes),
@@ -188,6 +202,7 @@ def run(
         terminal=terminal,
         limits=parse_limits(memory, pids_limit, cpus, can_limit_swap()),
         seccomp=_seccomp(security),
+        users=parse_userns(userns),
         remove=remove,
     )
     sys.exit(_run(find_runtime(runtime), name, image, rootfs, wishes, command))
@@ -231,7 +246,7 @@ def _run(
     )
     served = ServedVolumes(container)
     try:
-        container.create()
+        container.create(wishes.users)
     except OSError:
         container.remove()
         raise
@@ -260,6 +275,7 @@ def _start(
         interactive=wishes.interactive,
         terminal=wishes.terminal,
         limits=wishes.limits,
+        ids=container.ids,
         seccomp=wishes.seccomp,
     )
     shown = (

@@ -21,6 +21,7 @@ from typing import Final
 
 import msgspec
 
+from fusevol.containers.ids import IdRange, free_range
 from fusevol.containers.trees import remove_tree
 from fusevol.errors import NotFoundError, UsageError
 from fusevol.linux.files import replace
@@ -49,6 +50,7 @@ class Container(msgspec.Struct):
         status: exit status of the command, 128 + N if signal N ended it; None until it ended.
         remove_at_end: nothing of it is kept when it has ended.
         runtime: path of the program that made it.
+        ids: the host's ids of its users; None if they are those of the host.
     """
 
     id: str
@@ -64,6 +66,7 @@ class Container(msgspec.Struct):
     status: int | None = None
     remove_at_end: bool = False
     runtime: str = ""
+    ids: IdRange | None = None
 
     @classmethod
     def load(cls, container_id: str) -> "Container":
@@ -110,14 +113,22 @@ class Container(msgspec.Struct):
         """Where its root file system is put together, in namespaces of the runtime and its own."""
         return os.path.join(self.directory, "merged")
 
-    def create(self) -> None:
+    def create(self, users: int = 0) -> None:
         """Make its directories, empty, and its entry.
+
+        Args:
+            users: how many users it has that are not those of the host.
 
         Raises:
             UsageError: another has its name.
+            NotFoundError: there are not so many users.
         """
         with _locked():
             check_free(self.name)
+            if users:
+                # On disk, what ended containers have changed belongs to none of these ids.
+                others = [one.ids for one in all_containers() if one.ids and one.status is None]
+                self.ids = free_range(users, others)
             os.mkdir(self.directory, 0o700)
             self.save()
         for path in (self.upper, self.work, self.merged):

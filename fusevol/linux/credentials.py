@@ -5,8 +5,7 @@ makes the system calls, and a change of identity must never span an await.
 """
 
 import ctypes
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -20,12 +19,7 @@ CAP_SETUID: Final = 7
 CAP_SETPCAP: Final = 8
 CAP_SYS_ADMIN: Final = 21
 
-_PR_CAPBSET_READ: Final = 23
-_PR_CAPBSET_DROP: Final = 24
 _PR_SET_SECUREBITS: Final = 28
-_PR_SET_NO_NEW_PRIVS: Final = 38
-_PR_CAP_AMBIENT: Final = 47
-_PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 _SECBIT_NO_SETUID_FIXUP: Final = 1 << 2
 _CAPABILITY_VERSION_3: Final = 0x20080522
 
@@ -86,46 +80,6 @@ def keep_capabilities_across_fsuid() -> None:
         OSError: EPERM without CAP_SETPCAP.
     """
     checked(libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0))
-
-
-def no_new_privileges() -> None:
-    """Let no program that this process executes gain rights (PR_SET_NO_NEW_PRIVS)."""
-    checked(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-
-
-def limit_capabilities(kept: Iterable[int]) -> None:
-    """Drop every capability but `kept` (numbers of capability.h) from all sets of this thread.
-
-    The bounding set is cut, the inheritable and ambient sets are emptied, and the permitted and
-    effective sets hold what they held of `kept`.
-
-    Raises:
-        OSError: EPERM without CAP_SETPCAP.
-    """
-    keep = frozenset(kept)
-    number = 0
-    while (held := libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0)) >= 0:
-        if held and number not in keep:
-            checked(libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0))
-        number += 1
-    checked(libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
-    sets = _capget()
-    for word in range(2):
-        sets[word].permitted &= sum(1 << cap % 32 for cap in keep if cap // 32 == word)
-        sets[word].effective = sets[word].permitted
-        sets[word].inheritable = 0
-    checked(libc.capset(ctypes.byref(_header), sets))
-
-
-def become(uid: int, gid: int, groups: Iterable[int]) -> None:
-    """Take another identity for good, in a process of one thread; as root, rights go with it.
-
-    Raises:
-        OSError: EPERM without CAP_SETUID and CAP_SETGID.
-    """
-    os.setgroups(list(groups))  # noqa: TID251  # meant: the whole process changes
-    os.setresgid(gid, gid, gid)  # noqa: TID251
-    os.setresuid(uid, uid, uid)  # noqa: TID251
 
 
 @contextmanager

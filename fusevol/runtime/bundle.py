@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from fusevol.containers.ids import IdRange
 from fusevol.runtime.limits import Limits
 from fusevol.runtime.user import ContainerUser
 
@@ -45,6 +46,7 @@ class Plan(msgspec.Struct):
         own_network: it has only a loopback device; else it shares the host's network.
         interactive: the caller's standard input is the command's; else it has none.
         terminal: the command has a terminal.
+        ids: the host's ids of the container's users; None if they are those of the host.
         seccomp: profile in the form of config.json; None for no filter.
     """
 
@@ -61,6 +63,7 @@ class Plan(msgspec.Struct):
     interactive: bool
     terminal: bool
     limits: Limits
+    ids: IdRange | None
     seccomp: dict[str, Any] | None
 
 
@@ -153,6 +156,10 @@ def _linux(plan: Plan, container_id: str) -> dict[str, Any]:
         "maskedPaths": _MASKED,
         "readonlyPaths": _READ_ONLY,
     }
+    if plan.ids is not None:
+        found["namespaces"].append({"type": "user"})
+        for kind, first in (("uid", plan.ids.first_uid), ("gid", plan.ids.first_gid)):
+            found[f"{kind}Mappings"] = [{"containerID": 0, "hostID": first, "size": plan.ids.size}]
     if plan.seccomp is not None:
         found["seccomp"] = plan.seccomp
     return found

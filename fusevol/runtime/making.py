@@ -16,6 +16,7 @@ from fusevol.runtime.bundle import Hook, Plan, config
 from fusevol.runtime.oci import Runtime, RuntimeFailedError
 from fusevol.runtime.root import check_places, mount_overlay
 from fusevol.runtime.user import find_user
+from fusevol.runtime.userns import mount_mapped_overlay
 from fusevol.runtime.volumes import ServedVolumes, run_directory, states_directory
 
 _VOLUMES: Final = "volumes"
@@ -42,7 +43,9 @@ def run(
     os.makedirs(directory, mode=0o700, exist_ok=True)
     volumes = os.path.join(directory, _VOLUMES)
     mounted = served.obtain()
-    called = hook.write_wanted(volumes, mounted, "createContainer") if mounted else None
+    # Who has only the rights of a user namespace cannot copy mounts of the host.
+    stage = "createRuntime" if plan.ids else "createContainer"
+    called = hook.write_wanted(volumes, mounted, stage) if mounted else None
     adopt_orphans()
     runtime = Runtime(container.runtime, container.id, states_directory(), directory)
     try:
@@ -62,7 +65,10 @@ def run(
 
 def _prepare(container: Container, plan: Plan, called: Hook | None) -> None:
     """Put the root file system together, and write the bundle's configuration."""
-    mount_overlay(plan.lowers, plan.upper, plan.work, plan.merged)
+    if plan.ids is None:
+        mount_overlay(plan.lowers, plan.upper, plan.work, plan.merged)
+    else:
+        mount_mapped_overlay(plan.lowers, plan.upper, plan.work, plan.merged, plan.ids)
     root_fd = os.open(plan.merged, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         check_places(root_fd)

@@ -139,7 +139,8 @@ def _raw(wanted: bool) -> Iterator[None]:
         yield
         return
     before = termios.tcgetattr(_IN)
-    tty.setraw(_IN)
+    # What was typed already stays.
+    tty.setraw(_IN, termios.TCSANOW)
     try:
         yield
     finally:
