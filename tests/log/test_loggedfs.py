@@ -210,5 +210,5 @@ def test_where_it_is_not_quite_the_same_is_told(tmp_path: Path) -> None:
     )
     done = fusevol("log", "import-filter", path)
     assert done.stdout == "include=op=setattr path~=^/x\n"
-    assert "setattr stands for chmod, chown, truncate" in done.stderr
+    assert "setattr covers all of chmod, chown, truncate" in done.stderr
     assert "--mountpoint" in done.stderr

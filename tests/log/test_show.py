@@ -347,7 +347,7 @@ def test_worker_that_is_killed_is_no_end_of_the_log(long_log: Path) -> None:
             os.kill(worker, signal.SIGKILL)
         _output, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 1
-        assert b"fusevol: a process that was reading the log ended unexpectedly" in errors
+        assert b"fusevol: a process that was reading the log exited unexpectedly" in errors
 
 
 def test_pipe_is_shown_as_it_comes() -> None:
