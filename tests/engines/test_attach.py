@@ -258,4 +258,11 @@ def test_the_end_of_the_container_ends_it(
     wait_until(lambda: daemon.references(volume) == {}, "end of the reference")
     assert running.listed() == []
     said = running.refused("attach", running.target, f"{volume}:/data")
-    assert any(word in said for word in ("no container", "no process", "has exited", "not running"))
+    words = (
+        "no Docker container",
+        "no Podman container",
+        "no process",
+        "has exited",
+        "not running",
+    )
+    assert any(word in said for word in words)

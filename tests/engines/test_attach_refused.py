@@ -473,7 +473,7 @@ def test_a_process_id_that_went_to_another_is_not_entered(running: Container) ->
     target = RunningContainer(
         "web", running.id, "web", Process(running.pid, start_ticks(running.pid) - 1)
     )
-    with pytest.raises(FusevolError, match="web has ended"):
+    with pytest.raises(FusevolError, match="web has exited"):
         inside(target, lambda _container: b"")
 
 
