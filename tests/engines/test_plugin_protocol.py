@@ -107,7 +107,7 @@ def test_a_volume_from_its_first_to_its_last_call(plugin: Plugin, source: Path) 
         ask("Unmount", Name="data", ID="aa")
         ask("Remove", Name="data")
         answer = connection.ask("VolumeDriver.Get", {"Name": "data"})
-        assert (answer.status, "no volume data" in answer.error) == (500, True)
+        assert (answer.status, "no volume named data" in answer.error) == (500, True)
         assert ask("List") == {"Volumes": [], "Err": ""}
 
 

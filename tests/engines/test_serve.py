@@ -222,7 +222,7 @@ def test_what_cannot_be_served_is_refused_when_it_is_made(daemon: Daemon, source
         assert "invalid volume name" in daemon.refused("volume", "create", name)
     assert "overlaps" in daemon.refused("volume", "create", "no", "--source", "/")
     assert "NAME=VALUE" in daemon.refused("volume", "create", "no", "-o", "record")
-    assert "no volume no" in daemon.refused("volume", "inspect", "no")
+    assert "no volume named no;" in daemon.refused("volume", "inspect", "no")
     daemon.said("volume", "create", "invoices")
     assert "; did you mean invoices?" in daemon.refused("volume", "inspect", "invioces")
     daemon.said("volume", "rm", "invoices")

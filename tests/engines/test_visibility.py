@@ -104,7 +104,7 @@ def test_a_container_of_fusevol_run_never_gets_what_is_below_the_mount_point(
         [*in_namespace(""), *words], env={**os.environ, **daemon.env}, capture_output=True,
         text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert done.returncode == 1
+    assert done.returncode == 125
     assert "is not mounted here" in done.stderr
     wait_until(lambda: daemon.references(volume) == {}, "end of the reference")
 
