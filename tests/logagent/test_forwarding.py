@@ -387,7 +387,7 @@ def test_standard_output_beside_the_file(tmp_path: Path) -> None:
     arguments = (source, mountpoint, "--log", log, "-o", "sinks=text@stdout")
     refused = fusevol("mount", *arguments, check=False)
     assert refused.returncode == 2
-    assert "stdout requires -f" in refused.stderr
+    assert "the sink stdout requires `fusevol mount -f`" in refused.stderr
     with subprocess.Popen([FUSEVOL, "mount", "-f", *arguments], stdout=subprocess.PIPE) as process:
         wait_until(lambda: is_mounted(mountpoint), "the mount")
         (mountpoint / "x").mkdir()
