@@ -112,10 +112,9 @@ def test_behind_a_call_on_data_all_else_goes_on(
     source: SlowSource, served: Served, op: str
 ) -> None:
     assert_given_up(source, _CALLS[op], served.mountpoint / f"{op}-hang")
-    began = time.monotonic()
+    # What waited behind the call would fail at its own deadline.
     for _ in range(20):
         assert (served.mountpoint / "file").read_bytes() == CONTENT
-    assert time.monotonic() - began < DEADLINE_S
 
 
 def test_behind_a_call_on_a_name_others_fail_at_their_deadline(
