@@ -6,6 +6,7 @@
     +-- NotPermittedError   4  the caller may not do this
     +-- UnsupportedError    5  this kernel or host cannot do this
     +-- MountError         32  the mount itself failed (only /sbin/mount.fusevol exits with 32)
+    +-- NotRunError       125  `fusevol run` has no status of a command to exit with
 
 Errors of the host's system calls travel as OSError and become an errno for the client; they are
 not part of this tree.
@@ -16,6 +17,8 @@ EXIT_USAGE = 2
 EXIT_NOT_FOUND = 3
 EXIT_NOT_PERMITTED = 4
 EXIT_UNSUPPORTED = 5
+EXIT_NOT_RUN = 125
+"""Docker's exit code if it, and not the command, has failed."""
 EXIT_MOUNT_FAILURE = 32
 """Exit status of a mount helper whose mount failed (mount(8), "EXIT STATUS")."""
 
@@ -52,3 +55,9 @@ class UnsupportedError(FusevolError):
 
 class MountError(FusevolError):
     """The kernel or fusermount3 refused the mount."""
+
+
+class NotRunError(FusevolError):
+    """`fusevol run` failed before there was a status of the command."""
+
+    exit_code = EXIT_NOT_RUN

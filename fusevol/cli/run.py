@@ -13,11 +13,18 @@ import msgspec
 from fusevol.cli.choices import OneOf
 from fusevol.containers.cgroup import can_limit_swap
 from fusevol.containers.state import Container, check_free, check_name
-from fusevol.errors import FusevolError, NotFoundError, NotPermittedError, UsageError
+from fusevol.errors import (
+    EXIT_NOT_RUN,
+    FusevolError,
+    NotFoundError,
+    NotPermittedError,
+    NotRunError,
+    UsageError,
+)
 from fusevol.options.binding import Binding, check_places, parse_binding
 from fusevol.record.container_ids import short_form
 from fusevol.runtime.limits import Limits, parse_limits
-from fusevol.runtime.oci import EXIT_FAILED, find_runtime
+from fusevol.runtime.oci import find_runtime
 from fusevol.runtime.userns import parse_userns
 
 if TYPE_CHECKING:
@@ -52,12 +59,6 @@ class _Wishes(msgspec.Struct):
     remove: bool
 
 
-class _NotRunError(FusevolError):
-    """There is no status of a command to exit with."""
-
-    exit_code = EXIT_FAILED
-
-
 class _Run(click.Command):
     """Exits as Docker does if fusevol itself fails, in whatever way."""
 
@@ -66,16 +67,16 @@ class _Run(click.Command):
             return super().make_context(*args, **kwargs)
         except click.UsageError as error:
             error.show()
-            sys.exit(EXIT_FAILED)
+            sys.exit(EXIT_NOT_RUN)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except FusevolError as error:
-            raise _NotRunError(str(error)) from None
+            raise NotRunError(str(error)) from None
         except OSError as error:
             where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-            raise _NotRunError(f"{where}{error.strerror or error}") from None
+            raise NotRunError(f"{where}{error.strerror or error}") from None
 
 
 @click.command(cls=_Run)

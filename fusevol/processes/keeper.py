@@ -384,9 +384,11 @@ class Keeper:
         )
 
     def _ended(self, status: int) -> int:
-        registry.remove(self._config.mountpoint, os.getpid())
         if status:
             self._unmounting.detach()
+        # Not before: without an entry, the mount point counts as free.
+        registry.remove(self._config.mountpoint, os.getpid())
+        if status:
             reason = f"stopped while in use ({why_ended(status)})"
             self._unmounting.record(reason, self._region)
         return 0

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Never
 
 from fusevol.containers import cgroup
-from fusevol.errors import FusevolError, NotFoundError
+from fusevol.errors import EXIT_NOT_RUN, FusevolError, NotFoundError
 from fusevol.linux import mounts
 from fusevol.linux.child import in_child
 from fusevol.linux.namespaces import CLONE_NEWNS, unshare
@@ -22,10 +22,9 @@ USUAL: Final = ("crun", "runc")
 _PLACES: Final = "/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin"
 """Searched after PATH, which need not have those of the administrator."""
 
-EXIT_FAILED: Final = 125
 EXIT_NOT_EXECUTABLE: Final = 126
 EXIT_NOT_FOUND: Final = 127
-"""Docker's exit codes: the container could not be made, or its command cannot be executed."""
+"""Docker's exit codes: the command cannot be executed, or is not there."""
 
 _EXECUTION: Final = ("executable", "exec: ", "exec container process")
 """What crun and runc write of a command that cannot be executed, and of nothing else."""
@@ -59,7 +58,7 @@ class RuntimeFailedError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         lower = message.lower()
-        self.status = EXIT_FAILED
+        self.status = EXIT_NOT_RUN
         if any(word in lower for word in _EXECUTION):
             refused = any(word in lower for word in _REFUSED)
             self.status = EXIT_NOT_EXECUTABLE if refused else EXIT_NOT_FOUND

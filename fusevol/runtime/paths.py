@@ -25,6 +25,7 @@ from fusevol.processes import starting
 from fusevol.server import store
 
 _END_S: Final = 10.0
+_FREE_S: Final = 2.0
 _POLL_S: Final = 0.002
 _NAME_MAX_BYTES: Final = 255 - len(".log")
 _DIGITS: Final = 16
@@ -101,6 +102,8 @@ def end(mountpoints: "dict[str, subprocess.Popen[bytes] | None]") -> None:
         if process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_END_S)
+        _unmount_dead(mountpoint)
+        _wait_until_free(mountpoint)
         _forget(mountpoint)
 
 
@@ -121,11 +124,23 @@ def unmount_dead(directory: str) -> bool:
     """Take away what is mounted in a directory and served by nobody; tell whether anything was."""
     found = [mount for mount in mounts() if is_below(mount.mountpoint, directory)]
     for mount in found:
-        served = registry.get(mount.mountpoint)
-        if served is not None and served.is_dead:
-            umount(mount.mountpoint, MNT_DETACH)
-            registry.remove(mount.mountpoint)
+        _unmount_dead(mount.mountpoint)
     return bool(found)
+
+
+def _unmount_dead(mountpoint: str) -> None:
+    served = registry.get(mountpoint)
+    if served is not None and served.is_dead:
+        if registry.is_mounted(served):
+            umount(mountpoint, MNT_DETACH)
+        registry.remove(mountpoint)
+
+
+def _wait_until_free(mountpoint: str) -> None:
+    """Wait, not for long, until nothing is mounted at a mount point, and remove it."""
+    deadline = time.monotonic() + _FREE_S
+    while not store.remove_mountpoint(mountpoint) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
 
 
 def _forget(mountpoint: str) -> None:

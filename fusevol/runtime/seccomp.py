@@ -52,8 +52,13 @@ def load_profile(path: str) -> dict[str, Any]:
         raise UsageError(f"seccomp profile {path}: {error}") from None
     try:
         return _profile(content)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"invalid seccomp profile {path}: {error!r}") from None
+    except KeyError as error:
+        raise UsageError(f"seccomp profile {path}: {error} is missing") from None
+    except (TypeError, AttributeError):
+        raise UsageError(
+            f"seccomp profile {path}: not in the format of Docker's profiles; "
+            "check it against the defaults of your engine"
+        ) from None
 
 
 def _profile(content: Mapping[str, Any]) -> dict[str, Any]:

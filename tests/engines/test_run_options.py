@@ -241,7 +241,7 @@ def test_nothing_is_left_of_a_container_that_is_not_made(
     _, complaint = process.communicate(timeout=PATIENCE_S)
     if victim == "runtime":
         assert process.returncode == 125
-        assert "was ended by signal 9" in complaint
+        assert "was killed by signal 9" in complaint
     elif victim == "asked":
         assert process.returncode == 128 + 15
     wait_until(lambda: not Path(f"/proc/{runtime}").exists(), "end of the runtime")

@@ -12,6 +12,7 @@ EXIT_CODES: Final[dict[type[errors.FusevolError], int]] = {
     errors.NotPermittedError: 4,
     errors.UnsupportedError: 5,
     errors.MountError: 1,
+    errors.NotRunError: 125,
 }
 """Scripts rely on these numbers."""
 

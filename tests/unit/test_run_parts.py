@@ -83,11 +83,16 @@ def test_rules_of_a_profile_are_decided_beforehand(
 
 
 @pytest.mark.parametrize(
-    "content", [[], {}, {"defaultAction": "x", "syscalls": [{}]}, {"defaultAction": "x",
-     "archMap": [1]}],
-)  # fmt: skip
-def test_what_is_no_profile_is_refused(tmp_path: Path, content: object) -> None:
-    with pytest.raises(UsageError, match="not understood"):
+    ("content", "reason"),
+    [
+        ([], "not in the format of Docker's profiles"),
+        ({}, "'defaultAction' is missing"),
+        ({"defaultAction": "x", "syscalls": [{}]}, "'name' is missing"),
+        ({"defaultAction": "x", "archMap": [1]}, "not in the format of Docker's profiles"),
+    ],
+)
+def test_what_is_no_profile_is_refused(tmp_path: Path, content: object, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
         profile(tmp_path, content)
 
 
