@@ -1,4 +1,4 @@
-"""Calls on threads, which can be abandoned: they continue, and nobody waits for them.
+"""Calls on threads that can be abandoned: they continue without a waiter.
 
 A call is made and waited for on trio's thread, and runs on a thread of its queue. What both touch
 is under a lock.

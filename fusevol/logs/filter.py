@@ -1,4 +1,4 @@
-"""Which records of an access log somebody wants to see.
+"""Which records of an access log a reader wants.
 
 A filter is compiled once into a predicate that checks nothing but what was asked for.
 """

@@ -1,4 +1,4 @@
-"""Whether anybody serves a FUSE mount, and removing one that nobody does."""
+"""Whether a FUSE mount is served, and removing one that is not."""
 
 import enum
 import subprocess

@@ -1,4 +1,4 @@
-"""Mounting at a place while nobody else does."""
+"""The lock under which a place is mounted on."""
 
 import contextlib
 import fcntl

@@ -2,4 +2,7 @@
 
 Nothing here opens a file. Whether a wish can be fulfilled on this machine is for others to see
 (`mounts.preflight`).
+
+    table    the list of all options
+    kinds    how values are written: sizes, times, words
 """

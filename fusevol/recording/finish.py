@@ -1,4 +1,4 @@
-"""What whatever finishes a request looks like; `recorder` and `gathering` make such."""
+"""The function that finishes a request: `recorder` and `coalescing` make them."""
 
 from typing import TYPE_CHECKING, Protocol
 

@@ -1,4 +1,4 @@
-"""Records what a worker has gathered that has no successor, as its mount has ended.
+"""Records the coalesced runs of a worker without a successor: its mount has ended.
 
 Reads nothing but the recovery state: the source may hang.
 """

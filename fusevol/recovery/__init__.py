@@ -7,4 +7,9 @@ by one word afterwards. Descriptors are not kept here but in the descriptor tabl
 worker share; the state says which number is what.
 
 One thread of the worker writes; the keeper touches the state only while there is no worker.
+
+    region        the memory, and where everything is in it
+    journal       what is being executed: the phases of a request, and who writes which
+    nodes         inodes that the kernel knows
+    open_handles  what clients hold open
 """

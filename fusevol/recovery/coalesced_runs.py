@@ -1,4 +1,4 @@
-"""Runs: reads or writes of one handle that are gathered in one record, 128 bytes for each handle.
+"""Runs: reads or writes of one handle for one record, 128 bytes each.
 
     word 0   state: which of the two accounts counts, and how often it has changed; 0 for no run
     word 1   number of the record that is being written of it; 0 while none is
