@@ -204,6 +204,7 @@ def _show(one: VolumeState) -> None:
         "log": one.log,
         "on_log_failure": one.on_log_failure,
         "deadline": f"{one.deadline:g} s" if one.deadline else "",
+        "strict": "true" if one.strict else "",
         "created": one.created,
         "state": one.state,
         "message": one.message,

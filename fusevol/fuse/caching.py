@@ -15,6 +15,9 @@ from fusevol.volume import data
 
 _CACHED_S: Final = 1.0
 """How long the kernel may answer for names and attributes itself at level `data`, in seconds."""
+_TICK_S: Final = 1e-9
+"""As short as can be: the kernel counts in ticks, and answers until the one after the next begins,
+4 to 8 ms at 250 Hz (fuse_time_to_jiffies, fs/fuse/dir.c)."""
 _SET_ID: Final = 0o6000
 
 
@@ -29,11 +32,17 @@ class Caching:
         timeout: how long names and attributes are valid, in seconds.
     """
 
-    def __init__(self, level: RecordLevel) -> None:
-        """Start without what INIT flags allow."""
+    def __init__(self, level: RecordLevel, *, strict: bool) -> None:
+        """Start without what INIT flags allow.
+
+        Args:
+            level: what is recorded.
+            strict: at level `all` the kernel asks for attributes of directories each time, too.
+        """
         self._direct_io = level is RecordLevel.ALL
         self._direct_writes = self._direct_io
         self.timeout = 0.0 if level is RecordLevel.ALL else _CACHED_S
+        self._directory_timeout = self.timeout or (0.0 if strict else _TICK_S)
 
     def use(self, flags: Flag) -> None:
         """Take note of the INIT flags that are in force."""
@@ -78,13 +87,14 @@ class Caching:
             inode: what has `status`; None for what the kernel takes no reference to.
         """
         entry = convert.attributes(ino, status, self.timeout)
-        if not self.timeout:
-            return entry
         mode = status.st_mode
-        if mode & _SET_ID and stat.S_ISREG(mode):
+        if stat.S_ISDIR(mode):
+            # Before each look-up in it, the kernel wants to know who may search it.
+            entry.attr_timeout = self._directory_timeout
+        elif mode & _SET_ID and stat.S_ISREG(mode):
             # A write clears the bits on the host, and the kernel takes its own copy for right.
             entry.attr_timeout = 0.0
-        elif inode is not None and inode.dev > ST_DEV:
+        if inode is not None and inode.dev > ST_DEV:
             # stat(2) shows another number than that which comes with the name.
             entry.attr_timeout = 0.0
         return entry

@@ -38,6 +38,7 @@ def configure(
         log=log,
         level=options.record or RecordLevel.ALL,
         deadline=options.deadline or 0.0,
+        strict=options.strict,
         on_log_failure=options.on_log_failure or OnLogFailure.CONTINUE,
         flags=options.flags,
         allowed=options.allowed,

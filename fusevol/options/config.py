@@ -41,6 +41,7 @@ class MountConfig(msgspec.Struct):
         subpath: what of the source is served, relative to it; empty for all of it.
         deadline: seconds after which an operation fails that the source has not answered; 0 for
             never.
+        strict: at level `all` the kernel asks for attributes of directories each time.
         logging: what is written to the log, how, and what becomes of it.
     """
 
@@ -55,6 +56,7 @@ class MountConfig(msgspec.Struct):
     allow_other: bool = True
     subpath: str = ""
     deadline: float = 0.0
+    strict: bool = False
     logging: LogOptions = LogOptions()
 
     @property

@@ -41,6 +41,7 @@ class Options(msgspec.Struct):
     allowed: int = 0
     allow_other: bool | None = None
     deadline: float | None = None
+    strict: bool = False
     logging: LogOptions = LogOptions()
 
 

@@ -154,6 +154,11 @@ OPTIONS: Final = (
            "an operation that the source does not answer in time fails with EIO, and is recorded "
            "with the reason deadline. It may still take effect later. Calls take two or three "
            "times as long", "none", change=Change.AT_ONCE),
+    Option("strict", kinds.BOOLEAN,
+           "at record level all, the kernel asks for the attributes of directories each time: a "
+           "getattr that comes within a tick (4 to 8 ms) of the one before is recorded, too. "
+           "Calls that take a path make nearly twice as many requests", "false",
+           change=Change.AT_ONCE),
     Option("ro", kinds.BOOLEAN, "refuse changes, or allow them", "rw", aliases=("read_only",),
            words=("ro", "rw"), flag=MS_RDONLY),
     Option("suid", kinds.BOOLEAN, _FLAGS_HELP, "nosuid,nodev", words=("nosuid", "suid"),

@@ -31,6 +31,7 @@ class VolumeOptions(msgspec.Struct, frozen=True):
         exec: programs can be run although a file system below the source is mounted noexec.
         deadline: seconds after which an operation fails that the source has not answered; 0 for
             never.
+        strict: at level `all` the kernel asks for attributes of directories each time.
         logging: what is written to the log, how, and what becomes of it.
     """
 
@@ -45,6 +46,7 @@ class VolumeOptions(msgspec.Struct, frozen=True):
     noexec: bool = False
     exec: bool = False
     deadline: float = 0.0
+    strict: bool = False
     logging: LogOptions = LogOptions()
 
 

@@ -30,6 +30,7 @@ class VolumeState(msgspec.Struct):
         source: directory or file on the host, absolute.
         subpath: what of the source is the volume, relative; empty for all of it.
         deadline: seconds after which an operation fails; 0 for never.
+        strict: at level `all` attributes of directories are asked for each time.
         created: RFC 3339, UTC.
         anonymous: it goes with its last reference.
         references: how often each caller has it mounted.
@@ -59,6 +60,7 @@ class VolumeState(msgspec.Struct):
     restarts: int = 0
     message: str = ""
     deadline: float = 0.0
+    strict: bool = False
     logging: dict[str, str] = {}
 
 

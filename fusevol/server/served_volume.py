@@ -116,6 +116,7 @@ class ServedVolume:
             log=self.stored.log,
             on_log_failure=options.on_log_failure.value,
             deadline=options.deadline,
+            strict=options.strict,
             created=self.stored.created,
             anonymous=self.stored.anonymous,
             references={holder: found.count for holder, found in self.references.items()},
@@ -242,6 +243,7 @@ class ServedVolume:
             level=level,
             on_log_failure=options.on_log_failure,
             deadline=options.deadline,
+            strict=options.strict,
             logging=options.logging,
         )
         if wanted != config:
@@ -355,6 +357,7 @@ class ServedVolume:
             allow_other=os.geteuid() == 0,
             subpath=options.subpath,
             deadline=options.deadline,
+            strict=options.strict,
             logging=options.logging,
         )
 

@@ -121,10 +121,15 @@ pytestmark = needs_root
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
+def strict() -> bool:
+    return False
+
+
+@pytest.fixture
+def served(tmp_path: Path, strict: bool) -> Iterator[Served]:
     for directory in (tmp_path, *tmp_path.parents[:2]):
         directory.chmod(0o755)
-    with serve(tmp_path) as mount:
+    with serve(tmp_path, *(["-o", "strict"] if strict else [])) as mount:
         yield mount
     assert_no_gap_in_numbers(mount.records())
 
@@ -139,8 +144,9 @@ def volume(served: Served) -> Path:
     [([sys.executable, "-c", _CLIENT], 80), (["sh", "-c", _COREUTILS], 150)],
     ids=["python", "coreutils"],
 )
+@pytest.mark.parametrize("strict", [False, True])
 def test_system_calls_and_records_tell_the_same(
-    served: Served, command: list[str | Path], least: int
+    served: Served, command: list[str | Path], least: int, strict: bool
 ) -> None:
     calls = trace(command, served.log.parent / "strace", served.mountpoint)
     records = served.records()
@@ -149,7 +155,7 @@ def test_system_calls_and_records_tell_the_same(
     for pid in pids:
         own = [record for record in records if record.get("pid") == pid]
         assert {(record["uid"], record["gid"]) for record in own} <= {(0, 0)}
-        comparison = Comparison(served.mountpoint, served.mountpoint, own)
+        comparison = Comparison(served.mountpoint, served.mountpoint, own, strict=strict)
         for call in calls:
             if call.pid == pid:
                 comparison.hold(call)
