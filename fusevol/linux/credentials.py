@@ -18,6 +18,7 @@ from fusevol.linux.libc import checked, libc, quick_libc
 
 CAP_CHOWN: Final = 0
 CAP_DAC_READ_SEARCH: Final = 2
+CAP_FOWNER: Final = 3
 CAP_FSETID: Final = 4
 CAP_SETGID: Final = 6
 CAP_SETUID: Final = 7

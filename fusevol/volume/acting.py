@@ -23,6 +23,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from fusevol.linux.credentials import (
+    CAP_FOWNER,
     CAP_FSETID,
     CAP_SYS_ADMIN,
     CAP_SYS_RESOURCE,
@@ -50,6 +51,8 @@ class Takes(enum.Flag):
     """CAP_FSETID in any case: the kernel has checked the client's, and sent what is left."""
     NO_SYS_ADMIN = enum.auto()
     """To be without CAP_SYS_ADMIN, if the client is known to be."""
+    NO_FOWNER = enum.auto()
+    """To be without CAP_FOWNER, unless the client is known to have it."""
     SYS_RESOURCE = enum.auto()
     """CAP_SYS_RESOURCE, which the worker is without, if the client has it."""
 
@@ -72,6 +75,10 @@ class Row(NamedTuple):
 
 def _has_set_id(mode: int) -> bool:
     return stat.S_ISREG(mode) and bool(mode & SET_ID)
+
+
+def _can_lose_set_id(mode: int) -> bool:
+    return not stat.S_ISDIR(mode) and bool(mode & SET_ID)
 
 
 def _has_set_group_id(mode: int) -> bool:
@@ -109,6 +116,12 @@ CHOWN: Final = Row(
     _AS_MEMBER, _has_set_group_id_alone,
     "the set-group-ID bit of a file without x for the group stays if a member changes owners",
     "chown(2); setattr_should_drop_sgid(), fs/attr.c",
+)  # fmt: skip
+CHOWN_NOTHING: Final = Row(
+    _AS_MEMBER | Takes.NO_FOWNER, _can_lose_set_id,
+    "set-ID bits go although owner and group stay, which is for the owner: of this call the kernel "
+    "sends, and has checked, nothing",
+    "chown(2); notify_change(), fs/attr.c; fuse_setattr(), fs/fuse/dir.c",
 )  # fmt: skip
 SET_ACL: Final = Row(
     _AS_MEMBER, _has_set_group_id,
@@ -189,12 +202,17 @@ class Acting:
         os.umask(self._umask)
 
     def as_client(
-        self, row: Row, client: Client, status: os.stat_result | None = None
+        self,
+        row: Row,
+        client: Client,
+        status: os.stat_result | None = None,
+        gid: int | None = None,
     ) -> AbstractContextManager[None]:
         """Return a context in which calls are made as `row` says; no await inside.
 
         Args:
             status: of the object that is changed, where the row depends on it.
+            gid: group that it gets.
         """
         if not self._privileged:
             return _NOTHING
@@ -202,7 +220,7 @@ class Acting:
             return _NOTHING
         if row.takes is Takes.IDS:
             return filesystem_identity(client.uid, client.gid)
-        return _taking(row.takes, client, status)
+        return _taking(row.takes, client, status, gid)
 
     def make(
         self, client: Client, mode: int, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
@@ -243,27 +261,35 @@ class Acting:
         known = client.credentials()
         if known is None or (error.errno == errno.EDQUOT and not known.has(CAP_SYS_RESOURCE)):
             return None
-        return _taking(LIMIT_REACHED.takes, client, None)
+        return _taking(LIMIT_REACHED.takes, client, None, None)
 
 
 @contextmanager
-def _taking(takes: Takes, client: Client, status: os.stat_result | None) -> Iterator[None]:
+def _taking(
+    takes: Takes, client: Client, status: os.stat_result | None, gid: int | None
+) -> Iterator[None]:
     known = client.credentials() if takes & _LOOKED_UP else None
     with ExitStack() as stack:
-        for change in _changes(takes, client, known, status):
+        for change in _changes(takes, client, known, status, gid):
             stack.enter_context(change)
         yield
 
 
 def _changes(
-    takes: Takes, client: Client, known: ThreadCredentials | None, status: os.stat_result | None
+    takes: Takes,
+    client: Client,
+    known: ThreadCredentials | None,
+    status: os.stat_result | None,
+    gid: int | None,
 ) -> Iterator[AbstractContextManager[None]]:
     if Takes.GROUPS in takes:
-        yield supplementary_groups(_groups(known, status))
+        yield supplementary_groups(_groups(known, status, gid))
     if Takes.IDS in takes:
         yield filesystem_identity(client.uid, client.gid)
     if Takes.CHECKED_FSETID in takes:
         yield effective(CAP_FSETID, True)
+    if Takes.NO_FOWNER in takes and not _is_like_owner(known, status):
+        yield effective(CAP_FOWNER, False)
     if known is None:
         return
     if Takes.FSETID in takes and known.has(CAP_FSETID):
@@ -278,14 +304,20 @@ def _may_exceed(known: ThreadCredentials) -> bool:
     return known.has(CAP_SYS_RESOURCE) and is_permitted(CAP_SYS_RESOURCE)
 
 
-def _groups(known: ThreadCredentials | None, status: os.stat_result | None) -> tuple[int, ...]:
+def _is_like_owner(known: ThreadCredentials | None, status: os.stat_result | None) -> bool:
+    return known is not None and status is not None and known.has_over(CAP_FOWNER, status)
+
+
+def _groups(
+    known: ThreadCredentials | None, status: os.stat_result | None, gid: int | None
+) -> tuple[int, ...]:
     """Return the groups to have, for a call on an object with `status`.
 
-    In a child user namespace CAP_FSETID does for the object's group what a membership in it does,
-    and no more: in_group_or_capable(), fs/inode.c. All else asks for it in the first namespace.
+    In a child user namespace CAP_FSETID does for the object's group, and for `gid` that it gets,
+    what a membership in it does, and no more: in_group_or_capable(), fs/inode.c. All else asks for it in the first namespace.
     """
     if known is None:
         return ()
     if status is not None and known.has_over(CAP_FSETID, status):
-        return (*known.groups, status.st_gid)
+        return (*known.groups, status.st_gid, status.st_gid if gid is None else gid)
     return known.groups

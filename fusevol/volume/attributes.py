@@ -5,10 +5,18 @@ import stat
 from contextlib import nullcontext
 from dataclasses import dataclass
 from os import stat_result
+from typing import Final
 
 from fusevol.inodes.objects import Inode, OpenFile
 from fusevol.linux.files import descriptor_path, fchown, futimens
-from fusevol.volume.acting import CHANGE_CONTENT, CHMOD, CHOWN, SET_ID, Client
+from fusevol.volume.acting import (
+    CHANGE_CONTENT,
+    CHMOD,
+    CHOWN,
+    CHOWN_NOTHING,
+    SET_ID,
+    Client,
+)
 from fusevol.volume.volume import Volume
 
 
@@ -22,6 +30,9 @@ class Changes:
     size: int | None = None
     atime_ns: int | None = None
     mtime_ns: int | None = None
+
+
+_NOTHING: Final = Changes()
 
 
 def getattr(volume: Volume, inode: Inode) -> stat_result:
@@ -42,8 +53,11 @@ def setattr(
     path = descriptor_path(fd)
     acting_as = volume.acting.as_client
     if changes.uid is not None or changes.gid is not None:
-        with acting_as(CHOWN, client, os.fstat(fd)):
+        with acting_as(CHOWN, client, os.fstat(fd), changes.gid):
             fchown(fd, changes.uid, changes.gid)
+    elif changes == _NOTHING:
+        with acting_as(CHOWN_NOTHING, client, os.fstat(fd)):
+            fchown(fd, None, None)
     if changes.mode is not None:
         mode = changes.mode & 0o7777
         with acting_as(CHMOD, client) if mode & stat.S_ISGID else nullcontext():
