@@ -314,7 +314,8 @@ def _groups(
     """Return the groups to have, for a call on an object with `status`.
 
     In a child user namespace CAP_FSETID does for the object's group, and for `gid` that it gets,
-    what a membership in it does, and no more: in_group_or_capable(), fs/inode.c. All else asks for it in the first namespace.
+    what a membership in it does, and no more: in_group_or_capable(), fs/inode.c. All else asks
+    for it in the first namespace.
     """
     if known is None:
         return ()
