@@ -1,6 +1,6 @@
 """Whom what is made for a volume inside a container has to belong to (user_namespaces(7))."""
 
-from fusevol.linux.namespaces import namespace_id
+from fusevol.linux.namespaces import id_map, namespace_id
 
 
 def host_id_of_root(pid: int, kind: str) -> int:
@@ -17,11 +17,9 @@ def host_id_of_root(pid: int, kind: str) -> int:
         if namespace_id(pid, "user") == namespace_id("self", "user"):
             # Its map would say who root is one namespace further up.
             return 0
-        with open(f"/proc/{pid}/{kind}_map") as file:
-            for line in file:
-                within, outside, _count = map(int, line.split())
-                if within == 0:
-                    return outside
+        for inside, outside, _count in id_map(pid, kind):
+            if inside == 0:
+                return outside
     except OSError:
         # It has ended: entering it will report that.
         return 0

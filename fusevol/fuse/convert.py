@@ -8,8 +8,8 @@ import pyfuse3
 
 from fusevol.model import Caller
 from fusevol.record.record import AccessRecord
+from fusevol.volume.acting import Client
 from fusevol.volume.attributes import Changes
-from fusevol.volume.volume import Creator
 
 _FLAG_NAMES: Final = (
     (os.O_APPEND, "O_APPEND"),
@@ -52,9 +52,9 @@ def rename_flags(flags: int) -> str:
     return _RENAME_NAMES.get(flags, hex(flags))
 
 
-def creator(ctx: pyfuse3.RequestContext) -> Creator:
-    """Return for whom a request makes an object."""
-    return Creator(ctx.uid, ctx.gid, ctx.umask)
+def client(ctx: pyfuse3.RequestContext) -> Client:
+    """Return the thread that a request comes from."""
+    return Client(ctx.uid, ctx.gid, ctx.umask, ctx.pid)
 
 
 def opener(record: AccessRecord) -> Caller:

@@ -1,10 +1,11 @@
 """The request that is being served as the kernel sent it, for what pyfuse3 does not pass on.
 
 pyfuse3 reads a request into a buffer that belongs to the coroutine which serves it, and drops the
-node id of a STATFS and the flags of a WRITE. The address of the buffer is somewhere among the
-coroutine's variables. So each word there is tried: what it points to is the buffer if it begins
-with the header of this very request. All is read by way of /proc/self/mem, where a word that is no
-address is an error and nothing worse. It takes some 50 us, and is for requests that are rare.
+node id of a STATFS, and of a WRITE the flags and the caller. The address of the buffer is somewhere
+among the coroutine's variables. So each word there is tried: what it points to is the buffer if it
+begins with the header of this very request. All is read by way of /proc/self/mem, where a word that
+is not an address is an error and nothing worse. It takes some 50 us, and is for requests that are
+rare.
 """
 
 import functools
@@ -14,11 +15,12 @@ import os
 import struct
 from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fusevol.inodes.objects import OpenFile
 from fusevol.inodes.table import ROOT_INO
 from fusevol.volume import lengths
+from fusevol.volume.acting import Client
 
 if TYPE_CHECKING:
     from pyfuse3 import RequestContext
@@ -65,11 +67,43 @@ def is_append(file: OpenFile, offset: int, length: int) -> bool:
     """
     if offset == file.inode.size:
         return True
+    found = _write_request(file, offset, length)
+    if found is None:
+        return lengths.is_append(file, offset, length)
+    _, kind, flags = found
+    return bool(flags & os.O_APPEND) and not kind & _FROM_CACHE
+
+
+class Writer(NamedTuple):
+    """Where a write comes from.
+
+    Attributes:
+        client: the thread that called write(2). The opener, if that cannot be found out.
+        is_mapped: it has stored to a mapping instead, and the kernel writes that back.
+    """
+
+    client: Client
+    is_mapped: bool
+
+
+def writer(file: OpenFile, offset: int, length: int) -> Writer:
+    """Return where the write comes from that is being served."""
+    found = _write_request(file, offset, length)
+    if found is None:
+        return Writer(Client(file.uid, file.gid, tid=file.caller.pid), False)
+    (_, _, _, _, uid, gid, tid), kind, _ = found
+    return Writer(Client(uid, gid, tid=tid), bool(kind & _FROM_CACHE))
+
+
+def _write_request(
+    file: OpenFile, offset: int, length: int
+) -> tuple[tuple[int, ...], int, int] | None:
+    """Return header, write flags and open flags of the write that is being served, if found."""
     for header, body in _requests(_WRITE):
         fh, begin, size, kind, _, flags = _WRITE_IN.unpack(body)
         if (header[3], fh, begin, size) == (file.inode.ino, file.fh, offset, length):
-            return bool(flags & os.O_APPEND) and not kind & _FROM_CACHE
-    return lengths.is_append(file, offset, length)
+            return header, kind, flags
+    return None
 
 
 def _requests(opcode: int) -> Iterator[tuple[tuple[int, ...], bytes]]:

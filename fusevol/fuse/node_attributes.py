@@ -3,9 +3,9 @@
 from pyfuse3 import EntryAttributes, RequestContext, SetattrFields, StatvfsData
 
 from fusevol.fuse import convert
+from fusevol.fuse.convert import client
 from fusevol.fuse.replies import Replies
 from fusevol.fuse.serving import Serving
-from fusevol.fuse.set_id_bits import SET_ID, SetIdBits
 from fusevol.names import encode_name
 from fusevol.record.record import AccessRecord
 from fusevol.record.times import rfc3339_ns
@@ -16,11 +16,10 @@ from fusevol.volume import attributes, lengths, xattrs
 class NodeAttributes:
     """Handlers of one mount."""
 
-    def __init__(self, serving: Serving, replies: Replies, set_id_bits: SetIdBits) -> None:
+    def __init__(self, serving: Serving, replies: Replies) -> None:
         self._volume = serving.volume
         self._subjects = serving.subjects
         self._replies = replies
-        self._set_id_bits = set_id_bits
         self._shown_ino = serving.volume.inodes.shown_ino
 
     def getattr(self, record: AccessRecord, inode: int, ctx: RequestContext) -> EntryAttributes:
@@ -51,10 +50,7 @@ class NodeAttributes:
         if changes.mtime_ns is not None:
             record.mtime = rfc3339_ns(changes.mtime_ns)
         file = None if fh is None else self._volume.files.get(fh)
-        keeps = changes.size is not None and self._set_id_bits.may_keep(changed, ctx)
-        status = attributes.setattr(self._volume, changed, changes, file, keeps)
-        if changes.mode is not None and changes.mode & SET_ID:
-            self._set_id_bits.appeared(changed)
+        status = attributes.setattr(self._volume, changed, changes, file, client(ctx))
         if changes.size is not None:
             lengths.truncated(self._volume, changed, status.st_size)
         return self._replies.attributes(changed, self._shown_ino(changed), status)
@@ -79,12 +75,12 @@ class NodeAttributes:
         record.ino = inode
         record.name = encode_name(name)
         record.size = len(value)
-        xattrs.setxattr(self._volume, found, name, value)
+        xattrs.setxattr(self._volume, found, name, value, client(ctx))
 
     def listxattr(self, record: AccessRecord, inode: int, ctx: RequestContext) -> list[bytes]:
         found = self._subjects.node(record, inode)
         record.ino = inode
-        names = xattrs.listxattr(self._volume, found)
+        names = xattrs.listxattr(self._volume, found, client(ctx))
         record.size = sum(len(name) + 1 for name in names)
         return names
 
@@ -94,4 +90,4 @@ class NodeAttributes:
         found = self._subjects.node(record, inode)
         record.ino = inode
         record.name = encode_name(name)
-        xattrs.removexattr(self._volume, found, name, entry)
+        xattrs.removexattr(self._volume, found, name, client(ctx), entry)

@@ -6,7 +6,7 @@ import os
 from pyfuse3 import EntryAttributes, RequestContext
 
 from fusevol.fuse import convert
-from fusevol.fuse.convert import creator
+from fusevol.fuse.convert import client
 from fusevol.fuse.executor import Forgotten
 from fusevol.fuse.replies import Replies
 from fusevol.fuse.serving import Serving
@@ -53,7 +53,7 @@ class NodeNames:
         record.mode = convert.octal(mode)
         if rdev:
             record.rdev = f"{os.major(rdev)}:{os.minor(rdev)}"
-        made = namespace.mknod(self._volume, parent, name, mode, rdev, creator(ctx), entry)
+        made = namespace.mknod(self._volume, parent, name, mode, rdev, client(ctx), entry)
         return self._entry(record, *made)
 
     def mkdir(
@@ -67,7 +67,7 @@ class NodeNames:
     ) -> EntryAttributes:
         parent = self._subjects.child(record, parent_inode, name)
         record.mode = convert.octal(mode & 0o7777)
-        made = namespace.mkdir(self._volume, parent, name, mode, creator(ctx), entry)
+        made = namespace.mkdir(self._volume, parent, name, mode, client(ctx), entry)
         return self._entry(record, *made)
 
     def symlink(
@@ -81,7 +81,7 @@ class NodeNames:
     ) -> EntryAttributes:
         parent = self._subjects.child(record, parent_inode, name)
         record.target = encode_name(target)
-        made = namespace.symlink(self._volume, parent, name, target, creator(ctx), entry)
+        made = namespace.symlink(self._volume, parent, name, target, client(ctx), entry)
         return self._entry(record, *made)
 
     def link(
@@ -144,4 +144,6 @@ class NodeNames:
         record.to = self._volume.paths.child(new_parent, name_new)
         if flags:
             record.flags = convert.rename_flags(flags)
-        namespace.rename(self._volume, parent, name_old, new_parent, name_new, flags, entry)
+        namespace.rename(
+            self._volume, parent, name_old, new_parent, name_new, flags, client(ctx), entry
+        )

@@ -5,10 +5,9 @@ import os
 from pyfuse3 import EntryAttributes, FileInfo, RequestContext
 
 from fusevol.fuse import convert
-from fusevol.fuse.convert import creator, opener
+from fusevol.fuse.convert import client, opener
 from fusevol.fuse.replies import Replies
 from fusevol.fuse.serving import Serving
-from fusevol.fuse.set_id_bits import SET_ID, SetIdBits
 from fusevol.record.record import AccessRecord
 from fusevol.recovery.journal import Entry
 from fusevol.volume import data, directories, lengths
@@ -17,13 +16,12 @@ from fusevol.volume import data, directories, lengths
 class NodeOpening:
     """Handlers of one mount."""
 
-    def __init__(self, serving: Serving, replies: Replies, set_id_bits: SetIdBits) -> None:
+    def __init__(self, serving: Serving, replies: Replies) -> None:
         self._volume = serving.volume
         self._subjects = serving.subjects
         self._caching = serving.caching
         self._callers = serving.callers
         self._replies = replies
-        self._set_id_bits = set_id_bits
 
     def open(
         self, record: AccessRecord, entry: Entry, inode: int, flags: int, ctx: RequestContext
@@ -31,15 +29,10 @@ class NodeOpening:
         found = self._subjects.node(record, inode)
         record.ino = inode
         record.flags = convert.flag_names(flags)
-        keeps = bool(flags & os.O_TRUNC) and self._set_id_bits.may_keep(found, ctx)
-        file, status = data.open(
-            self._volume, found, flags, opener(record), ctx.uid, ctx.gid, keeps, entry
-        )
+        file, status = data.open(self._volume, found, flags, client(ctx), opener(record), entry)
         if flags & os.O_TRUNC:
             # The reply has no length: the kernel takes the file for empty, even if it has grown.
             lengths.emptied(self._volume, found)
-        if status.st_mode & SET_ID and flags & os.O_ACCMODE:
-            self._volume.set_keeps_set_id(file, self._set_id_bits.may_keep(found, ctx))
         if self._callers.is_ring(ctx.pid, record.comm):
             self._volume.set_by_ring(file)
         return self._caching.opened(file, status)
@@ -58,11 +51,9 @@ class NodeOpening:
         record.flags = convert.flag_names(flags)
         record.mode = convert.octal(mode & 0o7777)
         file, status = data.create(
-            self._volume, parent, name, mode, flags, creator(ctx), opener(record), entry
+            self._volume, parent, name, mode, flags, client(ctx), opener(record), entry
         )
         attributes = self._replies.entry(record, file.inode, status)
-        if mode & SET_ID:
-            self._set_id_bits.appeared(file.inode)
         if self._callers.is_ring(ctx.pid, record.comm):
             self._volume.set_by_ring(file)
         return self._caching.created(file), attributes

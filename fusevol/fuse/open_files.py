@@ -1,6 +1,7 @@
 """Handlers of requests on an open file: read, write, flush, fsync, release."""
 
 import os
+from contextlib import AbstractContextManager
 
 from fusevol.fuse import message
 from fusevol.fuse.serving import Serving
@@ -8,6 +9,14 @@ from fusevol.inodes.objects import NO_SIZE, OpenFile
 from fusevol.record.record import AccessRecord
 from fusevol.recovery.journal import Entry
 from fusevol.volume import data, lengths
+from fusevol.volume.acting import (
+    CHANGE_CONTENT,
+    CHANGE_CONTENT_MAPPED,
+    LIMITS,
+    NEAR_RESERVE,
+    SET_ID,
+    Client,
+)
 
 
 class OpenFiles:
@@ -15,6 +24,7 @@ class OpenFiles:
 
     def __init__(self, serving: Serving) -> None:
         self._volume = serving.volume
+        self._acting = serving.volume.acting
         self._executor = serving.executor
         self._caching = serving.caching
         self._reader = data.Reader()
@@ -48,10 +58,19 @@ class OpenFiles:
         record.size = len(buf)
         written: int
         appends = bool(file.flags & os.O_APPEND) and message.is_append(file, off, len(buf))
-        if file.waits:
-            written = await self._executor.offload(data.write, file, off, buf, appends, entry)
-        else:
-            written = data.write(file, off, buf, appends, entry)
+        context = None
+        if file.has_set_id or file.reserve is not None:
+            context = self._as_writer(file, off, len(buf))
+        try:
+            written = await self._written(file, off, buf, appends, entry, context)
+        except OSError as error:
+            if error.errno not in LIMITS:
+                raise
+            writer = message.writer(file, off, len(buf))
+            context = self._acting.beyond_limit(error, writer.client)
+            if context is None:
+                raise
+            written = await self._written(file, off, buf, appends, entry, context)
         record.bytes_written = written
         end = off + written
         if appends:
@@ -59,6 +78,36 @@ class OpenFiles:
         elif end > file.inode.size or file.inode.other_sizes:
             lengths.written(self._volume, file.inode, end)
         return written
+
+    async def _written(
+        self,
+        file: OpenFile,
+        off: int,
+        buf: bytes,
+        appends: bool,
+        entry: Entry,
+        context: AbstractContextManager[None] | None,
+    ) -> int:
+        if not file.waits:
+            return data.write(file, off, buf, appends, entry, context)
+        written: int = await self._executor.offload(
+            data.write, file, off, buf, appends, entry, context
+        )
+        return written
+
+    def _as_writer(
+        self, file: OpenFile, off: int, length: int
+    ) -> AbstractContextManager[None] | None:
+        """Return the context of a write where it depends on the client, as it rarely does."""
+        if file.has_set_id:
+            status = os.fstat(file.fd)
+            if status.st_mode & SET_ID:
+                writer = message.writer(file, off, length)
+                row = CHANGE_CONTENT_MAPPED if writer.is_mapped else CHANGE_CONTENT
+                return self._acting.as_client(row, writer.client, status)
+        if file.reserve is not None and file.reserve.is_near(file.fd):
+            return self._acting.as_client(NEAR_RESERVE, Client(file.uid, file.gid))
+        return None
 
     def count_written(self, file: OpenFile, record: AccessRecord) -> None:
         """Add to the bytes that were written, once the record is in the log."""

@@ -19,7 +19,6 @@ from fusevol.fuse.open_directories import OpenDirectories
 from fusevol.fuse.open_files import OpenFiles
 from fusevol.fuse.replies import Replies
 from fusevol.fuse.serving import Serving
-from fusevol.fuse.set_id_bits import SetIdBits
 from fusevol.record.record import OPERATIONS
 
 
@@ -34,10 +33,10 @@ def operations(serving: Serving, *, acl: bool, flushes: bool) -> pyfuse3.Operati
         acl: the source has POSIX ACLs.
         flushes: each close(2) is asked for, not only the last one of an open file.
     """
-    replies, set_id_bits = Replies(serving), SetIdBits(serving)
+    replies = Replies(serving)
     names = NodeNames(serving, replies)
-    attributes = NodeAttributes(serving, replies, set_id_bits)
-    opening = NodeOpening(serving, replies, set_id_bits)
+    attributes = NodeAttributes(serving, replies)
+    opening = NodeOpening(serving, replies)
     files = OpenFiles(serving)
     directories = OpenDirectories(serving, replies)
     answers = (

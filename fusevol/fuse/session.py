@@ -397,13 +397,15 @@ def _raise_descriptor_limit() -> int:
 def _take_credentials() -> bool:
     """Set this thread up to act for other users; return whether it may.
 
-    CAP_FSETID is lowered for good: the host then clears set-ID bits at each write, as it would
-    have for the client (write(2)); where a client may keep them, it is raised for the one call.
+    Capabilities that exempt from what holds for clients are lowered for good, and raised for one
+    call of a client that has them (`volume.acting`): without CAP_FSETID the host clears set-ID bits
+    at each write, without CAP_SYS_RESOURCE quotas and reserved blocks count.
     """
     if not all(map(credentials.has_capability, _NEEDED)):
         return False
     credentials.keep_capabilities_across_fsuid()
     credentials.set_effective(credentials.CAP_FSETID, False)
+    credentials.set_effective(credentials.CAP_SYS_RESOURCE, False)
     return True
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fusevol.linux.reserved_blocks import Reserve
     from fusevol.model import Caller
 
 
@@ -145,12 +146,15 @@ class OpenFile(Opened):
     Attributes:
         flags: open(2) flags of the client.
         waits: a write may wait for a device or another machine.
-        keeps_set_id: the opener may write without clearing set-user-ID and set-group-ID bits.
+        has_set_id: the file may have set-user-ID or set-group-ID bits, which writing clears.
         by_ring: a thread of io_uring has opened it.
+        reserve: blocks of its file system that are not for the opener; None if there cannot be any.
         bytes_read, bytes_written: totals, reported at release.
     """
 
-    __slots__ = ("by_ring", "bytes_read", "bytes_written", "flags", "keeps_set_id", "waits")
+    __slots__ = (
+        "by_ring", "bytes_read", "bytes_written", "flags", "has_set_id", "reserve", "waits",
+    )  # fmt: skip
 
     def __init__(
         self, inode: Inode, fd: int, flags: int, caller: "Caller", uid: int, gid: int
@@ -165,7 +169,8 @@ class OpenFile(Opened):
         self.gid = gid
         self.flags = flags
         self.waits = False
-        self.keeps_set_id = False
+        self.has_set_id = False
+        self.reserve: Reserve | None = None
         self.by_ring = False
         self.bytes_read = 0
         self.bytes_written = 0

@@ -39,3 +39,21 @@ def namespace_id(pid: int | str, kind: str) -> int:
         OSError: the process is gone, or not ours to look at.
     """
     return os.stat(f"/proc/{pid}/ns/{kind}").st_ino
+
+
+def id_map(pid: int | str, kind: str) -> list[tuple[int, int, int]]:
+    """Return which ids a process's user namespace has (user_namespaces(7)).
+
+    Args:
+        kind: "uid" or "gid".
+
+    Returns:
+        Ranges: the first id inside, the first id outside, how many. Outside is the namespace that
+        this process is in; if it is the process's own, the one above.
+
+    Raises:
+        OSError: the process is gone.
+    """
+    with open(f"/proc/{pid}/{kind}_map") as file:
+        ranges = (line.split() for line in file)
+        return [(int(inside), int(outside), int(count)) for inside, outside, count in ranges]

@@ -16,7 +16,7 @@ import os
 from typing import Final
 
 from fusevol.linux.container_id import container_id
-from fusevol.linux.credentials import CAP_FSETID
+from fusevol.linux.thread_credentials import is_proc_ours
 from fusevol.model import INVISIBLE, UNKNOWN, Caller
 from fusevol.names import encode_name
 from fusevol.record.record import errno_name
@@ -59,7 +59,7 @@ class Callers:
         self._limit = limit
         self._known: dict[int, _Known] = {}
         self._containers: dict[bytes, str | None] = {}
-        self._is_proc_ours = _is_proc_ours()
+        self._is_proc_ours = is_proc_ours()
 
     def identify(self, tid: int, now_ns: int) -> Caller:
         """Return the process of thread `tid`, while it waits for the answer to its request.
@@ -80,14 +80,6 @@ class Callers:
                     return known
                 return self._refresh(known, tid, raw, now_ns)
         return self._meet(tid, now_ns) if tid > 0 else _INVISIBLE
-
-    def may_keep_set_id(self, tid: int) -> bool:
-        """Return whether thread `tid` has CAP_FSETID in effect (proc_pid_status(5), CapEff)."""
-        try:
-            effective = int(self._status_field(tid, b"CapEff:"), 16)
-        except OSError:
-            return False
-        return bool(effective >> CAP_FSETID & 1)
 
     def is_ring(self, tid: int, comm: str | None) -> bool:
         """Return whether thread `tid`, called `comm`, does the work of an io_uring."""
@@ -171,14 +163,3 @@ class Callers:
 
     def _drop(self, tid: int) -> None:
         os.close(self._known.pop(tid).fd)
-
-
-def _is_proc_ours() -> bool:
-    """Return whether /proc numbers processes as the kernel does in requests.
-
-    In a pid namespace of its own with the /proc of another one, each id would be somebody else's.
-    """
-    try:
-        return os.readlink("/proc/self") == str(os.getpid())
-    except OSError:
-        return False

@@ -37,8 +37,8 @@ PLACE: Final = 4
 TEXT: Final = 5
 """A part of a name."""
 
-KEEPS_SET_ID: Final = 1
-"""Mark: the opener may write without clearing set-ID bits."""
+SET_ID: Final = 1
+"""Mark: the file may have set-ID bits."""
 BY_RING: Final = 2
 """Mark: a thread of io_uring has opened it."""
 
@@ -144,7 +144,7 @@ class OpenEntries:
         self.words[at + _FD] = fd
 
     def set_marks(self, at: int, marks: int) -> None:
-        """Store KEEPS_SET_ID, BY_RING, both or 0."""
+        """Store SET_ID, BY_RING, both or 0."""
         self.words[at + _MARKS] = marks
 
     def drop(self, at: int) -> None:

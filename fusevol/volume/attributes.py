@@ -1,12 +1,22 @@
 """Attributes: getattr, setattr, statfs."""
 
 import os
+import stat
+from contextlib import nullcontext
 from dataclasses import dataclass
 from os import stat_result
+from typing import Final
 
 from fusevol.inodes.objects import Inode, OpenFile
-from fusevol.linux.credentials import keeping_set_id_bits
 from fusevol.linux.files import descriptor_path, fchown, futimens
+from fusevol.volume.acting import (
+    CHANGE_CONTENT,
+    CHMOD,
+    CHOWN,
+    CHOWN_NOTHING,
+    SET_ID,
+    Client,
+)
 from fusevol.volume.volume import Volume
 
 
@@ -22,45 +32,45 @@ class Changes:
     mtime_ns: int | None = None
 
 
+_NOTHING: Final = Changes()
+
+
 def getattr(volume: Volume, inode: Inode) -> stat_result:
     """Return the attributes of `inode`."""
     return volume.descriptors.status(inode)
 
 
 def setattr(
-    volume: Volume, inode: Inode, changes: Changes, file: OpenFile | None, keeps_set_id: bool
+    volume: Volume, inode: Inode, changes: Changes, file: OpenFile | None, client: Client
 ) -> stat_result:
     """Change attributes; return all of them as they are afterwards.
 
     Args:
         file: the open file the client named (ftruncate(2)), if any.
-        keeps_set_id: the caller may truncate without clearing set-ID bits (CAP_FSETID).
+        client: the thread that asks for it.
     """
     fd = volume.descriptors.pin(inode)
     path = descriptor_path(fd)
+    acting_as = volume.acting.as_client
     if changes.uid is not None or changes.gid is not None:
-        fchown(fd, changes.uid, changes.gid)
+        with acting_as(CHOWN, client, os.fstat(fd), changes.gid):
+            fchown(fd, changes.uid, changes.gid)
+    elif changes == _NOTHING:
+        with acting_as(CHOWN_NOTHING, client, os.fstat(fd)):
+            fchown(fd, None, None)
     if changes.mode is not None:
-        _chmod(volume, path, changes.mode & 0o7777)
+        mode = changes.mode & 0o7777
+        with acting_as(CHMOD, client) if mode & stat.S_ISGID else nullcontext():
+            os.chmod(path, mode)
+        if mode & SET_ID:
+            volume.set_id_bits_appeared(inode)
     if changes.size is not None:
         target = path if file is None or not file.writable else file.fd
-        if keeps_set_id and volume.privileged:
-            with keeping_set_id_bits():
-                os.truncate(target, changes.size)
-        else:
+        with acting_as(CHANGE_CONTENT, client, os.fstat(fd)):
             os.truncate(target, changes.size)
     if changes.atime_ns is not None or changes.mtime_ns is not None:
         futimens(fd, changes.atime_ns, changes.mtime_ns)
     return os.fstat(fd)
-
-
-def _chmod(volume: Volume, path: str, mode: int) -> None:
-    if mode & 0o2000 and volume.privileged:
-        # The kernel has taken the bit away already if the caller may not set it.
-        with keeping_set_id_bits():
-            os.chmod(path, mode)
-    else:
-        os.chmod(path, mode)
 
 
 def statfs(volume: Volume, inode: Inode) -> os.statvfs_result:

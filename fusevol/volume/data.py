@@ -5,18 +5,19 @@ import fcntl
 import os
 import stat
 import time
+from contextlib import AbstractContextManager
 from os import stat_result
 from typing import Final
 
 from fusevol.inodes.objects import NO_FD, Directory, Inode, OpenFile
-from fusevol.linux.credentials import keeping_set_id_bits
 from fusevol.linux.files import descriptor_path
 from fusevol.linux.filesystems import Storage
 from fusevol.model import Caller
 from fusevol.recovery.journal import Entry
 from fusevol.volume import idempotency
+from fusevol.volume.acting import CHANGE_CONTENT, SET_ID, Client
 from fusevol.volume.descriptors import describes, stale
-from fusevol.volume.volume import Creator, Volume
+from fusevol.volume.volume import Volume
 
 MAX_READ_BYTES: Final = 1 << 20
 """Largest READ the kernel sends: 256 pages (FUSE_DEFAULT_MAX_PAGES_LIMIT, fuse_i.h)."""
@@ -45,16 +46,11 @@ def open(
     volume: Volume,
     inode: Inode,
     flags: int,
+    client: Client,
     caller: Caller,
-    uid: int,
-    gid: int,
-    keeps_set_id: bool,
     entry: Entry,
 ) -> tuple[OpenFile, stat_result]:
     """Open a regular file and enter it in `volume.files`.
-
-    Args:
-        keeps_set_id: the caller may truncate without clearing set-ID bits (O_TRUNC).
 
     Raises:
         OSError: as of open(2); EACCES if it is to be executed and its file system is mounted
@@ -63,7 +59,7 @@ def open(
     if entry.is_done:
         return _opened_before(volume, entry)
     volume.make_room()
-    fd = _open_inode(volume, inode, flags, keeps_set_id)
+    fd = _open_inode(volume, inode, flags, client)
     status = os.fstat(fd)
     if not describes(status, inode):
         os.close(fd)
@@ -71,22 +67,27 @@ def open(
     if flags & _FMODE_EXEC and os.fstatvfs(fd).f_flag & os.ST_NOEXEC:
         os.close(fd)
         raise OSError(errno.EACCES, os.strerror(errno.EACCES), inode.name)
-    file = OpenFile(inode, fd, flags, caller, uid, gid)
-    volume.add_file(file)
+    file = OpenFile(inode, fd, flags, caller, client.uid, client.gid)
+    _enter(volume, file, status)
     entry.done(file.fh)
     return file, status
 
 
-def _open_inode(volume: Volume, inode: Inode, flags: int, keeps_set_id: bool) -> int:
+def _enter(volume: Volume, file: OpenFile, status: stat_result) -> None:
+    volume.add_file(file)
+    if status.st_mode & SET_ID and file.writable:
+        volume.note_set_id(file)
+
+
+def _open_inode(volume: Volume, inode: Inode, flags: int, client: Client) -> int:
     wanted = flags & ~_NOT_PASSED_ON | _ALWAYS
-    if keeps_set_id and flags & os.O_TRUNC:
-        with keeping_set_id_bits():
-            return _open_inode(volume, inode, flags, False)
+    if flags & os.O_TRUNC:
+        # By name, whatever stands there by then would be truncated before it could be checked.
+        fd = volume.descriptors.pin(inode)
+        with volume.acting.as_client(CHANGE_CONTENT, client, os.fstat(fd)):
+            return _open_host(descriptor_path(fd), wanted)
     parent = inode.parent
     if parent is None or inode.fd != NO_FD or inode.files or inode.handle is not None:
-        return _open_host(descriptor_path(volume.descriptors.pin(inode)), wanted)
-    if flags & os.O_TRUNC:
-        # Whatever stands under the name by then would be truncated before it could be checked.
         return _open_host(descriptor_path(volume.descriptors.pin(inode)), wanted)
     dir_fd = volume.descriptors.pin(parent)
     try:
@@ -115,7 +116,7 @@ def create(
     name: bytes,
     mode: int,
     flags: int,
-    creator: Creator,
+    client: Client,
     caller: Caller,
     entry: Entry,
 ) -> tuple[OpenFile, stat_result]:
@@ -128,7 +129,7 @@ def create(
     if flags & os.O_EXCL and idempotency.made(entry, dir_fd, name):
         wanted &= ~os.O_EXCL
     try:
-        fd = volume.create_as(creator, mode, _open_host, name, wanted, mode, dir_fd=dir_fd)
+        fd = volume.acting.make(client, mode, _open_host, name, wanted, mode, dir_fd=dir_fd)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO) and not flags & os.O_EXCL:
             # Something else was put there; the kernel looks it up again and deals with it.
@@ -138,8 +139,8 @@ def create(
     if not stat.S_ISREG(status.st_mode):
         os.close(fd)
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name)
-    file = OpenFile(volume.seen(parent, name, status), fd, flags, caller, creator.uid, creator.gid)
-    volume.add_file(file)
+    file = OpenFile(volume.seen(parent, name, status), fd, flags, caller, client.uid, client.gid)
+    _enter(volume, file, status)
     entry.done(file.fh)
     return file, status
 
@@ -204,7 +205,14 @@ def read_waiting(file: OpenFile, offset: int, size: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def write(file: OpenFile, offset: int, data: bytes, appends: bool, entry: Entry) -> int:
+def write(
+    file: OpenFile,
+    offset: int,
+    data: bytes,
+    appends: bool,
+    entry: Entry,
+    context: AbstractContextManager[None] | None = None,
+) -> int:
     """Write all of `data`; return the number of bytes. Runs on any thread.
 
     An error after some bytes were written is reported by the next call, as write(2) does. The
@@ -212,11 +220,12 @@ def write(file: OpenFile, offset: int, data: bytes, appends: bool, entry: Entry)
 
     Args:
         appends: it is to go to the end (`lengths.is_append`).
+        context: in which to do so, if as another than the worker (`volume.acting`).
     """
-    if file.keeps_set_id:
-        with keeping_set_id_bits():
-            return _write(file, offset, data, appends, entry)
-    return _write(file, offset, data, appends, entry)
+    if context is None:
+        return _write(file, offset, data, appends, entry)
+    with context:
+        return _write(file, offset, data, appends, entry)
 
 
 def _write(file: OpenFile, offset: int, data: bytes, appends: bool, entry: Entry) -> int:

@@ -8,10 +8,17 @@ from os import stat_result
 from typing import Final
 
 from fusevol.inodes.objects import NO_FD, Directory, Inode
-from fusevol.linux.files import RENAME_EXCHANGE, RENAME_NOREPLACE, descriptor_path, renameat2
+from fusevol.linux.files import (
+    RENAME_EXCHANGE,
+    RENAME_NOREPLACE,
+    RENAME_WHITEOUT,
+    descriptor_path,
+    renameat2,
+)
 from fusevol.recovery.journal import Entry
 from fusevol.volume import idempotency
-from fusevol.volume.volume import Creator, Volume
+from fusevol.volume.acting import WHITEOUT, Client
+from fusevol.volume.volume import Volume
 
 _PIN: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -28,36 +35,36 @@ def mknod(
     name: bytes,
     mode: int,
     rdev: int,
-    creator: Creator,
+    client: Client,
     entry: Entry,
 ) -> tuple[Inode, stat_result]:
     """Make a regular file, FIFO, socket or device node."""
     fd = volume.descriptors.pin(parent)
     if not idempotency.made(entry, fd, name):
-        volume.create_as(creator, mode, os.mknod, name, mode, rdev, dir_fd=fd)
+        volume.acting.make(client, mode, os.mknod, name, mode, rdev, dir_fd=fd)
         entry.done()
     return _look_up_made(volume, parent, name, stat.S_IFMT(mode) or stat.S_IFREG)
 
 
 def mkdir(
-    volume: Volume, parent: Directory, name: bytes, mode: int, creator: Creator, entry: Entry
+    volume: Volume, parent: Directory, name: bytes, mode: int, client: Client, entry: Entry
 ) -> tuple[Inode, stat_result]:
     """Make a directory."""
     fd = volume.descriptors.pin(parent)
     if not idempotency.made(entry, fd, name):
         # The mode's set-group-ID bit comes from the parent, not from the caller.
-        volume.create_as(creator, mode & ~0o2000, os.mkdir, name, mode, dir_fd=fd)
+        volume.acting.make(client, mode & ~0o2000, os.mkdir, name, mode, dir_fd=fd)
         entry.done()
     return _look_up_made(volume, parent, name, stat.S_IFDIR)
 
 
 def symlink(
-    volume: Volume, parent: Directory, name: bytes, target: bytes, creator: Creator, entry: Entry
+    volume: Volume, parent: Directory, name: bytes, target: bytes, client: Client, entry: Entry
 ) -> tuple[Inode, stat_result]:
     """Make a symbolic link that says `target`."""
     fd = volume.descriptors.pin(parent)
     if not idempotency.made(entry, fd, name):
-        volume.create_as(creator, 0, os.symlink, target, name, dir_fd=fd)
+        volume.acting.make(client, 0, os.symlink, target, name, dir_fd=fd)
         entry.done()
     return _look_up_made(volume, parent, name, stat.S_IFLNK)
 
@@ -125,6 +132,7 @@ def rename(
     new_parent: Directory,
     new_name: bytes,
     flags: int,
+    client: Client,
     entry: Entry,
 ) -> None:
     """Rename, with the flags of renameat2(2)."""
@@ -132,7 +140,10 @@ def rename(
     new_fd = volume.descriptors.pin(new_parent)
     replaced = None
     if not idempotency.moved(entry, fd, name, new_fd, new_name):
-        if flags:
+        if flags & RENAME_WHITEOUT:
+            with volume.acting.as_client(WHITEOUT, client):
+                renameat2(fd, name, new_fd, new_name, flags)
+        elif flags:
             renameat2(fd, name, new_fd, new_name, flags)
         elif not _renamed_to_free_name(fd, name, new_fd, new_name):
             replaced, _ = _about_to_lose(volume, new_parent, new_fd, new_name)

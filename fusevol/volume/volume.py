@@ -3,8 +3,7 @@
 import errno
 import logging
 import os
-from collections.abc import Callable
-from typing import Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from fusevol.inodes.objects import (
     NO_SIZE,
@@ -17,9 +16,9 @@ from fusevol.inodes.objects import (
     OpenTable,
 )
 from fusevol.inodes.table import InodeTable
-from fusevol.linux.credentials import filesystem_identity, keeping_set_id_bits
 from fusevol.linux.files import descriptor_path
 from fusevol.linux.filesystems import Storage, storage_of
+from fusevol.linux.reserved_blocks import Reserve
 from fusevol.model import Caller
 from fusevol.recovery.counters import BYTES_READ, BYTES_WRITTEN, OPEN_DIRECTORIES, OPEN_FILES
 from fusevol.recovery.nodes import NodeEntries
@@ -27,19 +26,23 @@ from fusevol.recovery.open_handles import (
     BY_RING,
     DIRECTORY,
     FILE,
-    KEEPS_SET_ID,
     LOST,
     PLACE,
     READ,
+    SET_ID,
     SIZE,
     WRITTEN,
     OpenEntries,
     OpenEntry,
 )
 from fusevol.recovery.region import NEXT_DIRECTORY, NEXT_FILE, Region
+from fusevol.volume.acting import Acting
 from fusevol.volume.descriptors import Descriptors
 from fusevol.volume.paths import Paths
 from fusevol.volume.places import Places
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _KEPT_FLAGS: Final = os.O_ACCMODE | os.O_APPEND | os.O_SYNC | os.O_DSYNC | os.O_NOATIME
 """Flags of open(2) that still mean something when a file is opened once more."""
@@ -49,15 +52,12 @@ _FEWEST_PINS: Final = 16
 
 logger = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 
 class Volume:
     """The state of one served volume.
 
     Attributes:
-        inodes, descriptors, paths, files, directories: see their classes.
+        inodes, descriptors, paths, files, directories, acting: see their classes.
         privileged: whether this process may act for other users; else all is done as itself.
         storage: what kind of file system the source is on.
     """
@@ -78,7 +78,7 @@ class Volume:
         Args:
             region: the recovery state; what an earlier worker left there is gone on with.
             root_fd: a directory, or a single file.
-            privileged: new objects are made for the caller, which takes CAP_SETUID, CAP_SETGID,
+            privileged: this process may act for other users, which takes CAP_SETUID, CAP_SETGID,
                 CAP_CHOWN, CAP_FSETID and CAP_DAC_READ_SEARCH.
             pin_limit: how many host objects to keep open besides what clients hold open.
             room: how many descriptors pins and clients may hold.
@@ -105,11 +105,11 @@ class Volume:
         self.files: OpenTable[OpenFile] = OpenTable(self._words[NEXT_FILE] + 1)
         self.directories: OpenTable[OpenDirectory] = OpenTable(self._words[NEXT_DIRECTORY] + 1)
         self.privileged = privileged
+        self.acting = Acting(privileged)
         self._may_hang = may_hang
         self.storage = self._storage_of(root_fd)
+        self._reserves: dict[int, Reserve] = {}
         self._storages: dict[int, Storage] = {self.inodes.root.dev: self.storage}
-        self._umask = os.umask(0)
-        os.umask(self._umask)
         for kept in inherited:
             try:
                 self._put_back(kept)
@@ -166,7 +166,7 @@ class Volume:
             inode = self.inodes[kept.ino]
             file = OpenFile(inode, kept.fd, kept.flags, caller, kept.uid, kept.gid)
             file.fh, file.at = kept.fh, kept.at
-            file.keeps_set_id = bool(kept.marks & KEEPS_SET_ID)
+            file.has_set_id = bool(kept.marks & SET_ID)
             file.by_ring = bool(kept.marks & BY_RING)
             file.bytes_read, file.bytes_written = kept.bytes_read, kept.bytes_written
             inode.size = kept.size
@@ -189,6 +189,8 @@ class Volume:
     def _enter(self, file: OpenFile) -> None:
         inode = file.inode
         storage = self.storage_at(inode, file.fd)
+        if self.privileged and file.uid and file.writable:
+            file.reserve = self._reserve_at(inode, storage)
         file.waits = storage is Storage.REMOTE or (
             storage is Storage.LOCAL and bool(file.flags & os.O_DSYNC)
         )
@@ -243,10 +245,17 @@ class Volume:
         directory.inode.opens -= 1
         self.inodes.drop_if_unused(directory.inode)
 
-    def set_keeps_set_id(self, file: OpenFile, keeps: bool) -> None:
-        """Note whether the opener of `file` may write without clearing set-ID bits."""
-        file.keeps_set_id = keeps
-        self._store_marks(file)
+    def note_set_id(self, file: OpenFile) -> None:
+        """Note that `file`, which is open to write, has set-ID bits; they may go again."""
+        if self.privileged:
+            file.has_set_id = True
+            self._store_marks(file)
+
+    def set_id_bits_appeared(self, inode: Inode) -> None:
+        """Note that `inode` has got set-ID bits, perhaps while it was open."""
+        for file in (inode.files or {}).values():
+            if file.writable:
+                self.note_set_id(file)
 
     def set_by_ring(self, file: OpenFile) -> None:
         """Note that a thread of io_uring has opened `file`."""
@@ -254,7 +263,7 @@ class Volume:
         self._store_marks(file)
 
     def _store_marks(self, file: OpenFile) -> None:
-        marks = KEEPS_SET_ID * file.keeps_set_id | BY_RING * file.by_ring
+        marks = SET_ID * file.has_set_id | BY_RING * file.by_ring
         self._opens.set_marks(file.at, marks)
 
     def count_read(self, file: OpenFile, count: int) -> None:
@@ -308,6 +317,14 @@ class Volume:
     def _storage_of(self, fd: int) -> Storage:
         return Storage.REMOTE if self._may_hang else storage_of(fd)
 
+    def _reserve_at(self, inode: Inode, storage: Storage) -> Reserve | None:
+        if storage is Storage.MEMORY or (storage is Storage.REMOTE and not self._may_hang):
+            return None
+        reserve = self._reserves.get(inode.dev)
+        if reserve is None:
+            reserve = self._reserves[inode.dev] = Reserve()
+        return reserve
+
     def never_waits(self, opened: Opened) -> bool:
         """Return whether no call on `opened` waits for a device."""
         return self.storage_at(opened.inode, opened.fd) is Storage.MEMORY
@@ -342,36 +359,3 @@ class Volume:
     def _most_pins(self) -> int:
         left = self._room - self._open_count()
         return self._pin_limit if left >= self._pin_limit else max(_FEWEST_PINS, left)
-
-    def create_as(
-        self, creator: "Creator", mode: int, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Make the one system call that creates an object, so that it belongs to `creator`.
-
-        The host applies the creator's umask or the parent's default ACL, whichever counts
-        (umask(2), acl(5)).
-        """
-        if creator.umask != self._umask:
-            os.umask(creator.umask)
-            self._umask = creator.umask
-        if not self.privileged:
-            return call(*args, **kwargs)
-        if mode & 0o2000:
-            # The kernel has taken the bit away already if the caller may not set it.
-            with keeping_set_id_bits(), filesystem_identity(creator.uid, creator.gid):
-                return call(*args, **kwargs)
-        if creator.uid == 0 and creator.gid == 0:
-            return call(*args, **kwargs)
-        with filesystem_identity(creator.uid, creator.gid):
-            return call(*args, **kwargs)
-
-
-class Creator:
-    """The creator of a new object: `uid`, `gid` and `umask` of the calling thread."""
-
-    __slots__ = ("gid", "uid", "umask")
-
-    def __init__(self, uid: int, gid: int, umask: int) -> None:
-        self.uid = uid
-        self.gid = gid
-        self.umask = umask

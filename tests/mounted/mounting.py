@@ -113,9 +113,9 @@ def _end(mountpoint: Path) -> None:
 
 
 @contextmanager
-def workspace() -> Iterator[Path]:
+def workspace(disk: str = DISK) -> Iterator[Path]:
     """A directory on a disk that other users may pass, with a short path for sockets."""
-    path = Path(tempfile.mkdtemp(prefix="fv", dir=DISK))
+    path = Path(tempfile.mkdtemp(prefix="fv", dir=disk))
     path.chmod(0o755)
     try:
         yield path

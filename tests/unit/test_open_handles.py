@@ -14,8 +14,8 @@ from fusevol.recovery.open_handles import (
     DEVICE,
     DIRECTORY,
     FILE,
-    KEEPS_SET_ID,
     READ,
+    SET_ID,
     SIZE,
     WRITTEN,
     OpenEntries,
@@ -36,14 +36,14 @@ def region() -> Iterator[Region]:
 def test_all_that_is_open_is_found_again(region: Region) -> None:
     opens = OpenEntries(region)
     at = opens.add(FILE, 3, 10, 7, 0o2001, 1000, 100, 4711, 12345, "bash", _CONTAINER)
-    opens.set_marks(at, KEEPS_SET_ID | BY_RING)
+    opens.set_marks(at, SET_ID | BY_RING)
     for word, value in ((READ, 1 << 40), (WRITTEN, 5), (SIZE, 99)):
         opens.words[at + word] = value
     opens.add(DIRECTORY, 1, 11, 8, comm=None, container=UNKNOWN, error="EMFILE")
     opens.add(DEVICE, 2049, 0, 9)
     file, directory, device = OpenEntries(region).load()
     assert (file.kind, file.fh, file.ino, file.fd, file.flags) == (FILE, 3, 10, 7, 0o2001)
-    assert (file.uid, file.gid, file.pid, file.marks) == (1000, 100, 4711, KEEPS_SET_ID | BY_RING)
+    assert (file.uid, file.gid, file.pid, file.marks) == (1000, 100, 4711, SET_ID | BY_RING)
     assert (file.bytes_read, file.bytes_written, file.size) == (1 << 40, 5, 99)
     assert (file.comm, file.container) == ("bash", _CONTAINER)
     assert file.error is None
@@ -170,7 +170,7 @@ def test_what_does_not_fit_is_served_and_not_kept(region: Region) -> None:
     region.words[OPENS_HIGH] = OPENS_END
     opens = OpenEntries(region)
     at = opens.add(FILE, 1, 2, 3, comm="sh")
-    opens.set_marks(at, KEEPS_SET_ID)
+    opens.set_marks(at, SET_ID)
     opens.drop(at)
     assert not any(region.words[OPENS_END : OPENS_END + 64]), "the run of another handle"
     region.words[OPENS_HIGH] = OPENS

@@ -44,7 +44,7 @@ def test_it_is_the_same_for_the_same_code() -> None:
         (nodes, "_ENTRY", struct.Struct("6Q72s")),
         (nodes, "_PARENT", 2),
         (open_handles, "_ENTRY", struct.Struct("12Q88s64s")),
-        (open_handles, "KEEPS_SET_ID", 2),
+        (open_handles, "SET_ID", 2),
         (open_handles, "OpenEntry", None),
         (coalesced_runs, "_ACCOUNTS", (10, 5)),
         (counters, "BUCKETS", 16),

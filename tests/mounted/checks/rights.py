@@ -8,8 +8,9 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from fusevol.linux.files import RENAME_WHITEOUT, renameat2
 from tests.mounted.acting import User, acting_as, with_umask
-from tests.mounted.checks.table import check, fails_with, lacking, opened
+from tests.mounted.checks.table import check, fails_with, opened
 
 ALICE: Final = User(61001, 61001, (61100,))
 BOB: Final = User(61002, 61002)
@@ -18,6 +19,7 @@ SHARED_GROUP: Final = 61100
 _ACL_VERSION: Final = 2
 _USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 _NO_ID: Final = 0xFFFFFFFF
+_AT_FDCWD: Final = -100
 _ACCESS: Final = "system.posix_acl_access"
 _DEFAULT: Final = "system.posix_acl_default"
 
@@ -258,12 +260,98 @@ def root_keeps_set_id_bits_that_came_while_the_file_was_open(directory: Path) ->
         assert mode_of(other) == 0o4755
 
 
-@lacking("pyfuse3 does not tell who writes, so that it goes by who opened the file")
+@check
 def set_id_bits_go_by_who_writes(directory: Path) -> None:
     path = _program(directory, "program", 0o6755)
     with opened(path, os.O_WRONLY) as fd:
         acting_as(BOB, lambda: os.write(fd, b"x"))
     assert mode_of(path) == 0o755
+
+
+@check
+def members_keep_the_set_group_id_bit_without_execution(directory: Path) -> None:
+    """What was once mandatory locking; a writer from outside loses it on newer kernels."""
+    open_to_all(directory)
+
+    def write(path: Path) -> None:
+        with opened(path, os.O_WRONLY) as fd:
+            os.write(fd, b"x")
+
+    def truncate_opened(path: Path) -> None:
+        with opened(path, os.O_WRONLY) as fd:
+            os.ftruncate(fd, 1)
+
+    def chown(path: Path) -> None:
+        os.chown(path, -1, ALICE.gid)
+
+    for change in (write, truncate_opened, chown):
+        path = _program(directory, change.__name__, 0o2767, ALICE.uid)
+        acting_as(ALICE, lambda change=change, path=path: change(path))  # type: ignore[misc]
+        assert mode_of(path) == 0o2767, change.__name__
+
+
+@check
+def members_keep_the_set_group_id_bit_with_a_list(directory: Path) -> None:
+    group_may_write = acl(
+        (_USER_OBJ, 7, _NO_ID), (_GROUP_OBJ, 5, _NO_ID), (_GROUP, 7, SHARED_GROUP),
+        (_MASK, 7, _NO_ID), (_OTHER, 5, _NO_ID),
+    )  # fmt: skip
+    for user, left in ((ALICE, 0o2775), (BOB, 0o775)):
+        path = _program(directory, str(user.uid), 0o2755, user.uid)
+        acting_as(user, lambda path=path: os.setxattr(path, _ACCESS, group_may_write))  # type: ignore[misc]
+        assert mode_of(path) == left
+
+
+@check
+def a_change_to_the_same_owner_clears_set_id_bits(directory: Path) -> None:
+    path = _program(directory, "program", 0o4755, ALICE.uid)
+    with fails_with(errno.EPERM):
+        acting_as(BOB, lambda: os.chown(path, -1, -1))
+    assert mode_of(path) == 0o4755
+    acting_as(ALICE, lambda: os.chown(path, -1, -1))
+    assert mode_of(path) == 0o755
+
+
+@check
+def trusted_names_are_for_root(directory: Path) -> None:
+    path = directory / "file"
+    path.write_text("x")
+    os.chown(path, ALICE.uid, ALICE.gid)
+    for name in ("trusted.one", "user.two"):
+        os.setxattr(path, name, b"x")
+    assert sorted(os.listxattr(path)) == ["trusted.one", "user.two"]
+    assert acting_as(ALICE, lambda: os.listxattr(path)) == ["user.two"]
+
+
+@check
+def a_whiteout_belongs_to_who_renamed(directory: Path) -> None:
+    open_to_all(directory)
+
+    def move() -> None:
+        (directory / "old").write_text("x")
+        old, new = os.fsencode(directory / "old"), os.fsencode(directory / "new")
+        renameat2(_AT_FDCWD, old, _AT_FDCWD, new, RENAME_WHITEOUT)
+
+    acting_as(ALICE, move)
+    left = (directory / "old").lstat()
+    assert (left.st_uid, left.st_gid, left.st_rdev) == (ALICE.uid, ALICE.gid, 0)
+
+
+@check
+def owners_read_without_a_trace(directory: Path) -> None:
+    path = directory / "file"
+    path.write_text("x")
+    os.chown(path, ALICE.uid, ALICE.gid)
+    os.utime(path, ns=(1, 2))
+
+    def read() -> None:
+        with opened(path, os.O_RDONLY | os.O_NOATIME) as fd:
+            assert os.read(fd, 1) == b"x"
+
+    acting_as(ALICE, read)
+    assert path.stat().st_atime_ns == 1
+    with fails_with(errno.EPERM):
+        acting_as(BOB, read)
 
 
 @check
