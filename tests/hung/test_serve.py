@@ -107,8 +107,9 @@ def test_a_volume_that_hangs_is_ended_by_force_and_can_be_had_again(
 
 
 def test_a_volume_can_have_a_deadline(daemon: Daemon, source: SlowSource) -> None:
-    daemon.cli("volume", "update", "hung", "-o", "deadline=1")
+    daemon.cli("volume", "update", "hung", "-o", "deadline=1", "-o", "strict=true")
     assert daemon.inspect("hung")["deadline"] == 1.0
+    assert daemon.inspect("hung")["strict"] is True
     assert "deadline       1 s\n" in daemon.cli("volume", "inspect", "hung")
     with daemon.client() as client:
         client.mount("hung", "one")

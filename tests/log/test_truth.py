@@ -167,6 +167,18 @@ def test_system_calls_and_records_tell_the_same(
     assert {(r["op"], r["path"]) for r in others} <= {("getattr", "/"), ("lookup", "/strace")}
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_the_kernel_answers_for_directories_within_a_tick(served: Served, strict: bool) -> None:
+    looks = 200
+    (served.source / "d").mkdir()
+    fd = os.open(served.mountpoint / "d", os.O_PATH)
+    for _ in range(looks):
+        os.fstat(fd)
+    os.close(fd)
+    own = [r for r in served.records() if (r["op"], r.get("path")) == ("getattr", "/d")]
+    assert (len(own) >= looks) == strict
+
+
 def _run(code: str, cwd: Path, *prefix: str) -> tuple[int, str]:
     """Run Python code; return its pid and what it printed."""
     with subprocess.Popen(
