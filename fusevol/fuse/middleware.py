@@ -139,7 +139,6 @@ def by_handle(
     volume_name, journal, subjects = serving.name, serving.journal, serving.subjects
     inline, begin = journal.inline, journal.begin
     path_of, is_recorded = serving.volume.paths.of, op in serving.recorded
-    callers = serving.callers
     files, directories = serving.volume.files, serving.volume.directories
     get: Callable[[int], Opened] = directories.get if op.endswith("dir") else files.get
     admit = _admission(serving, op)
@@ -161,7 +160,6 @@ def by_handle(
             opened = _opened(get, fh)
             if is_recorded:
                 inode, caller = opened.inode, opened.caller
-                callers.last_tid = caller.pid
                 record = AccessRecord(
                     "", -1, volume_name, op, path_of(inode), inode.ino, OK, -1,
                     opened.uid, opened.gid, caller.pid, caller.comm, caller.container,

@@ -12,9 +12,9 @@ process can run meanwhile, for pyfuse3 holds the GIL as it reads. Hence:
 
 - a timer interrupts the read every few milliseconds, and trio's other tasks get their turn;
 - after a while without requests the loop sleeps in trio, and the timer is off: idle costs nothing;
-- a client that is alone is followed to its processor (`client_processor`). While the client runs on
-  another one all the same, the loop looks for the next request for some microseconds before it
-  blocks (measured with an fstat: 28 instead of 50 us a round trip; 12 us on one processor);
+- while the client runs on another processor, as it does when both have nothing else to do, the loop
+  looks for the next request for some microseconds before it blocks (measured with an fstat: 28
+  instead of 50 us a round trip; 12 us on one processor);
 - while something runs on a thread (`offload`), the loop polls, which lets go of the GIL.
 
 pyfuse3 offers the place for this: it takes `Lock`, `lowlevel.wait_readable` and `open_nursery`
@@ -39,8 +39,8 @@ import pyfuse3
 import trio
 
 from fusevol.fuse import message
-from fusevol.fuse.client_processor import ClientProcessor
 from fusevol.linux.memory import keep_large_blocks, touch_next_block
+from fusevol.linux.processors import current_processor, processor_of
 from fusevol.recovery.journal import INLINE, Journal
 from fusevol.recovery.region import PROGRESS
 
@@ -94,7 +94,7 @@ class RequestLoop:
     def __init__(
         self,
         on_first_reply: Callable[[], None],
-        client: ClientProcessor,
+        last_client: Callable[[], int],
         journal: Journal,
     ) -> None:
         """Prepare a loop; it must run on the main thread, which gets the timer's signal.
@@ -103,9 +103,9 @@ class RequestLoop:
             journal: notified when replies have left.
             on_first_reply: called once, when the first request (INIT) was answered; from then on
                 requests are read from the kernel.
-            client: where the client runs.
+            last_client: returns the thread id of the client that was served last, or 0.
         """
-        self._client = client
+        self._last_client = last_client
         self._journal = journal
         self._words = journal.words
         self._halted: trio.Event | None = None
@@ -114,6 +114,7 @@ class RequestLoop:
         self._tended_ns = perf_counter_ns()
         self._resent_by_ns = self._tended_ns + _RESENT_NS
         self._chore: Callable[[], bool] | None = None
+        self._apart = False
         self._on_first_reply: Callable[[], None] | None = on_first_reply
         self._init_pending = True
         self._poll: Poll | None = None
@@ -157,7 +158,6 @@ class RequestLoop:
 
     async def aside(self, wait: Callable[..., Awaitable[T]], *args: object) -> T:
         """Await what a thread does, and let other requests be served meanwhile."""
-        self._client.let_go()
         self._offloaded += 1
         try:
             self.hand_over()
@@ -206,7 +206,7 @@ class RequestLoop:
         if self._ticked or self._offloaded or self._reading:
             return self._wait_for_turn(fd)
         self._requests += 1
-        if self._client.is_apart:
+        if self._apart:
             self._look_out()
         return _DONE
 
@@ -239,11 +239,10 @@ class RequestLoop:
             return
         self._ticked = False
         if self._requests > _BUSY and self._many_processors:
-            self._client.see(is_alone=not self._poll(0))
+            self._see_where_client_runs()
         self._idle_ticks = 0 if self._requests or self._chore else self._idle_ticks + 1
         self._requests = 0
         if self._idle_ticks >= _IDLE_TICKS:
-            self._client.let_go()
             signal.setitimer(signal.ITIMER_REAL, 0)
             await self._wait_asleep(fd, self._poll)
             signal.setitimer(signal.ITIMER_REAL, _FIRST_TICK_S, _TICK_S)
@@ -259,6 +258,11 @@ class RequestLoop:
             self._journal.give_up_resumed()
         if self._chore is not None and not self._chore():
             self._chore = None
+
+    def _see_where_client_runs(self) -> None:
+        processor = processor_of(self._last_client())
+        if processor is not None:
+            self._apart = processor != current_processor()
 
     def _look_out(self) -> None:
         """Look for the next request for a while, so as not to be woken from afar."""

@@ -20,7 +20,6 @@ import pyfuse3
 import trio
 
 from fusevol.fuse.caching import Caching
-from fusevol.fuse.client_processor import ClientProcessor
 from fusevol.fuse.deadline import Deadline
 from fusevol.fuse.executor import Executor, InPlace, OneAtATime
 from fusevol.fuse.lookup_reconciliation import LookupReconciliation
@@ -182,9 +181,7 @@ class Session:
             started()
 
         callers = Callers(self._callers)
-        # Calls with a deadline start threads at any time.
-        client = ClientProcessor(lambda: callers.last_tid, follows=not self._config.deadline)
-        loop = self._loop = RequestLoop(connect, client, self._journal)
+        loop = self._loop = RequestLoop(connect, lambda: callers.last_tid, self._journal)
         loop.install()
         serving = self._serving(loop, callers)
         answers = operations(serving, acl=self._acl, flushes=self._flushes())
