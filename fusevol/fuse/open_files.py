@@ -62,37 +62,25 @@ class OpenFiles:
         if file.has_set_id or file.reserve is not None:
             context = self._as_writer(file, off, len(buf))
         try:
-            written = await self._written(file, off, buf, appends, entry, context)
+            if file.waits:
+                written = await self._executor.offload(
+                    data.write, file, off, buf, appends, entry, context
+                )
+            else:
+                written = data.write(file, off, buf, appends, entry, context)
         except OSError as error:
-            if error.errno not in LIMITS:
-                raise
-            writer = message.writer(file, off, len(buf))
-            context = self._acting.beyond_limit(error, writer.client)
+            context = self._exempted(error, file, off, len(buf))
             if context is None:
                 raise
-            written = await self._written(file, off, buf, appends, entry, context)
+            written = await self._executor.offload(
+                data.write, file, off, buf, appends, entry, context
+            )
         record.bytes_written = written
         end = off + written
         if appends:
             lengths.appended(self._volume, file, off, end)
         elif end > file.inode.size or file.inode.other_sizes:
             lengths.written(self._volume, file.inode, end)
-        return written
-
-    async def _written(
-        self,
-        file: OpenFile,
-        off: int,
-        buf: bytes,
-        appends: bool,
-        entry: Entry,
-        context: AbstractContextManager[None] | None,
-    ) -> int:
-        if not file.waits:
-            return data.write(file, off, buf, appends, entry, context)
-        written: int = await self._executor.offload(
-            data.write, file, off, buf, appends, entry, context
-        )
         return written
 
     def _as_writer(
@@ -108,6 +96,14 @@ class OpenFiles:
         if file.reserve is not None and file.reserve.is_near(file.fd):
             return self._acting.as_client(NEAR_RESERVE, Client(file.uid, file.gid))
         return None
+
+    def _exempted(
+        self, error: OSError, file: OpenFile, off: int, length: int
+    ) -> AbstractContextManager[None] | None:
+        """Return the context in which to repeat a write that met a limit; None if it binds all."""
+        if error.errno not in LIMITS:
+            return None
+        return self._acting.beyond_limit(error, message.writer(file, off, length).client)
 
     def count_written(self, file: OpenFile, record: AccessRecord) -> None:
         """Add to the bytes that were written, once the record is in the log."""

@@ -15,6 +15,7 @@ from tests.served import needs_root
 pytestmark = needs_root
 
 _USER = User(61001, 61001)
+_MEMBER = User(61002, 61002, (61100,))
 _MIB = 1 << 20
 _WHOLE = 64 * _MIB
 _RESERVED_PERCENT = 30
@@ -22,7 +23,7 @@ _RESERVED_PERCENT = 30
 
 @pytest.fixture(params=["all", "data"])
 def served(request: pytest.FixtureRequest) -> Iterator[Served]:
-    """A small file system of which a part is for root."""
+    """A small file system of which a part is for root and for a group."""
     with workspace() as base:
         image, source, mountpoint = base / "image", base / "source", base / "volume"
         for path in (source, mountpoint):
@@ -30,7 +31,7 @@ def served(request: pytest.FixtureRequest) -> Iterator[Served]:
         with image.open("wb") as file:
             file.truncate(_WHOLE)
         _run("mke2fs", "-q", "-F", "-O", "^has_journal", "-m", str(_RESERVED_PERCENT), image)
-        _run("mount", "-o", "loop", image, source)
+        _run("mount", "-o", f"loop,resgid={_MEMBER.groups[0]}", image, source)
         try:
             source.chmod(0o777)
             with serving(source, mountpoint, base / "log", request.param) as mounted:
@@ -56,9 +57,11 @@ def _fill(path: Path) -> int:
         return file.tell()
 
 
-def test_reserved_blocks_are_for_root(served: Served) -> None:
+@pytest.mark.parametrize("who", [None, _MEMBER], ids=["root", "group"])
+def test_reserved_blocks_are_for_some(served: Served, who: User | None) -> None:
     most = _WHOLE * (100 - _RESERVED_PERCENT) // 100
     by_user = acting_as(_USER, lambda: _fill(served.mountpoint / "user"))
     assert most // 2 < by_user < most
-    by_root = _fill(served.mountpoint / "root")
-    assert by_root > _WHOLE * _RESERVED_PERCENT // 100 // 2
+    more = served.mountpoint / "more"
+    by_other = _fill(more) if who is None else acting_as(who, lambda: _fill(more))
+    assert by_other > _WHOLE * _RESERVED_PERCENT // 100 // 2
