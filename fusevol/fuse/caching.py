@@ -19,6 +19,8 @@ _TICK_S: Final = 1e-9
 """As short as can be: the kernel counts in ticks, and answers until the one after the next begins,
 4 to 8 ms at 250 Hz (fuse_time_to_jiffies, fs/fuse/dir.c)."""
 _SET_ID: Final = 0o6000
+_TYPE: Final = 0o170000
+"""Of st_mode (inode(7))."""
 
 
 def _appends(file: OpenFile) -> bool:
@@ -88,9 +90,11 @@ class Caching:
         """
         entry = convert.attributes(ino, status, self.timeout)
         mode = status.st_mode
-        if stat.S_ISDIR(mode):
+        if mode & _TYPE == stat.S_IFDIR:
             # Before each look-up in it, the kernel wants to know who may search it.
             entry.attr_timeout = self._directory_timeout
+        elif not self.timeout:
+            return entry
         elif mode & _SET_ID and stat.S_ISREG(mode):
             # A write clears the bits on the host, and the kernel takes its own copy for right.
             entry.attr_timeout = 0.0
