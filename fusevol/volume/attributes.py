@@ -2,7 +2,7 @@
 
 import os
 import stat
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from os import stat_result
 from typing import Final
@@ -56,7 +56,8 @@ def setattr(
         with acting_as(CHOWN, client, os.fstat(fd), changes.gid):
             fchown(fd, changes.uid, changes.gid)
     elif changes == _NOTHING:
-        with acting_as(CHOWN_NOTHING, client, os.fstat(fd)):
+        # Before a write to the page cache the kernel sends the same, and the write does it then.
+        with suppress(PermissionError), acting_as(CHOWN_NOTHING, client, os.fstat(fd)):
             fchown(fd, None, None)
     if changes.mode is not None:
         mode = changes.mode & 0o7777

@@ -46,7 +46,7 @@ def _mkdir(path: str, mode: int, umask: int) -> None:
 
 
 def _write(path: str, content: bytes, flags: int) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | flags)
+    fd = os.open(path, os.O_NONBLOCK | flags)
     try:
         os.write(fd, content)
     finally:
