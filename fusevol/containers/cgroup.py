@@ -1,9 +1,9 @@
-"""The control group of a container: its id in the path distinguishes its processes from others.
+"""The control group of a container of `fusevol run`: settings, freezing, killing, removal.
 
     .../fusevol/ID      in the unified hierarchy, and in those of version 1
 
-The runtime makes it and sets its limits. Looked at, frozen and removed is it here, which goes on
-when the runtime is away.
+The runtime creates it and sets its limits. Looking at it, freezing and removing it are here, as
+they work without the runtime, too.
 """
 
 import os

@@ -1,9 +1,9 @@
 """Which operations are recorded at all: the options `include`, `exclude`, `success`, `failure`.
 
 A record is written if one of the rules of `include` matches it, or there are none, and none of
-`exclude` does (`rules` has their grammar); and if its operation is in the list of those to record
-when they succeed, or when they fail, whichever it did. Where a record does not say what a rule
-asks for, it is written.
+`exclude` does (`filter_rules` has their grammar); and if its operation is in the list of those to
+record when they succeed, or when they fail, whichever it did. Where a record does not say what a
+rule asks for, it is written.
 
 Everything is decided beforehand as far as it can be: for each operation there is a check of what
 its records have to be like, where there is anything left to check.

@@ -85,8 +85,8 @@ class LogWriter:
         its processes were killed, that is tried again and again.
 
         Args:
-            cells: words of 64 bits that outlive this writer (`cells`). Where a writer before this
-                one has left its own, the log goes on as if there had been no change.
+            cells: words of 64 bits that outlive this writer (`log_cells`). Where a writer before
+                this one has left its own, the log goes on as if there had been no change.
             encode: makes a line of a record, without the newline.
             chain: makes the lines instead, so that each has a hash.
 
