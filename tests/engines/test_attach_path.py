@@ -26,6 +26,11 @@ def own_mounts(runner: Runner) -> list[str]:
     return [one.point for one in mounts() if one.point.startswith(f"{directory}/")]
 
 
+def mount_points(runner: Runner) -> set[Path]:
+    directory = runner.directory / "runtime/attached"
+    return set(directory.iterdir()) if directory.exists() else set()
+
+
 def test_it_is_served_until_it_is_detached(runner: Runner, shell: Shell, source: Path) -> None:
     found = runner.find("web")
     runner.cli("attach", "web", f"{source}:/mnt/one")
@@ -68,9 +73,11 @@ def test_what_is_in_use_goes_on_if_it_is_detached_lazily(
 
 
 def test_what_cannot_be_attached_leaves_nothing(runner: Runner, shell: Shell, source: Path) -> None:
+    # What was in use when its container ended takes a while to end, and its directory is left then.
+    before = mount_points(runner)
     for what in (f"{source}:/proc/x", "/none:/mnt", f"{source}:/etc/passwd"):
         done = runner.cli("attach", "web", what, check=False)
         assert (done.returncode != 0, done.stderr.count("\n")) == (True, 1), what
     assert own_mounts(runner) == []
     assert shell("ls /mnt") == ""
-    assert not list((runner.directory / "runtime/attached").iterdir())
+    assert mount_points(runner) <= before
