@@ -3,7 +3,7 @@ python := .venv/bin/python
 # How long `make soak` goes on.
 SECONDS ?= 60
 # How many processes share the whole suite; most of it waits.
-WORKERS ?= 5
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo quick test coverage bench lint format typecheck check pjdfstest xfstests soak lock man clean

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import AbstractContextManager
+from time import monotonic_ns
 
 from fusevol.fuse import message
 from fusevol.fuse.serving import Serving
@@ -59,7 +60,8 @@ class OpenFiles:
         written: int
         appends = bool(file.flags & os.O_APPEND) and message.is_append(file, off, len(buf))
         context = None
-        if file.has_set_id or file.reserve is not None:
+        reserve = file.reserve
+        if file.has_set_id or (reserve is not None and monotonic_ns() > reserve.far_until_ns):
             context = self._as_writer(file, off, len(buf))
         try:
             if file.waits:

@@ -14,13 +14,16 @@ _FRESH_NS: Final = 20_000_000
 
 
 class Reserve:
-    """The reserved blocks of one file system. Any thread."""
+    """The reserved blocks of one file system. Any thread.
 
-    __slots__ = ("_asked_ns", "_is_near")
+    Attributes:
+        far_until_ns: until then they are known to be far, by `time.monotonic_ns()`.
+    """
+
+    __slots__ = ("far_until_ns",)
 
     def __init__(self) -> None:
-        self._asked_ns = 0
-        self._is_near = False
+        self.far_until_ns = 0
 
     def is_near(self, fd: int) -> bool:
         """Return whether what is free for all may end soon, and more is free for some.
@@ -29,10 +32,12 @@ class Reserve:
             fd: something open on the file system.
         """
         now = monotonic_ns()
-        if now - self._asked_ns > _FRESH_NS:
-            self._is_near = _is_near(fd)
-            self._asked_ns = now
-        return self._is_near
+        if now < self.far_until_ns:
+            return False
+        if _is_near(fd):
+            return True
+        self.far_until_ns = now + _FRESH_NS
+        return False
 
 
 def _is_near(fd: int) -> bool:
